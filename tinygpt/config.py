@@ -1,0 +1,266 @@
+"""params.yaml → typed, frozen sections: `params = load("params.yaml")`, then `params.train.steps`.
+
+Types and checks only. There are no defaults and nothing is derived, so this file can change no result: what
+`null` means is decided where the value is used. All problems are reported at once, each as a sentence that
+names the key, what was found and what is allowed. YAML is read as DVC reads it (YAML 1.2), so that a number
+means the same in both; whether files exist is for `tinygpt check` and the stages.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+
+
+class ConfigError(ValueError):
+    """A parameter file that cannot be used; `problems` holds one sentence for each thing wrong."""
+
+    def __init__(self, file: Path | str, problems: list[str]) -> None:
+        self.problems = problems
+        count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(f"{file} has {count}:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+class Section(BaseModel):
+    """A frozen section: unknown keys, wrong types and not-a-number are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def problems(self) -> Iterator[str]:
+        """Sentences about values that are each allowed, but not together."""
+        return iter(())
+
+
+class Download(Section):
+    source: Literal["shakespeare", "files", "hub"]
+    path: str
+    pattern: str
+    url: str | None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    dataset: str
+    config: str | None
+    revision: str
+    text_column: str
+    max_documents: PositiveInt | None
+    validation_fraction: Annotated[float, Field(gt=0, le=0.5)]
+
+    def problems(self) -> Iterator[str]:
+        if "://" in self.path:
+            yield f"download.path is {self.path!r}; an address belongs in download.url."
+        elif any(mark in self.path for mark in "*?["):
+            yield (
+                f"download.path is {self.path!r}, which looks like a glob; DVC watches one file or folder. "
+                "Put the folder in download.path and the glob in download.pattern."
+            )
+        if self.url is not None and not self.url.startswith("https://"):
+            yield f"download.url is {self.url!r}; it must start with https://."
+
+
+class Tokenize(Section):
+    kind: Literal["char", "bpe", "gpt2"]
+    vocab_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    unknown: Literal["replace", "error"]
+
+    def problems(self) -> Iterator[str]:
+        if self.kind == "bpe" and self.vocab_size < 258:
+            yield (
+                f"tokenize.vocab_size is {self.vocab_size}; a bpe holds the 256 bytes, <|endoftext|> and "
+                "at least one merge, so write 258 or more."
+            )
+
+
+class Model(Section):
+    n_layer: PositiveInt
+    n_head: PositiveInt
+    n_kv_head: PositiveInt | None
+    head_dim: PositiveInt | None
+    n_embd: PositiveInt
+    mlp_hidden: PositiveInt | None
+    context_length: Annotated[int, Field(ge=2, le=65536)]
+    norm: Literal["rmsnorm", "layernorm"]
+    norm_eps: Positive
+    position: Literal["rope", "learned"]
+    rope_theta: Positive
+    mlp: Literal["swiglu", "gelu"]
+    qk_norm: bool
+    bias: bool
+    tie_embeddings: bool
+    dropout: BelowOne
+
+    def problems(self) -> Iterator[str]:
+        if self.head_dim is None and self.n_embd % self.n_head:
+            yield (
+                f"model.n_embd is {self.n_embd}, which {self.n_head} heads (model.n_head) do not divide; "
+                f"write {nearest_multiple(self.n_embd, self.n_head)}, or set model.head_dim."
+            )
+        elif self.position == "rope" and (self.head_dim or self.n_embd // self.n_head) % 2:
+            yield (
+                f"A head is {self.head_dim or self.n_embd // self.n_head} wide (model.head_dim, or n_embd / n_head); "
+                "rope turns pairs, so make it even, or set model.position to learned."
+            )
+        if self.n_kv_head is not None and self.n_head % self.n_kv_head:
+            yield f"model.n_kv_head is {self.n_kv_head}, which does not divide model.n_head, {self.n_head}."
+
+
+class Train(Section):
+    optimizer: Literal["muon", "adamw"]
+    steps: PositiveInt
+    batch_size: PositiveInt
+    accumulation: PositiveInt
+    learning_rate: Positive
+    weight_decay: NotNegative
+    betas: Annotated[list[BelowOne], Field(min_length=2, max_length=2)]
+    gradient_clip: NotNegative
+    schedule: Literal["linear", "cosine", "constant"]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    final_fraction: Fraction
+    eval_every: PositiveInt
+    eval_tokens: PositiveInt
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class Evaluate(Section):
+    batch_size: PositiveInt
+
+
+class Grid(Section):
+    temperature: list[NotNegative]
+    top_p: list[TopP]
+
+
+class Sample(Section):
+    prompts: Annotated[list[str], Field(min_length=1)]
+    max_new_tokens: PositiveInt
+    num_samples: PositiveInt
+    temperature: NotNegative
+    top_k: Annotated[int, Field(ge=0)]
+    top_p: TopP
+    min_p: BelowOne
+    repetition_penalty: Positive
+    grid: Grid
+
+
+class Runtime(Section):
+    checkpoint_every: PositiveInt
+    keep: PositiveInt
+    progress: bool
+
+
+class Params(Section):
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    download: Download
+    tokenize: Tokenize
+    model: Model
+    train: Train
+    evaluate: Evaluate
+    sample: Sample
+    runtime: Runtime
+
+
+def load(file: Path | str) -> Params:
+    """Read and check a parameter file.
+
+    Raises ConfigError with every problem found; FileNotFoundError, as a sentence, where there is no file.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no {file} here. Run this in the project's folder (the one with dvc.yaml).")
+    try:
+        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506: derived from SafeLoader
+    except UnicodeDecodeError as problem:
+        raise ConfigError(file, [f"It is not UTF-8 text (byte {problem.start}). Save it as UTF-8."]) from problem
+    except (yaml.YAMLError, RecursionError, ValueError) as problem:
+        raise ConfigError(file, [f"It is not YAML: {' '.join(str(problem).split())[:300]}"]) from problem
+    if not isinstance(values, dict):
+        raise ConfigError(file, ["It holds no sections. `git checkout params.yaml` brings the original back."])
+    return check(values, file)
+
+
+def check(values: dict[Any, Any], file: Path | str = "params.yaml") -> Params:
+    """Turn plain values into Params; raises ConfigError with every problem found."""
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(file, [_sentence(dict(problem)) for problem in error.errors()]) from None
+    sections = [getattr(params, name) for name in Params.model_fields]
+    problems = [text for section in sections if isinstance(section, Section) for text in section.problems()]
+    if problems:
+        raise ConfigError(file, problems)
+    return params
+
+
+def nearest_multiple(value: int, factor: int) -> int:
+    """The multiple of `factor` closest to `value`, and at least `factor`."""
+    return max(1, round(value / factor)) * factor
+
+
+def _sentence(problem: dict[str, Any]) -> str:
+    """One pydantic problem as a sentence: the key, what was found, what is allowed."""
+    key = ".".join(str(part) for part in problem["loc"] if part not in ("int", "float", "str"))
+    found = problem.get("input")
+    match problem["type"]:
+        case "missing":
+            return f"{key} is missing. `git diff params.yaml` shows what was removed."
+        case "extra_forbidden":
+            names = _names_beside(problem["loc"])
+            near = difflib.get_close_matches(str(problem["loc"][-1]), names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(names)}."
+            return f"{key} is not a parameter; {hint}"
+        case "int_type" | "float_type" if isinstance(found, str) and _number(found) is not None:
+            return f"{key} is the text {found!r}, not a number; write {_number(found)} without quotes."
+    allowed = re.sub(r"^(Input|List|String) should ", "must ", problem["msg"])
+    if problem["type"] == "model_type":
+        allowed = "must be a section of keys and values"
+    return f"{key} is {_shown(found)}; it {allowed}."
+
+
+def _shown(value: object) -> str:
+    text = repr(value) if value is not None else "null"
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _number(text: str) -> float | int | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() and abs(value) < 1e15 else value
+
+
+def _names_beside(location: tuple[str | int, ...]) -> list[str]:
+    """The names allowed where an unknown one was found."""
+    section: type[BaseModel] = Params
+    for part in location[:-1]:
+        field = section.model_fields[str(part)].annotation
+        section = next(kind for kind in (field, *get_args(field)) if isinstance(kind, type))
+    return list(section.model_fields)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader, with DVC's reading of numbers, and duplicate keys refused as DVC refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise yaml.YAMLError(f"the key {twice!r} appears twice, near line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
+# PyYAML follows YAML 1.1, where 1e-2 is text. `dvc exp run -S train.weight_decay=0.00001` writes 1e-05 into the
+# file, and DVC means a number by it; so do we. Text that merely looks like a number ("1e-2", quoted) is refused.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)

@@ -1,0 +1,163 @@
+"""Where things lie, and how they are written: whole or not at all.
+
+`Paths(folder)` names every file of a pipeline, once. `writing(path)` hands out a temporary file or folder beside
+`path` and renames it when the block ends well, so that nobody ever reads half of anything; `seal` and `verify`
+keep the SHA-256 sums of a folder, in the format of `sha256sum -c`.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SUMS = "SHA256SUMS"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of one pipeline: a folder with a dvc.yaml and a params.yaml."""
+
+    folder: Path = Path()
+
+    @property
+    def params(self) -> Path:
+        return self.folder / "params.yaml"
+
+    @property
+    def corpus(self) -> Path:
+        return self.folder / "data/corpus"
+
+    @property
+    def yardsticks(self) -> Path:
+        return self.corpus / "yardsticks.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / "data/tokenizer"
+
+    @property
+    def tokens(self) -> Path:
+        return self.folder / "data/tokens"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "data/model"
+
+    @property
+    def training(self) -> Path:
+        return self.folder / "data/training"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "data/evaluation"
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "data/samples"
+
+    def text(self, split: str) -> Path:
+        return self.corpus / f"{split}.parquet"
+
+    def ids(self, split: str) -> Path:
+        return self.tokens / f"{split}.npy"
+
+
+def home() -> Path:
+    """The repository itself, also when DVC runs a stage in a temporary copy of it ($DVC_ROOT)."""
+    return Path(os.environ.get("DVC_ROOT", "."))
+
+
+def hidden(name: str) -> Path:
+    """`.tinygpt/<name>` in the repository: downloads, runs in progress, the log. DVC and git leave it alone."""
+    return home() / ".tinygpt" / name
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, which becomes `path` when the block ends without an error.
+
+    The block makes a file or a folder there. It is flushed to the disk before it is renamed, and replaces what
+    was at `path`; after an error it is removed and `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _remove(partial)
+    try:
+        yield partial
+        for file in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:
+            _flush(file)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)  # a folder cannot be replaced in one move
+        partial.replace(path)
+        _flush(path.parent)
+    finally:
+        _remove(partial)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with Unix line ends, whole or not at all."""
+    with writing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, indented, keys in the order given, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; ValueError in a sentence where it is not."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as problem:
+        raise ValueError(f"{path} is damaged: it is not JSON ({problem}).") from problem
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Write SHA256SUMS over every file in `folder`; `sha256sum -c SHA256SUMS` checks it anywhere."""
+    names = sorted(file.name for file in folder.iterdir() if file.name != SUMS)
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
+
+
+def verify(folder: Path) -> None:
+    """Check `folder` against its SHA256SUMS; ValueError names the first file that differs, is missing or extra."""
+    sums = {}
+    for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        sums[name] = digest
+    present = {file.name for file in folder.iterdir() if file.name != SUMS}
+    for name in sorted(present | sums.keys()):
+        if name not in present:
+            raise ValueError(f"{folder} is damaged: {name} is missing.")
+        if name not in sums:
+            raise ValueError(f"{folder} is damaged: {name} is not in its {SUMS}.")
+        if sha256(folder / name) != sums[name]:
+            raise ValueError(f"{folder} is damaged: {name} does not match its {SUMS}.")
+
+
+def _flush(path: Path) -> None:
+    """Ask the system to put a file or folder on the disk itself, so that a rename never outruns its content."""
+    with contextlib.suppress(PermissionError):  # Windows opens no folders
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
