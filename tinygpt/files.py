@@ -130,12 +130,15 @@ def seal(folder: Path) -> None:
     write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
 
 
+def read_sums(folder: Path) -> dict[str, str]:
+    """File name → SHA-256, as SHA256SUMS has them."""
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
 def verify(folder: Path) -> None:
     """Check `folder` against its SHA256SUMS; ValueError names the first file that differs, is missing or extra."""
-    sums = {}
-    for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
-        digest, _, name = line.partition("  ")
-        sums[name] = digest
+    sums = read_sums(folder)
     present = {file.name for file in folder.iterdir() if file.name != SUMS}
     for name in sorted(present | sums.keys()):
         if name not in present:

@@ -1,0 +1,48 @@
+# `make` takes a fresh clone to a trained GPT and its samples; needs Python ≥ 3.11, git and make.
+# `make test`, `make lint`, `make clean`. PYTHON=python3.12 chooses another interpreter.
+
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := all
+.PHONY: all setup check test lint clean
+
+all: check
+	dvc repro
+	@echo
+	@echo "Next: tinygpt generate \"ROMEO:\"   (after: source .venv/bin/activate)"
+
+setup: .venv/ready .dvc/plots.html
+
+# Exact versions for everything, also for what is installed later: the lock serves as constraints.
+.venv/ready: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "TinyGPT needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(PIP) install --quiet --constraint requirements.lock --editable .
+	@touch $@
+
+.venv/ready-for-tests: .venv/ready
+	$(PIP) install --quiet --constraint requirements.lock --editable '.[test,lint]'
+	@touch $@
+
+# `dvc plots` draws in the browser; with the JavaScript inside the page, it also does with no network.
+.dvc/plots.html: .venv/ready
+	@$(BIN)/python -c 'import vl_convert; print("<!DOCTYPE html>\n<meta charset=\"utf-8\"><title>TinyGPT</title>\n<script>" + vl_convert.javascript_bundle().replace("</script", "<\\/script") + "</script>\n<body style=\"font-family: sans-serif\">{plot_divs}</body>")' > $@.partial
+	@mv $@.partial $@
+
+check: setup
+	@tinygpt check
+
+test: setup .venv/ready-for-tests
+	pytest
+
+lint: .venv/ready-for-tests
+	ruff check
+	ruff format --check
+	mypy
+
+# What can be made again at no cost; results and DVC's cache stay (`dvc gc --workspace` thins that out).
+clean:
+	rm -rf .venv .dvc/plots.html dvc_plots .mypy_cache .ruff_cache .pytest_cache .hypothesis

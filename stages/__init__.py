@@ -1,0 +1,70 @@
+"""The five scripts of the pipeline, in order: download, tokenize, train, evaluate, sample.
+
+Each is run by `dvc repro`, or by hand as `python -m stages.train [folder]`, where folder holds another pipeline's params.yaml.
+Here is what they share: parameters checked before any work, problems told as sentences, progress bars.
+"""
+
+import contextlib
+import errno
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tqdm import tqdm
+
+from tinygpt import config
+from tinygpt.files import Paths
+
+Stage = Callable[[config.Params, Paths], None]
+
+
+def run(stage: Stage) -> None:
+    """Run a stage on the pipeline that the command line names; leave with a sentence and code 1 where it cannot."""
+    paths = Paths(Path(sys.argv[1]) if len(sys.argv) > 1 else Path())
+    try:
+        stage(config.load(paths.params), paths)
+    except (ValueError, OSError) as problem:
+        name = stage.__module__ if stage.__module__ != "__main__" else Path(sys.argv[0]).stem
+        sys.exit(f"\n{name.removeprefix('stages.')}: {sentence(problem)}")
+
+
+def sentence(problem: Exception) -> str:
+    """What went wrong, with the next step where the system gave none."""
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"The disk is full ({problem}). What was finished before is intact; free some space and run this again."
+    return str(problem)
+
+
+def progress(total: float | None, unit: str, what: str, show: bool) -> "tqdm[Any]":
+    """A progress bar with the time left; only in a terminal."""
+    return tqdm(total=total, unit=unit, unit_scale=True, desc=what, disable=None if show else True, leave=False)
+
+
+def thousands(number: float) -> str:
+    """5300000 → 5.3M, for people."""
+    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], int]]:
+    """Turn Ctrl-C and SIGTERM into a question, asked when it suits: the signal's number, or 0. A second one kills."""
+    caught: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: caught[0] if caught else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

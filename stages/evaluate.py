@@ -1,0 +1,54 @@
+"""Measure the model on the whole held-out text, beside the yardsticks → data/evaluation."""
+
+import json
+from typing import Any
+
+from stages import run
+from tinygpt import figures, hardware
+from tinygpt.checkpoint import load
+from tinygpt.config import Params
+from tinygpt.evaluation import Evaluation, evaluate, metrics, verdict
+from tinygpt.files import Paths, hidden, read_json, write_json, write_text, writing
+from tinygpt.tokens import evaluation_windows, open_tokens
+from tinygpt.training import read_curve
+
+
+def main(params: Params, paths: Paths) -> None:
+    device = hardware.pick_device(params.train.device)
+    precision = hardware.pick_precision(params.train.precision, device)
+    hardware.make_deterministic()
+    model, tokenizer = load(paths.model, device)
+    tokens = open_tokens(paths.ids("validation"))
+    windows = evaluation_windows(tokens, model.config.context_length, params.evaluate.batch_size)
+    result = evaluate(model, windows, tokenizer.byte_lengths(), hardware.autocast(device, precision))
+    numbers = metrics(result, read_json(paths.yardsticks))
+    write_json(paths.evaluation / "metrics.json", numbers)
+    draw(paths, numbers, result)
+    print(verdict(numbers, remember(numbers)))
+
+
+def draw(paths: Paths, numbers: dict[str, Any], result: Evaluation) -> None:
+    """The figures, and the loss by position as a table for `dvc plots`."""
+    rows = [f"{position}\t{loss:.6g}\n" for position, loss in enumerate(result.by_position, start=1)]
+    write_text(paths.evaluation / "by_position.tsv", "position\tloss\n" + "".join(rows))
+    train, validation = (read_curve(paths.training / f"{split}.tsv") for split in ("train", "validation"))
+    marks = figures.nats_per_token(numbers["yardsticks"], numbers["bytes"] / numbers["tokens"])
+    with writing(paths.evaluation / "figures") as folder:
+        folder.mkdir()
+        figures.loss_curves(folder / "loss.png", train, validation, marks)
+        figures.loss_by_position(folder / "by_position.png", result.by_position)
+        bits, error = numbers["bits_per_byte"], numbers["bits_per_byte_standard_error"]
+        figures.yardstick_bars(folder / "yardsticks.png", bits, error, numbers["yardsticks"])
+
+
+def remember(numbers: dict[str, Any]) -> dict[str, Any] | None:
+    """Add this evaluation to the untracked log; hand back the one before it, if there is one."""
+    log = hidden("evaluations.jsonl")
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    write_text(log, "".join(line + "\n" for line in [*lines[-999:], json.dumps(numbers)]))
+    before: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
+    return before
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,46 @@
+"""Learn a tokenizer from the training text, and write both splits as integers → data/tokenizer, data/tokens."""
+
+from collections.abc import Callable
+
+from stages import progress, run
+from tinygpt import tokenizer
+from tinygpt.config import Params
+from tinygpt.corpus import read_rows
+from tinygpt.files import Paths, read_json, sha256, write_json, writing
+from tinygpt.tokens import write_tokens
+
+
+def main(params: Params, paths: Paths) -> None:
+    sizes = read_json(paths.yardsticks)
+    with progress(
+        sizes["train_bytes"], "B", f"learning a {params.tokenize.kind} tokenizer", params.runtime.progress
+    ) as bar:
+        texts = (_counted(text, bar.update) for _, text in read_rows(paths.text("train")))
+        vocabulary = tokenizer.build(params.tokenize, texts)
+    with writing(paths.tokenizer) as folder:
+        folder.mkdir()
+        vocabulary.save(folder)
+    with writing(paths.tokens) as folder:
+        folder.mkdir()
+        counts = {}
+        for split in ("train", "validation"):
+            with progress(sizes[f"{split}_bytes"], "B", f"tokenizing {split}", params.runtime.progress) as bar:
+                counts[split] = write_tokens(
+                    read_rows(paths.text(split)), vocabulary, folder / f"{split}.npy", bar.update
+                )
+        # what the model's lineage will name: the text by its files' hashes, and the tokenizer by its own
+        text = {split: sha256(paths.text(split)) for split in counts}
+        write_json(folder / "lineage.json", {"text": text, "tokenizer": sha256(paths.tokenizer / "tokenizer.json")})
+    for split, count in counts.items():
+        print(
+            f"{split}: {count:,} tokens of {sizes[f'{split}_bytes'] / count:.2f} bytes; {vocabulary.vocab_size} kinds"
+        )
+
+
+def _counted(text: str, advance: Callable[[int], object]) -> str:
+    advance(len(text.encode()))
+    return text
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,101 @@
+"""Train a GPT on the tokens → data/model (the weights of the lowest validation loss), data/training (the curves).
+
+Killed or interrupted, it goes on where it was when started again, to the same bytes: the run in progress is kept in
+.tinygpt/runs, which DVC does not clear.
+"""
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from stages import interruptible, progress, run, thousands
+from tinygpt import hardware, training
+from tinygpt.checkpoint import Run, digest, fingerprint, save_model
+from tinygpt.config import Params, Train
+from tinygpt.files import Paths, hidden, read_json
+from tinygpt.model import GPTConfig
+from tinygpt.tokenizer import load
+from tinygpt.tokens import open_tokens
+
+
+def main(params: Params, paths: Paths) -> None:
+    settings, tokenizer = params.train, load(paths.tokenizer)
+    data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
+    device = hardware.pick_device(settings.device)
+    precision = hardware.pick_precision(settings.precision, device)
+    hardware.make_deterministic()
+    machine = hardware.describe(device, precision)
+    tracked = {name: params.model_dump()[name] for name in ("seed", "model", "train")}
+    lineage = read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
+    config = GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
+    with Run(hidden("runs") / fingerprint(lineage, machine), params.runtime.keep) as saves:
+        state = training.start(config, settings, params.seed, device, precision)
+        resume(saves, state)
+        announce(training.forecast(state, settings, data, precision), settings, machine)
+        train(state, params, data, precision, saves, paths)
+        save_model(paths.model, state.model, state.best, tokenizer, lineage)
+        saves.finish()
+    print(f"best validation loss {state.best_loss:.4f} nats per token, at step {state.best_step} of {settings.steps}")
+
+
+def resume(saves: Run, state: training.State) -> None:
+    """Go on from the newest save that is whole, and say so."""
+    saved = saves.latest()
+    for problem in saves.damaged:
+        print(problem)
+    if saved:
+        state.restore(*saved)
+        print(f"going on after step {state.step}, from {saves.folder}")
+
+
+def announce(forecast: training.Forecast, settings: Train, machine: str) -> None:
+    """Say what the run will cost, before it starts."""
+    print(
+        f"{thousands(forecast.parameters)} parameters, {thousands(forecast.tokens)} tokens ({forecast.epochs:.1f} times the "
+        f"text), {thousands(forecast.flops)} FLOPs; about {thousands(forecast.memory)}B of memory and "
+        f"{forecast.seconds / 60:.1f} minutes on {machine}"
+    )
+    for name in ("warmup_steps", "eval_every"):
+        if getattr(settings, name) > settings.steps:
+            print(f"train.{name} is {getattr(settings, name)}, longer than the run: cut to its {settings.steps} steps")
+
+
+def train(
+    state: training.State, params: Params, data: dict[str, np.ndarray], precision: str, saves: Run, paths: Paths
+) -> None:
+    """Take all steps, with progress shown, curves written and the state saved as it goes."""
+    settings, first, begin = params.train, state.step, time.perf_counter()
+    with interruptible() as interrupted, progress(settings.steps, "step", "training", params.runtime.progress) as bar:
+        bar.update(first)
+        for _ in training.train(state, settings, data, params.seed, precision):
+            speed = (state.step - first) / (time.perf_counter() - begin)  # steps a second
+            bar.update()
+            bar.set_postfix_str(report(state, settings, speed), refresh=False)
+            if state.validation_rows[-1]["step"] == state.step:
+                bar.write(f"step {state.step}/{settings.steps}  {report(state, settings, speed)}")
+                training.write_curves(paths.training, state, settings)
+            if interrupted() or state.step % params.runtime.checkpoint_every == 0:
+                saves.save(state.step, state.tensors(), state.facts())
+            if interrupted():
+                print(
+                    f"\nstopped after step {state.step}; all is saved: run the same command again to go on", flush=True
+                )
+                sys.exit(128 + interrupted())
+    training.write_curves(paths.training, state, settings)
+
+
+def report(state: training.State, settings: Train, speed: float) -> str:
+    """The latest numbers in a line. speed: steps a second."""
+    recent: list[dict[str, Any]] = state.train_rows[-50:]
+    tokens = speed * settings.batch_size * settings.accumulation * state.model.config.context_length
+    left = (settings.steps - state.step) / speed
+    return (
+        f"loss {sum(row['loss'] for row in recent) / len(recent):.3f}  validation {state.validation_rows[-1]['loss']:.3f}  "
+        f"{thousands(tokens)} tokens/s  {left // 60:.0f}:{left % 60:02.0f} left"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

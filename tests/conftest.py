@@ -1,0 +1,96 @@
+"""What the tests share: a small configuration, a small text, a small trained model folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tinygpt import checkpoint, config, tokenizer, training
+from tinygpt.model import GPT, GPTConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (
+    "ROMEO:\nBut, soft! what light through yonder window breaks?\nIt is the east, and Juliet is the sun.\n\n"
+    "JULIET:\nO Romeo, Romeo! wherefore art thou Romeo?\nDeny thy father and refuse thy name.\n\n"
+) * 30
+
+CPU = torch.device("cpu")
+
+
+def params(**changes: Any) -> config.Params:
+    """The project's params.yaml, small enough for a test; `section__key=value` changes a value."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values["model"].update(n_layer=2, n_head=2, n_embd=32, context_length=16)
+    values["train"].update(steps=6, batch_size=4, eval_every=3, eval_tokens=64, warmup_steps=2, precision="fp32")
+    values["tokenize"].update(kind="char")
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        values[section][key] = value
+    return config.check(values)
+
+
+def gpt_config(vocab_size: int = 61, **changes: Any) -> GPTConfig:
+    """A small configuration; `key=value` changes a value of the `model` section."""
+    changes = {f"model__{key}": value for key, value in changes.items()}
+    return GPTConfig(vocab_size=vocab_size, **params(**changes).model.model_dump())
+
+
+def gpt(vocab_size: int = 61, seed: int = 1, **changes: Any) -> GPT:
+    """A small model with every weight drawn at random, so that no part of it is silent at the start."""
+    model = GPT(gpt_config(vocab_size, **changes))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            offset = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            parameter.normal_(0.0, 0.2, generator=generator).add_(offset)
+    return model.eval()
+
+
+GPT2 = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "qk_norm": False, "bias": True, "tie_embeddings": True}
+LLAMA = {"qk_norm": False}
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen3": {},
+    "qwen3-tied": {"tie_embeddings": True},
+    "qwen3-grouped": {"n_head": 4, "n_kv_head": 2, "head_dim": 12},
+    "llama": LLAMA,
+    "gpt2": GPT2,
+    "mixed": {"norm": "layernorm", "mlp": "gelu", "bias": True},
+}
+
+
+@pytest.fixture(params=SHAPES)
+def shape(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each architecture in turn, as changes to the `model` section."""
+    return SHAPES[request.param]
+
+
+@pytest.fixture(scope="session")
+def characters() -> tokenizer.Tokenizer:
+    """A character tokenizer of TEXT."""
+    return tokenizer.build(params().tokenize, [TEXT])
+
+
+@pytest.fixture(scope="session")
+def data(characters: tokenizer.Tokenizer) -> dict[str, np.ndarray]:
+    """TEXT as tokens, in two splits."""
+    ids = np.array([characters.end_of_text, *characters.encode(TEXT)], dtype=np.uint16)
+    return {"train": ids[: -len(ids) // 10], "validation": ids[-len(ids) // 10 :]}
+
+
+@pytest.fixture(scope="session")
+def model_folder(
+    tmp_path_factory: pytest.TempPathFactory, characters: tokenizer.Tokenizer, data: dict[str, np.ndarray]
+) -> Path:
+    """A model folder, trained on TEXT until it knows some of it."""
+    settings = params(train__steps=60, train__eval_every=60).train
+    config = gpt_config(characters.vocab_size)
+    state = training.start(config, settings, seed=1, device=CPU, precision="fp32")
+    for _ in training.train(state, settings, data, seed=1, precision="fp32"):
+        pass
+    folder = tmp_path_factory.mktemp("model") / "model"
+    lineage = {"text": {"train": "t", "validation": "v"}, "tokenizer": "k", "params": "p"}
+    checkpoint.save_model(folder, state.model, state.best, characters, lineage)
+    return folder

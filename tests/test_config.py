@@ -1,0 +1,122 @@
+"""A wrong parameter is refused in a sentence, all of them at once; a sound file is read as DVC reads it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tinygpt import config
+from tinygpt.model import GPTConfig
+
+
+def values() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+def refusal(changes: dict[str, Any]) -> str:
+    """The message for params.yaml with `section.key` changed."""
+    changed = values()
+    for name, value in changes.items():
+        section, _, key = name.rpartition(".")
+        (changed[section] if section else changed)[key] = value
+    with pytest.raises(config.ConfigError) as error:
+        config.check(changed)
+    return str(error.value)
+
+
+def test_the_projects_own_parameters_are_sound() -> None:
+    assert config.load(ROOT / "params.yaml").train.steps >= 1
+
+
+def test_every_parameter_has_a_comment() -> None:
+    lines = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
+    bare = [line for line in lines if ":" in line and not line.lstrip().startswith("#") and " # " not in line]
+    assert bare in ([], ["    temperature: [0.4, 0.8, 1.2]", "    top_p: [0.8, 1.0]"])  # explained by their section
+
+
+def test_the_model_section_and_gptconfig_name_the_same_things() -> None:
+    assert ["vocab_size", *config.Model.model_fields] == list(GPTConfig.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"train.lerning_rate": 1}, "train.lerning_rate is not a parameter; did you mean learning_rate?"),
+        ({"smaple": {}}, "smaple is not a parameter; did you mean sample?"),
+        ({"train.learning_rate": "1e-2"}, "train.learning_rate is the text '1e-2', not a number; write 0.01 without quotes."),
+        ({"model.n_layer": "4"}, "model.n_layer is the text '4', not a number; write 4 without quotes."),
+        ({"model.n_kv_head": "2"}, "model.n_kv_head is the text '2', not a number; write 2 without quotes."),
+        ({"model.n_layer": 2.5}, "model.n_layer is 2.5; it must be a valid integer."),
+        ({"train.steps": 0}, "train.steps is 0; it must be greater than or equal to 1."),
+        ({"sample.top_p": 0}, "sample.top_p is 0; it must be greater than 0."),
+        ({"train.weight_decay": float("nan")}, "train.weight_decay is nan; it must be a finite number."),
+        ({"tokenize.kind": "bpee"}, "tokenize.kind is 'bpee'; it must be 'char', 'bpe' or 'gpt2'."),
+        ({"model.n_embd": 130}, "model.n_embd is 130, which 4 heads (model.n_head) do not divide; write 128"),
+        ({"model.head_dim": 33}, "rope turns pairs"),
+        ({"model.n_kv_head": 3}, "model.n_kv_head is 3, which does not divide model.n_head, 4."),
+        ({"tokenize.vocab_size": 100}, "tokenize.vocab_size is 100; a bpe holds the 256 bytes"),
+        ({"download.path": "data/*.txt"}, "download.path is 'data/*.txt', which looks like a glob"),
+        ({"download.url": "http://example.org/a.txt"}, "it must start with https://"),
+        ({"train": None}, "train is null; it must be a section of keys and values."),
+        ({"sample.prompts": []}, "sample.prompts is []; it must have at least 1 item"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_a_sentence(changes: dict[str, Any], says: str) -> None:
+    assert says in refusal(changes)
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    message = refusal({"train.steps": -1, "model.n_head": "two", "download.sources": "x", "seed": 1.5})
+    for key in ("train.steps", "model.n_head", "download.sources", "seed"):
+        assert key in message
+    assert "4 problems" in message
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    changed = values()
+    del changed["train"]["steps"]
+    with pytest.raises(config.ConfigError, match=r"train\.steps is missing"):
+        config.check(changed)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "holds no sections"),
+        ("- 1\n- 2", "holds no sections"),
+        ("a: [", "is not YAML"),
+        ("seed: 1\nseed: 2", "the key 'seed' appears twice"),
+        ("a: !!python/object/apply:os.getcwd []", "is not YAML"),
+        ("[" * 5000, "is not YAML"),
+    ],
+)
+def test_a_file_that_is_not_a_parameter_file_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(config.ConfigError, match=says):
+        config.load(file)
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(b"seed: 1 # caf\xe9")
+    with pytest.raises(config.ConfigError, match="not UTF-8"):
+        config.load(tmp_path / "params.yaml")
+
+
+def test_a_missing_file_says_where_to_stand(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="Run this in the project's folder"):
+        config.load(tmp_path / "params.yaml")
+
+
+def test_numbers_are_read_as_dvc_reads_and_writes_them(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "params.yaml"
+    file.write_text(text.replace("weight_decay: 0.1 ", "weight_decay: 1e-05 "), encoding="utf-8")
+    assert config.load(file).train.weight_decay == 0.00001
+
+
+def test_sections_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        config.load(ROOT / "params.yaml").train.steps = 3  # type: ignore[misc]

@@ -1,0 +1,63 @@
+"""Files appear whole or not at all, and a folder's sums tell of any change."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tinygpt import files
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "metrics.json"
+    files.write_text(target, "old")
+
+    def write_half() -> None:
+        with files.writing(target) as partial:
+            partial.write_text("ne")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_half()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_replaces_the_one_before_it(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for content in ("one", "two"):
+        with files.writing(target) as partial:
+            partial.mkdir()
+            (partial / content).write_text(content)
+    assert [file.name for file in target.iterdir()] == ["two"]
+
+
+def test_text_is_utf8_with_unix_line_ends_everywhere(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "a", "é\n")
+    assert (tmp_path / "a").read_bytes() == b"\xc3\xa9\n"
+
+
+def sealed(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "a").write_text("a")
+    (folder / "b").write_text("b")
+    files.seal(folder)
+    return folder
+
+
+def test_a_sealed_folder_passes_sha256sum(tmp_path: Path) -> None:
+    folder = sealed(tmp_path / "model")
+    files.verify(folder)
+    assert subprocess.run(["sha256sum", "-c", files.SUMS], cwd=folder, capture_output=True, check=False).returncode == 0
+
+
+def test_any_change_to_a_sealed_folder_is_found(tmp_path: Path) -> None:
+    changed = sealed(tmp_path / "changed")
+    (changed / "a").write_text("A")
+    missing = sealed(tmp_path / "missing")
+    (missing / "a").unlink()
+    extra = sealed(tmp_path / "extra")
+    (extra / "c").write_text("c")
+    for folder, says in ((changed, "a does not match"), (missing, "a is missing"), (extra, "c is not in its")):
+        with pytest.raises(ValueError, match=says):
+            files.verify(folder)

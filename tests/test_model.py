@@ -1,0 +1,146 @@
+"""First principles of the GPT: a good start, no look into the future, learning in every part, a cache that changes nothing."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.conftest import SHAPES, gpt, gpt_config
+from tinygpt.model import GPT, KVCache, Norm, Rotary, count_parameters, training_flops_per_token
+
+TOKENS = torch.randint(0, 61, (3, 16), generator=torch.Generator().manual_seed(0))
+
+
+def fresh(**changes: Any) -> GPT:
+    model = GPT(gpt_config(**changes))
+    model.initialise(torch.Generator().manual_seed(1))
+    return model
+
+
+def loss_of(model: GPT, tokens: Tensor) -> Tensor:
+    return F.cross_entropy(model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def test_the_first_loss_is_that_of_a_uniform_guess(shape: dict[str, Any]) -> None:
+    loss = loss_of(fresh(**shape), TOKENS).item()
+    assert abs(loss - math.log(61)) < 0.03 * math.log(61)
+
+
+def test_a_token_changes_no_score_before_it(shape: dict[str, Any]) -> None:
+    model = gpt(**shape)
+    for t in (1, 7, 15):
+        changed = TOKENS.clone()
+        changed[:, t] = (changed[:, t] + 1) % 61
+        before, after = model(TOKENS), model(changed)
+        torch.testing.assert_close(before[:, :t], after[:, :t])
+        assert not torch.allclose(before[:, t:], after[:, t:])
+
+
+def test_every_token_so_far_changes_the_last_score(shape: dict[str, Any]) -> None:
+    model = gpt(**shape)
+    embedded: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        output.retain_grad()
+        embedded.append(output)
+
+    model.token_embedding.register_forward_hook(keep)
+    model(TOKENS)[:, -1].square().sum().backward()
+    assert embedded[0].grad is not None
+    assert (embedded[0].grad.abs().sum(-1) > 0).all()
+
+
+def test_every_parameter_receives_gradient_after_one_step(shape: dict[str, Any]) -> None:
+    model = fresh(**shape)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    loss_of(model, TOKENS).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    loss_of(model, TOKENS).backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # a key's bias moves all scores of a query alike, and softmax does not see it
+    assert [name for name in silent if not name.endswith("key.bias")] == []
+
+
+@pytest.mark.parametrize("pieces", [[16], [1] * 16, [5, 1, 10], [15, 1]])
+def test_cached_and_uncached_scores_agree(shape: dict[str, Any], pieces: list[int]) -> None:
+    model = gpt(**shape)
+    cache = KVCache(model.config, len(TOKENS), TOKENS.device)
+    parts = [model(piece, cache) for piece in TOKENS.split(pieces, dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), model(TOKENS), rtol=1e-4, atol=1e-4)
+    assert cache.length == 16
+
+
+def test_more_tokens_than_the_context_holds_are_refused() -> None:
+    with pytest.raises(ValueError, match="17 tokens do not fit into a context of 16"):
+        gpt()(torch.zeros(1, 17, dtype=torch.int64))
+
+
+def test_rotary_scores_depend_on_distance_alone() -> None:
+    config = gpt_config()
+    rotary = Rotary(config)
+    q, k = torch.randn(2, 1, 1, 1, config.head_width, generator=torch.Generator().manual_seed(3))
+
+    def score(i: int, j: int) -> float:
+        return float((rotary(q, i) * rotary(k, j)).sum())
+
+    assert score(9, 4) == pytest.approx(score(12, 7), abs=1e-5)
+    assert score(9, 4) != pytest.approx(score(9, 5), abs=1e-3)
+
+
+def test_rotary_keeps_lengths() -> None:
+    rotary, x = Rotary(gpt_config()), torch.randn(2, 2, 16, 16)
+    torch.testing.assert_close(rotary(x, 0).norm(dim=-1), x.norm(dim=-1))
+
+
+def test_learned_positions_tell_places_apart() -> None:
+    model = gpt(**SHAPES["gpt2"])
+    same = model(torch.full((1, 16), 5))
+    assert not torch.allclose(same[0, 0], same[0, 9])
+
+
+def test_rmsnorm_gives_unit_size_and_layernorm_zero_mean_too() -> None:
+    x = torch.randn(4, 32, generator=torch.Generator().manual_seed(2)) * 7 + 3
+    rms = Norm(32, gpt_config(), "rmsnorm")(x)
+    layer = Norm(32, gpt_config(), "layernorm")(x)
+    torch.testing.assert_close(rms.square().mean(-1), torch.ones(4), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(layer.square().mean(-1), torch.ones(4), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(layer.mean(-1), torch.zeros(4), rtol=0, atol=1e-5)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    model = gpt(dropout=0.5)
+    assert torch.equal(model(TOKENS), model(TOKENS))
+    model.train()
+    assert not torch.equal(model(TOKENS), model(TOKENS))
+
+
+def test_tied_embeddings_are_one_matrix() -> None:
+    tied, untied = fresh(tie_embeddings=True), fresh()
+    assert tied.head.weight is tied.token_embedding.weight
+    assert count_parameters(untied) - count_parameters(tied) == 61 * 32
+
+
+def test_grouped_heads_save_parameters_and_cache() -> None:
+    full, grouped = fresh(n_head=4), fresh(n_head=4, n_kv_head=1)
+    assert count_parameters(full) - count_parameters(grouped) == 2 * 2 * 32 * 24  # layers × (k, v) × C × (32 − 8)
+    assert KVCache(grouped.config, 1, TOKENS.device).keys.numel() * 4 == KVCache(full.config, 1, TOKENS.device).keys.numel()
+
+
+def test_flops_count_the_matrices_and_half_of_attention(shape: dict[str, Any]) -> None:
+    model = fresh(**shape)
+    matrices = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
+    config = model.config
+    attention = config.n_layer * 2 * 2 * (config.n_head * config.head_width) * config.context_length / 2  # q·k and ·v
+    assert training_flops_per_token(config) == 6 * matrices + 3 * attention
+
+
+def test_bf16_autocast_stays_close_to_fp32(shape: dict[str, Any]) -> None:
+    model = gpt(**shape)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = model(TOKENS)
+    exact = model(TOKENS)
+    assert (low.float() - exact).abs().mean() < 0.05 * exact.abs().mean()

@@ -1,0 +1,123 @@
+"""Each filter keeps what it says, in a fixed order, and the draw has exactly the probabilities that it should."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygpt.sampling import Sampling, draw, probabilities
+
+PLAIN = Sampling(temperature=1.0, top_p=1.0)
+LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]])
+
+
+def softmax(temperature: float = 1.0) -> torch.Tensor:
+    return torch.softmax(LOGITS / temperature, -1)
+
+
+def kept(**settings: float) -> list[int]:
+    """Which of the five tokens remain."""
+    return probabilities(LOGITS, Sampling(**{"temperature": 1.0, "top_p": 1.0, **settings})).nonzero()[:, 1].tolist()  # type: ignore[arg-type]
+
+
+def test_nothing_switched_on_is_the_softmax() -> None:
+    torch.testing.assert_close(probabilities(LOGITS, PLAIN), softmax())
+
+
+def test_temperature_divides_the_scores() -> None:
+    torch.testing.assert_close(probabilities(LOGITS, Sampling(temperature=0.5, top_p=1.0)), softmax(0.5))
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-9}, {"min_p": 0.999}])
+def test_the_tightest_setting_of_each_filter_is_greedy(settings: dict[str, float]) -> None:
+    assert kept(**settings) == [0]
+
+
+def test_top_k_keeps_exactly_k_also_among_equals_and_all_beyond_the_vocabulary() -> None:
+    assert kept(top_k=2) == [0, 1]
+    assert kept(top_k=99) == [0, 1, 2, 3, 4]
+    equal = probabilities(torch.zeros(1, 6), Sampling(temperature=1.0, top_k=2, top_p=1.0))
+    assert (equal > 0).sum() == 2
+
+
+def test_top_p_keeps_the_smallest_set_that_holds_p() -> None:
+    cumulative = softmax()[0].cumsum(0)  # 0.56 0.77 0.90 0.97 1.00
+    assert kept(top_p=float(cumulative[1]) - 0.01) == [0, 1]
+    assert kept(top_p=float(cumulative[1]) + 0.01) == [0, 1, 2]
+
+
+def test_min_p_drops_what_is_unlikely_beside_the_likeliest() -> None:
+    share = math.exp(0.5 - 2.0)  # the third token's probability over the first's
+    assert kept(min_p=share * 0.99) == [0, 1, 2]
+    assert kept(min_p=share * 1.01) == [0, 1]
+
+
+def test_the_penalty_lowers_seen_tokens_only_whatever_their_sign() -> None:
+    seen = torch.tensor([[True, False, False, False, True]])
+    before, after = softmax()[0], probabilities(LOGITS, Sampling(1.0, top_p=1.0, repetition_penalty=1.5), seen)[0]
+    expected = torch.softmax(torch.tensor([2.0 / 1.5, 1.0, 0.5, 0.0, -1.5]), -1)
+    torch.testing.assert_close(after, expected)
+    assert after[0] < before[0]
+    assert after[4] < before[4]
+
+
+def test_filters_apply_in_their_order() -> None:
+    """Temperature flattens before top-p counts, so top-p keeps more at a high temperature."""
+    assert kept(temperature=1.0, top_p=0.7) == [0, 1]
+    assert kept(temperature=5.0, top_p=0.7) == [0, 1, 2, 3]
+    # top-k leaves 0.73 and 0.27 of the first two; only after that does top-p 0.7 cut to the first alone
+    assert kept(top_k=2, top_p=0.7) == [0]
+
+
+@given(
+    st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=40),
+    st.floats(0, 5),
+    st.integers(0, 60),
+    st.floats(0.001, 1),
+    st.floats(0, 0.999),
+    st.floats(0.1, 10),
+)
+def test_something_always_remains_and_sums_to_one(
+    scores: list[float], temperature: float, top_k: int, top_p: float, min_p: float, penalty: float
+) -> None:
+    settings = Sampling(temperature, top_k, top_p, min_p, penalty)
+    probs = probabilities(torch.tensor([scores]), settings, torch.ones(1, len(scores), dtype=torch.bool))
+    assert probs.isfinite().all()
+    assert (probs >= 0).all()
+    assert probs.sum().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_sampled_frequencies_match_the_probabilities() -> None:
+    """Chi-square over five tokens: 4 degrees of freedom, 18.47 is exceeded once in a thousand; the seed is fixed."""
+    settings = Sampling(temperature=0.9, top_k=4, top_p=0.99, min_p=0.01)
+    probs, n = probabilities(LOGITS, settings), 100_000
+    uniforms = torch.rand(n, generator=torch.Generator().manual_seed(1))
+    counts = torch.bincount(draw(probs.expand(n, -1), uniforms), minlength=5).double()
+    expected = probs[0].double() * n
+    possible = expected > 0
+    assert counts[~possible].sum() == 0
+    assert ((counts - expected)[possible] ** 2 / expected[possible]).sum() < 18.47
+
+
+def test_a_rows_draw_depends_on_its_own_number_only() -> None:
+    probs, uniforms = softmax().expand(8, -1), torch.rand(8)
+    together = draw(probs, uniforms)
+    alone = torch.cat([draw(probs[i : i + 1], uniforms[i : i + 1]) for i in range(8)])
+    assert torch.equal(together, alone)
+
+
+def test_a_token_of_probability_zero_is_never_drawn() -> None:
+    probs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]])
+    edges = torch.tensor([0.0, 0.4999, 0.5, 0.5001, 1 - 2**-24])
+    drawn = draw(probs.expand(5, -1), edges)
+    assert set(drawn.tolist()) == {1, 3}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1}, {"temperature": math.nan}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.1}, {"min_p": 1}]
+)
+def test_settings_out_of_bounds_are_refused_in_a_sentence(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*; it must be"):
+        Sampling(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,176 @@
+"""What is kept of a model: the folder that anyone can open, and the run in progress that can go on.
+
+`save_model` / `load` write and read a model folder (data/model): config.json, model.safetensors, the tokenizer, lineage.json,
+and SHA256SUMS over them; the names are transformers' where the model has a twin there. `Run` is a locked folder of
+saves of a run in progress (.tinygpt/runs/<fingerprint>), of which a damaged one is passed over. Everything is JSON or
+safetensors: nothing here can execute what it reads.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tinygpt import families
+from tinygpt.files import SUMS, read_json, read_sums, seal, sha256, verify, write_json, writing
+from tinygpt.model import GPT
+from tinygpt.tokenizer import Tokenizer, load as load_tokenizer
+
+WEIGHTS = "model.safetensors"
+
+
+def save_model(
+    folder: Path, model: GPT, weights: dict[str, Tensor], tokenizer: Tokenizer, lineage: dict[str, Any]
+) -> None:
+    """Write a model folder, whole or not at all: `weights` (float32, our names) of a model shaped like `model`."""
+    with writing(folder) as partial:
+        partial.mkdir()
+        write_json(partial / "config.json", families.to_json(model.config, tokenizer.end_of_text))
+        token_ids = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
+        write_json(partial / "generation_config.json", token_ids)
+        named = families.export_weights(weights, model.config)
+        save_file({name: w.contiguous() for name, w in named.items()}, partial / WEIGHTS, metadata={"format": "pt"})
+        tokenizer.save(partial)
+        write_json(partial / "lineage.json", lineage)
+        seal(partial)
+
+
+def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:
+    """Open a model folder: (the model in eval mode on `device`, its tokenizer).
+
+    Raises FileNotFoundError where there is none, ValueError in a sentence where it is damaged: every file is checked
+    against SHA256SUMS, and every tensor's name, shape and dtype against config.json, before memory is taken.
+    """
+    folder = Path(folder)
+    for name in ("config.json", WEIGHTS, SUMS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"There is no model in {folder}: {name} is missing. Run `dvc repro train`.")
+    verify(folder)
+    values = read_json(folder / "config.json")
+    try:
+        config = families.from_json(values)
+        with torch.device("meta"):  # shapes without memory
+            model = GPT(config)
+    except (ValueError, TypeError, RuntimeError) as problem:
+        raise ValueError(f"{folder} is damaged: {problem}") from problem
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(
+            f"{folder} is damaged: {tokenizer.vocab_size} tokens, but the model knows {config.vocab_size}."
+        )
+    _check_header(folder / WEIGHTS, families.export_weights(model.state_dict(), config))
+    model = GPT(config)
+    weights = load_file(folder / WEIGHTS)
+    model.load_state_dict(families.import_weights(weights, config))
+    return model.to(device).eval(), tokenizer
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The hashes that trace a model: of its weights, tokenizer, training text and parameters (from lineage.json)."""
+    lineage = read_json(folder / "lineage.json")
+    return {"model": read_sums(folder)[WEIGHTS], **{name: lineage[name] for name in ("tokenizer", "text", "params")}}
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def fingerprint(lineage: dict[str, Any], machine: str) -> str:
+    """The name of a run: a hash of all that can change its result, 16 hexadecimal digits.
+
+    Its text, tokenizer and parameters (the lineage), the machine in words, PyTorch's version, and the source of every
+    module of tinygpt that is loaded, config.py excepted, which changes no result.
+    """
+    loaded = {name: module.__file__ for name, module in sys.modules.items() if name.startswith("tinygpt.")}
+    code = {name: sha256(Path(file)) for name, file in loaded.items() if file and name != "tinygpt.config"}
+    return digest([lineage, machine, torch.__version__, code])[:16]
+
+
+class Run:
+    """A run in progress: `with Run(folder, keep=2) as run`, then `run.latest()`, `run.save(...)`, `run.finish()`.
+
+    The folder is locked while the block lasts; ValueError in a sentence where another process holds it. It stays when the
+    block is left early, so that the next process can go on.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self.damaged: list[str] = []  # sentences about saves that `latest` passed over
+        self._lock = FileLock(folder.with_suffix(".lock"))
+
+    def __enter__(self) -> "Run":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            holder = self.folder / "holder.json"
+            who = f"process {read_json(holder)['pid']}" if holder.is_file() else "another process"
+            raise ValueError(
+                f"{who} is training this very run; wait for it, or stop it (kill {who.split()[-1]})."
+            ) from None
+        write_json(self.folder / "holder.json", {"pid": os.getpid()})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def save(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Keep the state after `step` steps; older saves than the last `keep` are removed."""
+        with writing(self.folder / f"step-{step:09d}") as partial:
+            partial.mkdir()
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / "state.safetensors")
+            write_json(partial / "facts.json", facts)
+            seal(partial)
+        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
+            shutil.rmtree(old)
+
+    def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest save that is whole, as (tensors on the CPU, facts); None where there is none."""
+        for folder in sorted(self.folder.glob("step-*"), reverse=True):
+            try:
+                verify(folder)
+                return load_file(folder / "state.safetensors"), read_json(folder / "facts.json")
+            except (ValueError, OSError, safetensors.SafetensorError) as problem:
+                self.damaged.append(f"{problem} Going back to the save before it.")
+        return None
+
+    def finish(self) -> None:
+        """Remove the run: its results are written, nothing is left to go on with."""
+        shutil.rmtree(self.folder)
+        self._lock.release()
+        self.folder.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _check_header(path: Path, expected: dict[str, Tensor]) -> None:
+    """Compare names, shapes and dtypes of a safetensors file with what the configuration asks for."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            found = {
+                name: (tuple(file.get_slice(name).get_shape()), file.get_slice(name).get_dtype())
+                for name in file.keys()
+            }  # noqa: SIM118
+    except safetensors.SafetensorError as problem:
+        raise ValueError(f"{path} is damaged: {problem}.") from problem
+    for name, sentence in _differences({name: (tuple(w.shape), "F32") for name, w in expected.items()}, found):
+        raise ValueError(f"{path} does not fit its config.json: {name} {sentence}.")
+
+
+def _differences(expected: dict[str, Any], found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            yield name, "is missing"
+        elif name not in expected:
+            yield name, "is unknown"
+        elif expected[name] != found[name]:
+            yield name, f"is {found[name]}, not {expected[name]}"

@@ -1,0 +1,98 @@
+"""The `tinygpt` command: what the pipeline made, in a terminal.
+
+`tinygpt check` reads params.yaml and says what would go wrong; `tinygpt generate PROMPT` continues a prompt with a trained
+model. Imports are late, so that `tinygpt --help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="TinyGPT, the lab bench for tiny language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; problems that a person can mend are told as a sentence, with exit code 1."""
+    try:
+        app()
+    except (ValueError, OSError) as problem:
+        sys.exit(f"tinygpt: {problem}")
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="The pipeline's folder, with its params.yaml.")] = Path(),
+) -> None:
+    """Check params.yaml, and whether this machine and the text can do what it asks, before any work."""
+    from tinygpt import config, hardware
+    from tinygpt.corpus import check_source
+    from tinygpt.files import Paths
+
+    params = config.load(Paths(folder).params)
+    check_source(params.download)
+    device = hardware.pick_device(params.train.device)
+    precision = hardware.pick_precision(params.train.precision, device)
+    print(f"params.yaml is sound; training would run on {hardware.describe(device, precision)}.")
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to continue; - reads it from standard input.")] = "",
+    model: Annotated[Path, typer.Option(help="A model folder.")] = Path("data/model"),
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="How far to continue.")] = 200,
+    num_samples: Annotated[int, typer.Option(min=1, max=1024, help="How many continuations.")] = 1,
+    temperature: Annotated[
+        float, typer.Option(help="0 always takes the likeliest; 1 samples from the model as it is.")
+    ] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
+    top_p: Annotated[
+        float, typer.Option(help="Keep the likeliest tokens that hold this much probability; 1 keeps all.")
+    ] = 0.95,
+    min_p: Annotated[float, typer.Option(help="Drop tokens less likely than this share of the likeliest.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: make tokens already seen less likely.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Sample i uses seed + i.")] = 1337,
+    stream: Annotated[bool, typer.Option("--stream", help="Print as it is written (one sample).")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with settings and hashes.")] = False,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda | mps")] = "auto",
+) -> None:
+    """Continue PROMPT with a trained model. A base model completes text; it does not answer questions."""
+    from tinygpt import checkpoint, generation, hardware
+    from tinygpt.samples import record
+    from tinygpt.sampling import Sampling
+
+    if stream and (json or num_samples > 1):
+        raise ValueError("--stream prints one sample as it is written; leave out --json and --num-samples.")
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    text = sys.stdin.read() if prompt == "-" else prompt.replace("\\n", "\n")
+    gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device))
+    if stream:
+        sys.stdout.write(text)
+        for piece in generation.stream(
+            gpt, tokenizer, text, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
+        ):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        print()
+        return
+    made = generation.generate(
+        gpt, tokenizer, text, max_new_tokens=max_new_tokens, num_samples=num_samples, sampling=sampling, seed=seed
+    )
+    hashes = checkpoint.hashes(model) if json else {}
+    for number, completion in enumerate(made):
+        if json:
+            import json as encoder
+
+            print(encoder.dumps(record(completion, sampling, max_new_tokens, hashes), ensure_ascii=False))
+        else:
+            print(("\n" + "—" * 20 + "\n" if number else "") + completion.text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""How good the model is: loss, perplexity and bits per byte over the whole held-out text, and by position.
+
+Windows of the context's length that do not overlap, so every token is predicted once; no randomness, so the same
+model gives the same numbers. Bits per byte is the one to compare: unlike nats per token it does not depend on how the
+tokenizer cuts the text, and it is the unit of compressors.
+"""
+
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinygpt.model import GPT
+from tinygpt.training import Batch, cross_entropy
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The losses of a text: all that the metrics are made from."""
+
+    nats: np.ndarray  # (windows,) float64: summed over a window's tokens
+    bytes: np.ndarray  # (windows,) int64: of the text that these tokens stand for
+    by_position: np.ndarray  # (T,) float64: mean nats of the token after 1, 2, … T tokens of context
+    tokens: int
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, nats per token."""
+        return float(self.nats.sum() / self.tokens)
+
+    def bits_per_byte(self, text_bytes: int) -> tuple[float, float]:
+        """(bits per byte of the text, its standard error).
+
+        The error is that of a ratio of two sums over windows (Cochran 1977, section 2.11): how far the number would move on
+        another text of this length and kind. It says nothing of training with another seed.
+        """
+        ratio = float(self.nats.sum() / math.log(2) / text_bytes)
+        n = len(self.nats)
+        off = self.nats / math.log(2) - ratio * self.bytes
+        error = math.sqrt(n / (n - 1) * float((off**2).sum())) / text_bytes if n > 1 else math.inf
+        return ratio, error
+
+
+@torch.no_grad()
+def evaluate(
+    model: GPT, windows: Iterable[Batch], byte_lengths: np.ndarray, cast: AbstractContextManager[Any]
+) -> Evaluation:
+    """Run the model over all windows.
+
+    windows: batches of inputs and targets, int64 (B, T'), T' ≤ context_length. byte_lengths: (V,) bytes of each token.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    nats: list[np.ndarray] = []
+    sizes: list[np.ndarray] = []
+    sums, counts = np.zeros(model.config.context_length), np.zeros(model.config.context_length)
+    for inputs, targets in windows:
+        with cast:
+            logits = model(inputs.to(device))
+        losses = token_losses(logits, targets.to(device))  # (B, T')
+        nats.append(losses.sum(axis=1))
+        sizes.append(byte_lengths[targets.numpy()].sum(axis=1))
+        sums[: losses.shape[1]] += losses.sum(axis=0)
+        counts[: losses.shape[1]] += len(losses)
+    reached = counts > 0
+    by_position = sums[reached] / counts[reached]
+    return Evaluation(np.concatenate(nats), np.concatenate(sizes), by_position, int(counts.sum()))
+
+
+def token_losses(logits: Tensor, targets: Tensor) -> np.ndarray:
+    """The loss of each token: (B, T, V), (B, T) → float64 (B, T), nats."""
+    losses = cross_entropy(logits, targets, "none").view(targets.shape)
+    values: np.ndarray = losses.double().cpu().numpy()
+    return values
+
+
+def metrics(evaluation: Evaluation, yardsticks: dict[str, Any]) -> dict[str, Any]:
+    """The content of data/evaluation/metrics.json; `yardsticks` is that of data/corpus/yardsticks.json."""
+    bits, error = evaluation.bits_per_byte(yardsticks["validation_bytes"])
+    return {
+        "loss": evaluation.loss,
+        "perplexity": math.exp(min(evaluation.loss, 700.0)),
+        "bits_per_byte": bits,
+        "bits_per_byte_standard_error": error,
+        "tokens": evaluation.tokens,
+        "bytes": yardsticks["validation_bytes"],
+        "yardsticks": yardsticks["bits_per_byte"],
+    }
+
+
+def verdict(metrics: dict[str, Any], before: dict[str, Any] | None) -> str:
+    """One line: this run beside the yardsticks, and beside the run before on the same text."""
+    bits, error = metrics["bits_per_byte"], metrics["bits_per_byte_standard_error"]
+    marks = sorted(metrics["yardsticks"].items(), key=lambda mark: -mark[1])
+    beaten = [f"{name} {value:.3f}" for name, value in marks if value > bits]
+    ahead = [f"{name} {value:.3f}" for name, value in marks if value <= bits]
+    line = f"{bits:.3f} ± {error:.3f} bits per byte: better than {', '.join(beaten) or 'none of the yardsticks'}"
+    line += f"; not yet {', '.join(ahead)}" if ahead else ""
+    if before is None:
+        return line + "."
+    if before["bytes"] != metrics["bytes"] or before["yardsticks"] != metrics["yardsticks"]:
+        return line + ". The run before was on another text."
+    change = bits - before["bits_per_byte"]
+    return line + f". The run before: {before['bits_per_byte']:.3f} ({change:+.3f})."

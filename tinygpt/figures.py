@@ -1,0 +1,117 @@
+"""Pictures of a run, one function each: they take numbers and a path, and write a PNG that is the same every time.
+
+One look for all: readable in black and white, no decoration that carries nothing.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tinygpt.files import writing
+
+DARK, LIGHT, ACCENT = "#1f3b57", "#a9bccd", "#c8553d"
+STYLES = ["-", "--", ":", "-."]
+LABELS = {"five_gram": "5-gram", "bz2": "bzip2 −9", "xz": "xz −9e", "ppmd": "PPMd"}
+
+
+def loss_curves(
+    path: Path, train: list[dict[str, float]], validation: list[dict[str, float]], yardsticks: dict[str, float]
+) -> None:
+    """Training loss (raw and smoothed), validation loss with its best point, and yardsticks as lines.
+
+    Losses and yardsticks in nats per token; rows hold `step` and `loss`.
+    """
+    figure, axes = _canvas()
+    steps, losses = _columns(train)
+    axes.plot(steps, losses, color=LIGHT, linewidth=0.8, label="training, each batch")
+    axes.plot(steps, smoothed(losses), color=DARK, linewidth=1.6, linestyle="--", label="training, smoothed")
+    steps, losses = _columns(validation)
+    axes.plot(steps, losses, color=ACCENT, linewidth=2, marker="o", markersize=3, label="validation")
+    best = int(np.argmin(losses))
+    axes.plot(steps[best], losses[best], "*", color=ACCENT, markersize=13, label=f"best: {losses[best]:.3f} nats")
+    _mark_yardsticks(axes, yardsticks)
+    axes.set(xlabel="step", ylabel="loss, nats per token", title="What the model has learned")
+    axes.legend(frameon=False, fontsize=9)
+    _write(figure, path)
+
+
+def loss_by_position(path: Path, losses: np.ndarray) -> None:
+    """Mean loss after 1, 2, … tokens of context: falling as long as more context helps. losses: (T,), nats."""
+    figure, axes = _canvas()
+    axes.plot(np.arange(1, len(losses) + 1), losses, color=LIGHT, linewidth=0.8, label="each position")
+    axes.plot(np.arange(1, len(losses) + 1), smoothed(losses), color=DARK, linewidth=1.8, label="smoothed")
+    axes.set(xlabel="tokens of context", ylabel="loss, nats per token", title="What context is worth")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.legend(frameon=False, fontsize=9)
+    _write(figure, path)
+
+
+def yardstick_bars(path: Path, bits_per_byte: float, error: float, yardsticks: dict[str, float]) -> None:
+    """The model beside the yardsticks, in bits per byte: shorter is better."""
+    marks = sorted([*yardsticks.items(), ("this model", bits_per_byte)], key=lambda mark: -mark[1])
+    figure, axes = _canvas()
+    for row, (name, value) in enumerate(marks):
+        ours = name == "this model"
+        axes.barh(row, value, color=ACCENT if ours else LIGHT, xerr=error if ours else None, height=0.65)
+        axes.text(
+            value + 0.06 + error * ours, row, f"{value:.3f}", va="center", fontweight="bold" if ours else "normal"
+        )
+    axes.set_yticks(range(len(marks)), [LABELS.get(name, name) for name, _ in marks])
+    axes.set(xlabel="bits per byte of held-out text (less is better)", title="What the loss means")
+    axes.set_xlim(0, max(value for _, value in marks) * 1.12)
+    _write(figure, path)
+
+
+def smoothed(values: np.ndarray, share: float = 0.02) -> np.ndarray:
+    """A running mean over `share` of the points (at least five), centred and shorter at the ends: (N,) → (N,)."""
+    half = max(2, int(len(values) * share / 2))
+    sums = np.concatenate(([0.0], np.cumsum(values)))
+    left = np.maximum(np.arange(len(values)) - half, 0)
+    right = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    means: np.ndarray = (sums[right] - sums[left]) / (right - left)
+    return means
+
+
+def nats_per_token(yardsticks: dict[str, float], bytes_per_token: float) -> dict[str, float]:
+    """Bits per byte → nats per token, of a tokenizer with so many bytes per token."""
+    return {name: value * math.log(2) * bytes_per_token for name, value in yardsticks.items()}
+
+
+def _mark_yardsticks(axes: Axes, yardsticks: dict[str, float]) -> None:
+    """Thin labelled lines for the yardsticks that fall inside the picture."""
+    low, high = axes.get_ylim()
+    for number, (name, value) in enumerate(sorted(yardsticks.items(), key=lambda mark: mark[1])):
+        if low < value < high:
+            axes.axhline(value, color="0.45", linewidth=0.8, linestyle=STYLES[number % len(STYLES)])
+            axes.annotate(
+                LABELS.get(name, name),
+                (1.01, value),
+                xycoords=("axes fraction", "data"),
+                fontsize=8,
+                va="center",
+                color="0.3",
+            )
+
+
+def _columns(rows: list[dict[str, float]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([row["step"] for row in rows]), np.array([row["loss"] for row in rows])
+
+
+def _canvas() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")  # no pyplot: nothing global, no window
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _write(figure: Figure, path: Path) -> None:
+    options: dict[str, Any] = {"format": "png", "metadata": {"Software": None}}
+    with writing(path) as partial:
+        figure.savefig(partial, **options)

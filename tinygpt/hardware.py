@@ -1,0 +1,69 @@
+"""The machine: which device, which precision, and the switches that make its arithmetic repeatable.
+
+`auto` is settled here, once, for training, evaluation and generation alike.
+"""
+
+import contextlib
+import os
+from typing import Any
+
+import torch
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device for `auto`, `cpu`, `cuda` or `mps`; ValueError in a sentence where it is not there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available[name]:
+        raise ValueError(f"train.device is {name!r}, but PyTorch {torch.__version__} finds none here; use auto or cpu.")
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """fp32, bf16 or fp16 for `auto` or a name; ValueError where the device cannot.
+
+    On a CPU, bf16 pays only where the hardware multiplies it (AVX512-BF16, AMX); elsewhere it is emulated, slowly.
+    """
+    if name == "fp16" and device.type != "cuda":
+        raise ValueError(
+            f"train.precision is 'fp16', which needs a CUDA device; use auto, fp32 or bf16 on {device.type}."
+        )
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and _cpu_multiplies_bf16() else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Run matrix products in `precision`, keep sums and weights in fp32 (Micikevicius et al. 2018)."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+def make_deterministic() -> int:
+    """Same input, same bits, on this machine; returns the number of CPU threads, which the bits depend on.
+
+    Threads are the physical cores: a sum split among more or fewer of them rounds differently. OMP_NUM_THREADS is obeyed.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with this
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    return torch.get_num_threads()
+
+
+def describe(device: torch.device, precision: str) -> str:
+    """The device in words, for people and for fingerprints."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {precision}"
+    capability = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{device.type} ({capability}), {precision}"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

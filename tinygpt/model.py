@@ -1,0 +1,277 @@
+"""The GPT: tokens in, a score for every possible next token out.
+
+Read it from top to bottom; each part is used by the one below it: configuration, norm, positions, attention
+(with an optional cache), MLP, block, the stack. `model(tokens)` → logits; `model(tokens, cache)` continues
+where the cache ends. Nothing here knows of training, sampling, files or devices. Letters for sizes: B sequences
+in a batch, T tokens in a sequence, S tokens seen (cached ones included), C = n_embd, H heads, D = head_dim, V tokens in the vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a GPT: the `model` section of params.yaml, and the tokenizer's vocabulary size."""
+
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_kv_head: int | None  # None: n_head
+    head_dim: int | None  # None: n_embd / n_head
+    n_embd: int
+    mlp_hidden: int | None  # None: see `hidden`
+    context_length: int
+    norm: Literal["rmsnorm", "layernorm"]
+    norm_eps: float
+    position: Literal["rope", "learned"]
+    rope_theta: float
+    mlp: Literal["swiglu", "gelu"]
+    qk_norm: bool
+    bias: bool
+    tie_embeddings: bool
+    dropout: float
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_head or self.n_head
+
+    @property
+    def head_width(self) -> int:
+        return self.head_dim or self.n_embd // self.n_head
+
+    @property
+    def hidden(self) -> int:
+        """Width inside the MLP: 4 × n_embd as in GPT-2; with SwiGLU's third matrix, 8/3 × n_embd costs the same."""
+        if self.mlp_hidden:
+            return self.mlp_hidden
+        return 4 * self.n_embd if self.mlp == "gelu" else 32 * math.ceil(8 * self.n_embd / 3 / 32)
+
+
+class Norm(nn.Module):
+    """Rescale each vector to unit size, then by learned weights.
+
+    LayerNorm (Ba et al. 2016) also subtracts the mean; RMSNorm (Zhang & Sennrich 2019) saves itself that.
+    """
+
+    def __init__(self, width: int, config: GPTConfig, kind: str | None = None) -> None:
+        super().__init__()
+        self.kind = kind or config.norm
+        self.eps = config.norm_eps
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if config.bias and self.kind == "layernorm" else None
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., width) → (..., width)
+        if self.kind == "layernorm":
+            return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
+class Rotary(nn.Module):
+    """Rotary positions (Su et al. 2021): turn each pair of coordinates by an angle that grows with the position.
+
+    The product of a turned query and a turned key depends on how far apart they stand, not on where. Coordinate i
+    is paired with i + D/2 (the "rotate-half" layout of Llama and Qwen).
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        D = config.head_width
+        frequencies = config.rope_theta ** (-torch.arange(0, D, 2, dtype=torch.float64) / D)  # (D/2,) radians a token
+        angles = torch.outer(torch.arange(config.context_length, dtype=torch.float64), frequencies).repeat(1, 2)
+        self.register_buffer("cos", angles.cos().float(), persistent=False)  # (context_length, D)
+        self.register_buffer("sin", angles.sin().float(), persistent=False)
+
+    def forward(self, x: Tensor, start: int) -> Tensor:  # (B, H, T, D), at positions start … start+T−1
+        T, D = x.shape[-2:]
+        cos, sin = self.get_buffer("cos")[start : start + T], self.get_buffer("sin")[start : start + T]
+        left, right = x[..., : D // 2], x[..., D // 2 :]
+        return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
+
+
+class KVCache:
+    """The keys and values of the tokens seen so far, for every block, so that each token is computed once.
+
+    Made for a batch of sequences of equal length; memory is taken once: 2 × n_layer × B × kv_heads × context_length × D.
+    """
+
+    def __init__(self, config: GPTConfig, batch: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        shape = (config.n_layer, batch, config.kv_heads, config.context_length, config.head_width)
+        self.keys = torch.empty(shape, device=device, dtype=dtype)
+        self.values = torch.empty(shape, device=device, dtype=dtype)
+        self.length = 0
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store T new keys and values (B, kv_heads, T, D) of a block; hand back all S = length + T of them."""
+        end = self.length + key.shape[-2]
+        self.keys[layer, :, :, self.length : end] = key
+        self.values[layer, :, :, self.length : end] = value
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention (Vaswani et al. 2017): each token gathers from the tokens up to itself.
+
+    Query heads may share heads of keys and values in groups (GQA, Ainslie et al. 2023), and queries and keys may be
+    normalised per head (QK-norm, Henry et al. 2020). softmax(q kᵀ / √D) v itself is PyTorch's fused SDPA.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        C, D, bias = config.n_embd, config.head_width, config.bias
+        self.D = D
+        self.query = nn.Linear(C, config.n_head * D, bias=bias)
+        self.key = nn.Linear(C, config.kv_heads * D, bias=bias)
+        self.value = nn.Linear(C, config.kv_heads * D, bias=bias)
+        self.output = nn.Linear(config.n_head * D, C, bias=bias)
+        self.query_norm = Norm(D, config, "rmsnorm") if config.qk_norm else nn.Identity()
+        self.key_norm = Norm(D, config, "rmsnorm") if config.qk_norm else nn.Identity()
+        self.grouped = config.kv_heads != config.n_head
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor, rotary: Rotary | None, cache: KVCache | None, layer: int) -> Tensor:  # (B, T, C)
+        B, T, _ = x.shape
+        start = cache.length if cache else 0
+        q = self.query_norm(self.query(x).view(B, T, -1, self.D)).transpose(1, 2)  # (B, H, T, D)
+        k = self.key_norm(self.key(x).view(B, T, -1, self.D)).transpose(1, 2)  # (B, kv_heads, T, D)
+        v = self.value(x).view(B, T, -1, self.D).transpose(1, 2)  # (B, kv_heads, T, D)
+        if rotary:
+            q, k = rotary(q, start), rotary(k, start)
+        if cache:
+            k, v = cache.extend(layer, k, v)  # (B, kv_heads, S, D)
+        y = self.attend(q, k.to(q.dtype), v.to(q.dtype))  # (B, H, T, D)
+        return self.output(y.transpose(1, 2).reshape(B, T, -1))  # (B, T, C)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B, H, T, D)
+        T, S = q.shape[-2], k.shape[-2]
+        mask = None
+        if 1 < T < S:  # new tokens after cached ones: token t sees all that came before, and itself
+            mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+        dropout = self.dropout if self.training else 0.0
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=T == S and T > 1, enable_gqa=self.grouped
+        )
+
+
+class MLP(nn.Module):
+    """Two or three matrices applied to each token alone: where a block computes on what attention gathered.
+
+    GELU (Hendrycks & Gimpel 2016, its tanh form as in GPT-2), or SwiGLU (Shazeer 2020), in which one projection
+    gates another.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        C, hidden, bias = config.n_embd, config.hidden, config.bias
+        self.gate = nn.Linear(C, hidden, bias=bias) if config.mlp == "swiglu" else None
+        self.up = nn.Linear(C, hidden, bias=bias)
+        self.down = nn.Linear(hidden, C, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) → (B, T, C)
+        if self.gate is None:
+            return self.down(F.gelu(self.up(x), approximate="tanh"))
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each added to the residual stream (pre-norm, as in GPT-2)."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.norm1 = Norm(config.n_embd, config)
+        self.attention = Attention(config)
+        self.norm2 = Norm(config.n_embd, config)
+        self.mlp = MLP(config)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, rotary: Rotary | None, cache: KVCache | None) -> Tensor:  # (B, T, C) → (B, T, C)
+        x = x + self.drop(self.attention(self.norm1(x), rotary, cache, self.layer))
+        return x + self.drop(self.mlp(self.norm2(x)))
+
+
+class GPT(nn.Module):
+    """Embed, run the stack, normalise, and score every token of the vocabulary."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        learned = config.position == "learned"
+        self.position_embedding = nn.Embedding(config.context_length, config.n_embd) if learned else None
+        self.rotary = None if learned else Rotary(config)
+        self.drop = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.norm = Norm(config.n_embd, config)
+        self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.head.weight = self.token_embedding.weight  # Press & Wolf 2017
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Scores of the next token after each token: int64 (B, T) → float (B, T, V).
+
+        With a cache, `tokens` continue the cached ones, and the cache then holds them too. ValueError where there
+        are more tokens than the context has room for.
+        """
+        x = self.embed(tokens, cache.length if cache else 0)  # (B, T, C)
+        for block in self.blocks:
+            x = block(x, self.rotary, cache)
+        if cache:
+            cache.length += tokens.shape[1]
+        logits: Tensor = self.head(self.norm(x))  # (B, T, V)
+        return logits
+
+    def embed(self, tokens: Tensor, start: int) -> Tensor:  # (B, T) → (B, T, C)
+        end = start + tokens.shape[1]
+        if end > self.config.context_length:
+            raise ValueError(f"{end} tokens do not fit into a context of {self.config.context_length}.")
+        x = self.token_embedding(tokens)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding.weight[start:end]
+        embedded: Tensor = self.drop(x)
+        return embedded
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the starting weights, so that the first guess is close to uniform: loss ≈ ln V.
+
+        Matrices keep the size of what passes through them (standard deviation 1/√inputs). What a block adds to the
+        residual stream starts at zero, so the stack begins as the identity and deepens as it learns (Zhang et al.
+        2019); the head starts near zero. Embeddings start at GPT-2's 0.02: tied, they are the head as well.
+        """
+        for name, parameter in self.named_parameters():
+            if parameter.dim() < 2:
+                continue  # norms start at one, biases at zero
+            if "embedding" in name:
+                parameter.normal_(0.0, 0.02, generator=generator)
+            elif name.endswith(("attention.output.weight", "mlp.down.weight")):
+                parameter.zero_()
+            else:
+                size = 0.001 if name == "head.weight" else parameter.shape[1] ** -0.5
+                parameter.normal_(0.0, size, generator=generator)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Learned numbers; tied ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def training_flops_per_token(config: GPTConfig) -> int:
+    """Floating-point operations to learn from one token: forward, and twice that backward.
+
+    6 for each weight of a matrix that multiplies (embedding look-ups do not), and 12 × n_layer × H × D × T/2 for
+    attention, half of whose products the causal mask spares (Chowdhery et al. 2022, appendix B).
+    """
+    C, D, T = config.n_embd, config.head_width, config.context_length
+    attention = 2 * C * D * (config.n_head + config.kv_heads)
+    mlp = C * config.hidden * (3 if config.mlp == "swiglu" else 2)
+    matrices = config.n_layer * (attention + mlp) + C * config.vocab_size
+    return 6 * matrices + 12 * config.n_layer * config.n_head * D * T // 2

@@ -1,0 +1,165 @@
+"""Which way to step, how far, and when: AdamW, Muon, weight decay for matrices only, schedules.
+
+`build(model, ...)` returns the optimizers of a model, to be stepped together; `schedule(step, ...)` is the share of
+the peak learning rate at a step, a pure function, so that a resumed run needs no memory of it. Muon's update has the size
+of AdamW's, so one `learning_rate` serves both.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tinygpt.config import Train
+from tinygpt.model import GPT
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, made orthogonal (Jordan et al. 2024): every direction of a matrix's update gets the same size.
+
+    A gradient's few strong directions drown out the many weak ones; Muon replaces its momentum's singular values by ones. The
+    update is then scaled to the size that AdamW's has (0.2 root mean square, Liu et al. 2025), and weight decay is
+    decoupled. For matrices inside the stack only; matrices of one shape are stacked and orthogonalised together,
+    which is the same arithmetic in far fewer calls.
+
+    params: 2-D parameters. lr: per step. momentum: decay of the running mean, with Nesterov's look-ahead.
+    dtype: of the iteration; bf16 suffices where the hardware multiplies it.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient; a closure is not supported."""
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    shapes[parameter.shape].append(parameter)
+            for shape, parameters in shapes.items():
+                update = orthogonalise(
+                    torch.stack([self._direction(p, group["momentum"]) for p in parameters]).to(self.dtype)
+                )
+                size = group["lr"] * 0.2 * math.sqrt(max(shape))
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(parameters, list(update.to(parameters[0].dtype).unbind()), alpha=-size)
+
+    def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
+        """Update the running mean of the gradient, and look one step ahead of it (Nesterov)."""
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        mean: Tensor = state["momentum"]
+        mean.lerp_(parameter.grad, 1 - momentum)
+        return parameter.grad.lerp(mean, momentum)
+
+
+def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """Bring all singular values near one, keeping the directions: (N, rows, columns) → the same shape.
+
+    Newton–Schulz: x ← a·x + b·(x xᵀ)x + c·(x xᵀ)²x applies the polynomial a·s + b·s³ + c·s⁵ to each singular value s,
+    and leaves the singular vectors alone. These coefficients lift small values fast and then keep them
+    between about 0.7 and 1.2, which is as good as one here (Jordan et al. 2024).
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices  # the smaller Gram matrix is the cheaper
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # every singular value ≤ 1, where the iteration converges
+    for _ in range(iterations):
+        gram = x @ x.mT  # (N, rows, rows)
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class Optimizers:
+    """The optimizers of one model, stepped together. `state_dict` and `load_state_dict` speak in flat tensors."""
+
+    def __init__(self, *members: torch.optim.Optimizer) -> None:
+        self.members = members
+
+    def step(self, learning_rate: float, scaler: torch.amp.GradScaler) -> None:
+        """Step every parameter at this learning rate, and drop the gradients.
+
+        A scaler that is switched on (fp16) skips the step where a gradient overflowed, and lowers its scale.
+        """
+        for optimizer in self.members:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        scaler.update()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """`<member>.<parameter>.<name>` → tensor, e.g. `0.3.exp_avg`."""
+        return {f"{i}.{j}.{name}": tensor for i, j, name, tensor in self._entries()}
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `state_dict` gave, on optimizers built the same way."""
+        for i, optimizer in enumerate(self.members):
+            state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+            for key, tensor in tensors.items():
+                member, parameter, name = key.split(".")
+                if int(member) == i:
+                    state[int(parameter)][name] = tensor
+            optimizer.load_state_dict({"state": dict(state), "param_groups": optimizer.state_dict()["param_groups"]})
+
+    def _entries(self) -> Iterator[tuple[int, int, str, Tensor]]:
+        for i, optimizer in enumerate(self.members):
+            for j, values in optimizer.state_dict()["state"].items():
+                yield from ((i, j, name, tensor) for name, tensor in values.items())
+
+
+def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Optimizers:
+    """The optimizers that `settings` asks for. Weight decay pulls on matrices, never on norms and biases.
+
+    dtype: of Muon's iteration.
+    """
+    hidden, matrices, vectors = split_parameters(model)
+    if settings.optimizer == "adamw":
+        hidden, matrices = [], hidden + matrices
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    fused = matrices[0].device.type in ("cpu", "cuda", "mps")
+    beta1, beta2 = settings.betas
+    adamw = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(beta1, beta2), eps=1e-10, fused=fused)
+    if not hidden:
+        return Optimizers(adamw)
+    return Optimizers(adamw, Muon(hidden, settings.learning_rate, weight_decay=settings.weight_decay, dtype=dtype))
+
+
+def split_parameters(model: GPT) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices inside the stack; matrices at its two ends (embeddings, head); vectors (norms, biases)."""
+    inside = {id(parameter) for parameter in model.blocks.parameters()}
+    parameters = list(model.parameters())
+    hidden = [p for p in parameters if p.dim() >= 2 and id(p) in inside]
+    ends = [p for p in parameters if p.dim() >= 2 and id(p) not in inside]
+    return hidden, ends, [p for p in parameters if p.dim() < 2]
+
+
+def schedule(step: int, settings: Train) -> float:
+    """The share of the peak learning rate at `step` (0 is the first): warm-up, then the chosen descent.
+
+    Warm-up rises in equal steps and reaches the peak at step `warmup_steps`; the descent reaches `final_fraction` just
+    after the last step. Warm-up longer than the run is cut to it.
+    """
+    warmup = min(settings.warmup_steps, settings.steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, settings.steps - warmup)  # 0 at the peak, 1 at the end
+    fall = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[settings.schedule]
+    return settings.final_fraction + (1 - settings.final_fraction) * fall

@@ -1,0 +1,94 @@
+"""From scores to the next token: temperature, top-k, top-p, min-p, repetition penalty.
+
+`probabilities(logits, settings)` turns scores into the distribution that is sampled, and `draw` takes from it. The
+filters apply in one fixed order, that of transformers: repetition penalty, temperature, top-k, top-p, min-p. At least
+one token always remains.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose; the defaults are those of the command line."""
+
+    temperature: float = 0.8  # 0: always the likeliest; 1: the model as it is
+    top_k: int = 0  # keep the k likeliest; 0: all
+    top_p: float = 0.95  # keep the likeliest that hold this much probability; 1: all
+    min_p: float = 0.0  # drop what is less likely than this share of the likeliest; 0: nothing
+    repetition_penalty: float = 1.0  # > 1 makes tokens already seen less likely; 1: off
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "temperature": (self.temperature >= 0, "0 or more"),
+            "top_k": (self.top_k >= 0, "0 (off) or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "min_p": (0 <= self.min_p < 1, "0 or more, and below 1"),
+            "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
+        }
+        for name, (fits, allowed) in bounds.items():
+            if not fits or getattr(self, name) == float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {allowed}.")
+
+
+def probabilities(logits: Tensor, settings: Sampling, seen: Tensor | None = None) -> Tensor:
+    """The distribution to sample from: logits (B, V) → float32 (B, V), rows sum to one.
+
+    seen: bool (B, V), the tokens in the context, for the repetition penalty.
+    """
+    logits = logits.float()
+    if seen is not None and settings.repetition_penalty != 1:
+        logits = penalise(logits, seen, settings.repetition_penalty)
+    if settings.temperature == 0:
+        return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+    scores = (logits - logits.amax(-1, keepdim=True)).double() / settings.temperature  # a tiny one must not overflow
+    probs = torch.softmax(scores, dim=-1).float()
+    if settings.top_k:
+        probs = keep_top_k(probs, settings.top_k)
+    if settings.top_p < 1:
+        probs = keep_top_p(probs, settings.top_p)
+    if settings.min_p:
+        probs = keep_min_p(probs, settings.min_p)
+    return probs
+
+
+def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make seen tokens less likely: divide positive scores, multiply negative ones (Keskar et al. 2019)."""
+    lowered = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(seen, lowered, logits)
+
+
+def keep_top_k(probs: Tensor, k: int) -> Tensor:
+    """Keep the k likeliest tokens (Fan et al. 2018), exactly k also among equals; k beyond V keeps all."""
+    best = probs.topk(min(k, probs.shape[-1]), dim=-1)
+    return renormalised(torch.zeros_like(probs).scatter_(-1, best.indices, best.values))
+
+
+def keep_top_p(probs: Tensor, p: float) -> Tensor:
+    """Keep the smallest set of likeliest tokens that holds probability p (nucleus sampling, Holtzman et al. 2020)."""
+    ordered, indices = probs.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(dim=-1) - ordered  # what the likelier tokens hold; 0 for the first, which thus stays
+    return renormalised(torch.zeros_like(probs).scatter_(-1, indices, ordered * (before < p)))
+
+
+def keep_min_p(probs: Tensor, share: float) -> Tensor:
+    """Drop tokens less likely than `share` of the likeliest (Nguyen et al. 2024)."""
+    return renormalised(probs * (probs >= share * probs.amax(-1, keepdim=True)))
+
+
+def renormalised(probs: Tensor) -> Tensor:
+    return probs / probs.sum(-1, keepdim=True)
+
+
+def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
+    """One token a row: (B, V) and numbers in [0, 1) of shape (B,) → int64 (B,).
+
+    The token whose slice of the cumulative probability holds the number; so a row's draw depends on its own number
+    only, and not on the rows beside it. A token of probability zero has an empty slice and is never drawn.
+    """
+    ladder = probs.double().cumsum(-1)  # in float64, so that 50,000 small steps still end at one
+    target = uniforms.double()[:, None] * ladder[:, -1:]
+    return torch.searchsorted(ladder, target, right=True).squeeze(-1).clamp(max=probs.shape[-1] - 1)

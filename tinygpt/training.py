@@ -1,0 +1,272 @@
+"""Learning: one step, the loop, and a forecast of what it will cost.
+
+`for state in train(state, ...)` takes one optimizer step an item; between two items the caller may save
+`state.tensors()` and `state.facts()`, draw progress, or stop. What a step does is a function of the state, the seed and its number
+alone, so a run that was stopped goes on to the same bits. Nothing is printed here.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinygpt.config import Train
+from tinygpt.files import write_json, write_text
+from tinygpt.hardware import autocast
+from tinygpt.model import GPT, GPTConfig, count_parameters, training_flops_per_token
+from tinygpt.optimizer import Optimizers, build, schedule
+from tinygpt.tokens import evaluation_windows, training_batches
+
+Batch = tuple[Tensor, Tensor]  # inputs and targets, both int64 (B, T)
+Row = dict[str, float]
+
+
+class DivergedError(ValueError):
+    """The loss or the gradient is no longer a finite number; the weights are those before the step."""
+
+
+@dataclass
+class State:
+    """All that a run is made of between two steps."""
+
+    model: GPT
+    optimizers: Optimizers
+    scaler: torch.amp.GradScaler  # keeps fp16 gradients from vanishing; switched off in other precisions
+    step: int = 0  # steps taken
+    best_step: int = 0
+    best_loss: float = math.inf  # the lowest validation loss so far, nats per token
+    best: dict[str, Tensor] = field(default_factory=dict)  # the weights that reached it, by parameter name
+    train_rows: list[Row] = field(default_factory=list)  # one a step
+    validation_rows: list[Row] = field(default_factory=list)  # one an evaluation
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything to save that is a tensor."""
+        parts = {"model": weights(self.model), "best": self.best, "optimizers": self.optimizers.state_dict()}
+        return {f"{part}.{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Everything to save that is JSON."""
+        names = ("step", "best_step", "best_loss", "train_rows", "validation_rows")
+        return {name: getattr(self, name) for name in names} | {"scaler": self.scaler.state_dict()}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go back to a saved state, on a model and optimizers built the same way."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizers": {}}
+        for key, tensor in tensors.items():
+            part, name = key.split(".", 1)
+            parts[part][name] = tensor
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(parts["model"][name])
+        self.best = parts["best"]
+        self.optimizers.load_state_dict(parts["optimizers"])
+        self.scaler.load_state_dict(facts["scaler"])
+        for name in ("step", "best_step", "best_loss", "train_rows", "validation_rows"):
+            setattr(self, name, facts[name])
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the learned numbers on the CPU; tied ones once."""
+    return {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}
+
+
+def start(config: GPTConfig, settings: Train, seed: int, device: torch.device, precision: str) -> State:
+    """A fresh state: initial weights drawn from `seed`, on `device`."""
+    model = GPT(config)
+    model.initialise(torch.Generator().manual_seed(seed))
+    model.to(device)
+    muon_dtype = torch.bfloat16 if precision != "fp32" else torch.float32
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    return State(model, build(model, settings, muon_dtype), scaler)
+
+
+def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int, precision: str) -> Iterator[State]:
+    """Train from where `state` stands to the last step; yields it after every step, evaluated where that was due.
+
+    data: token arrays `train` and `validation`. Raises DivergedError before a step that would spoil the weights.
+    """
+    device = next(state.model.parameters()).device
+    cast = autocast(device, precision)
+    context = state.model.config.context_length
+    batches = training_batches(
+        data["train"],
+        context,
+        settings.batch_size * settings.accumulation,
+        seed=seed,
+        start=state.step,
+        stop=settings.steps,
+        pin=device.type == "cuda",
+    )
+
+    def validate() -> None:
+        windows = evaluation_windows(data["validation"], context, settings.batch_size, limit=settings.eval_tokens)
+        record_validation(state, mean_loss(state.model, windows, cast))
+
+    if state.step == 0:
+        validate()  # before any learning: ln V
+    for inputs, targets in batches:
+        torch.manual_seed(seed * 1_000_003 + state.step)  # dropout, too, depends on the seed and the step alone
+        train_step(state, (inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)), settings, cast)
+        if state.step % settings.eval_every == 0 or state.step == settings.steps:
+            validate()
+        yield state
+
+
+def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContextManager[Any]) -> None:
+    """One optimizer step on one batch of batch_size × accumulation sequences; adds its row to `state.train_rows`."""
+    loss = accumulate_gradients(state, batch, settings.batch_size, cast)
+    for optimizer in state.optimizers.members:
+        state.scaler.unscale_(optimizer)
+    norm = clip_gradients(state.model, settings.gradient_clip)
+    learning_rate = settings.learning_rate * schedule(state.step, settings)
+    if not math.isfinite(loss) or not (math.isfinite(norm) or state.scaler.is_enabled()):
+        raise DivergedError(
+            f"Training diverged at step {state.step}: the loss is {loss}, the gradient's norm {norm}. "
+            f"The learning rate is {learning_rate:.2g}; try half of it (-S train.learning_rate={settings.learning_rate / 2:g}), "
+            "more train.warmup_steps, or train.precision=fp32."
+        )
+    state.optimizers.step(learning_rate, state.scaler)
+    state.step += 1
+    state.train_rows.append({"step": state.step, "loss": loss, "learning_rate": learning_rate, "gradient_norm": norm})
+
+
+def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: AbstractContextManager[Any]) -> float:
+    """Add up the gradient of the mean loss of `batch`, at most `batch_size` sequences at a time; returns that loss.
+
+    Each part's loss is summed and divided by the tokens of the whole batch, so that the parts weigh as they should.
+    """
+    inputs, targets = batch
+    state.model.train()
+    total = torch.zeros((), device=inputs.device)
+    for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+        with cast:
+            logits = state.model(x)  # (batch_size, T, V)
+        loss = cross_entropy(logits, y, "sum") / targets.numel()
+        state.scaler.scale(loss).backward()
+        total += loss.detach()
+    return total.item()
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    """−ln p(target), in nats, in fp32: (B, T, V), (B, T) → a scalar, or (B·T,) for reduction "none"."""
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction=reduction)
+
+
+def clip_gradients(model: nn.Module, limit: float) -> float:
+    """Scale all gradients down so that their common norm is at most `limit` (0: leave them); returns the norm before."""
+    return nn.utils.clip_grad_norm_(model.parameters(), limit or math.inf).item()
+
+
+@torch.no_grad()
+def mean_loss(model: GPT, windows: Iterable[Batch], cast: AbstractContextManager[Any]) -> float:
+    """The mean cross-entropy over all predicted tokens, nats per token."""
+    device = next(model.parameters()).device
+    model.eval()
+    total, count = 0.0, 0
+    for inputs, targets in windows:
+        with cast:
+            logits = model(inputs.to(device))
+        total += cross_entropy(logits, targets.to(device), "sum").item()
+        count += targets.numel()
+    return total / count
+
+
+def record_validation(state: State, loss: float) -> None:
+    """Note a validation loss, and keep the weights where it is the lowest so far."""
+    state.validation_rows.append({"step": state.step, "loss": loss})
+    if loss < state.best_loss:
+        state.best_step, state.best_loss, state.best = state.step, loss, weights(state.model)
+
+
+def metrics(state: State, settings: Train) -> dict[str, float]:
+    """The run in numbers, for data/training/metrics.json; no timings, so that the same run gives the same bytes."""
+    config = state.model.config
+    tokens = state.step * settings.batch_size * settings.accumulation * config.context_length
+    last = [row["loss"] for row in state.train_rows[-50:]]
+    return {
+        "step": state.step,
+        "train_loss": sum(last) / max(1, len(last)),  # mean of the last 50 steps
+        "validation_loss": state.validation_rows[-1]["loss"],
+        "best_validation_loss": state.best_loss,
+        "best_step": state.best_step,
+        "parameters": count_parameters(state.model),
+        "tokens": tokens,
+        "flops": tokens * training_flops_per_token(config),
+    }
+
+
+def write_curves(folder: Path, state: State, settings: Train) -> None:
+    """Write train.tsv, validation.tsv and metrics.json, each whole: also during the run, for live plots."""
+    for name, rows in (("train", state.train_rows), ("validation", state.validation_rows)):
+        lines = ["\t".join(rows[0])] + ["\t".join(f"{value:.6g}" for value in row.values()) for row in rows]
+        write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
+    write_json(folder / "metrics.json", metrics(state, settings))
+
+
+def read_curve(path: Path) -> list[Row]:
+    """Read back a file that `write_curves` wrote."""
+    names, *lines = path.read_text(encoding="utf-8").splitlines()
+    return [dict(zip(names.split("\t"), map(float, line.split("\t")), strict=True)) for line in lines]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will cost."""
+
+    parameters: int
+    tokens: int
+    epochs: float  # times that the training text is read
+    flops: int
+    memory: int  # bytes, at the peak of a step
+    seconds: float
+
+
+def forecast(state: State, settings: Train, data: dict[str, np.ndarray], precision: str) -> Forecast:
+    """Measure one forward and backward pass, count what it keeps, and multiply; the state is left as it was."""
+    config, device = state.model.config, next(state.model.parameters()).device
+    sequences = settings.batch_size * settings.accumulation
+    tokens = settings.steps * sequences * config.context_length
+    batch = torch.zeros(settings.batch_size, config.context_length, dtype=torch.int64, device=device)
+    seconds, activations = _measure_pass(state, batch, settings, autocast(device, precision))
+    looks = 1 + settings.steps // min(settings.eval_every, settings.steps)
+    look_tokens = min(settings.eval_tokens, len(data["validation"]))
+    passes = (settings.steps - state.step) * settings.accumulation + looks * look_tokens / batch.numel() / 3
+    held = sum(p.numel() * p.element_size() for p in state.model.parameters())
+    copies = 4 if settings.optimizer == "adamw" else 3  # weights, gradients, one or two running means
+    return Forecast(
+        parameters=count_parameters(state.model),
+        tokens=tokens,
+        epochs=tokens / max(1, len(data["train"])),
+        flops=tokens * training_flops_per_token(config),
+        memory=held * copies + activations,
+        seconds=passes * seconds,
+    )
+
+
+def _measure_pass(state: State, batch: Tensor, settings: Train, cast: AbstractContextManager[Any]) -> tuple[float, int]:
+    """Seconds of one forward and backward pass (the quickest of three), and bytes kept in between."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    quickest = math.inf
+    with torch.random.fork_rng(enabled=state.model.config.dropout > 0):
+        for _ in range(3):
+            kept.clear()
+            begin = time.perf_counter()
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+                accumulate_gradients(state, (batch, batch), settings.batch_size, cast)
+            quickest = min(quickest, time.perf_counter() - begin)
+    state.model.zero_grad(set_to_none=True)
+    own = {p.untyped_storage().data_ptr() for p in state.model.parameters()}
+    return quickest, sum(size for pointer, size in kept.items() if pointer not in own)
