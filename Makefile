@@ -27,10 +27,11 @@ setup: .venv/ready .dvc/plots.html
 	$(PIP) install --quiet --constraint requirements.lock --editable '.[test,lint]'
 	@touch $@
 
-# `dvc plots` draws in the browser; with the JavaScript inside the page, it also does with no network.
+# `dvc plots` makes a page that fetches its JavaScript from the web; with this template it is inside, and works offline.
 .dvc/plots.html: .venv/ready
-	@$(BIN)/python -c 'import vl_convert; print("<!DOCTYPE html>\n<meta charset=\"utf-8\"><title>TinyGPT</title>\n<script>" + vl_convert.javascript_bundle().replace("</script", "<\\/script") + "</script>\n<body style=\"font-family: sans-serif\">{plot_divs}</body>")' > $@.partial
+	@$(BIN)/python -c 'import vl_convert as vl; print("<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>TinyGPT</title>\n<script>" + vl.javascript_bundle().replace("</script", "<\\/script") + "</script>\n<body style=\"font-family: sans-serif\">\n{plot_divs}\n</body>")' > $@.partial
 	@mv $@.partial $@
+	@$(BIN)/dvc config --local plots.html_template plots.html
 
 check: setup
 	@tinygpt check

@@ -1,7 +1,7 @@
 """The five scripts of the pipeline, in order: download, tokenize, train, evaluate, sample.
 
-Each is run by `dvc repro`, or by hand as `python -m stages.train [folder]`, where folder holds another pipeline's params.yaml.
-Here is what they share: parameters checked before any work, problems told as sentences, progress bars.
+Each is run by `dvc repro`, or by hand as `python -m stages.train [folder]`, where folder holds another pipeline's
+params.yaml. Here is what they share: parameters checked before any work, problems told as sentences, progress bars.
 """
 
 import contextlib

@@ -1,26 +1,30 @@
 """Fetch the text, split it, and measure what simple models make of it → data/corpus."""
 
 from stages import progress, run
+from tinygpt import sources
 from tinygpt.config import Params
 from tinygpt.corpus import write_corpus
 from tinygpt.files import Paths, write_json, writing
-from tinygpt.yardsticks import measure
+from tinygpt.yardsticks import NAMES, measure
 
 
 def main(params: Params, paths: Paths) -> None:
-    show = params.runtime.progress
+    section, show = params.download, params.runtime.progress
     with writing(paths.corpus) as folder:
         folder.mkdir()
         with progress(None, "B", "reading the text", show) as bar:
-            summary = write_corpus(params.download, params.seed, folder, bar.update)
-        with progress(None, "B", "measuring the yardsticks", show) as bar:
+            documents, digest = sources.documents(section)
+            written = write_corpus(documents, section, params.seed, folder, bar.update)
+        with progress(len(NAMES), "yardstick", "measuring the yardsticks", show) as bar:
             measured = measure(folder / "train.parquet", folder / "validation.parquet", bar.update)
         write_json(folder / paths.yardsticks.name, measured)
-    print(summary)
-    print(
-        "yardsticks, bits per byte: "
-        + ", ".join(f"{name} {bits:.3f}" for name, bits in measured["bits_per_byte"].items())
-    )
+    for split, part in (("train", written.train), ("validation", written.validation)):
+        count = f"{part.documents:,} document{'s' * (part.documents > 1)}"
+        print(f"{split}: {count}, {part.bytes / 1e6:.3f} MB, {part.characters:,} characters")
+    if digest and section.source == "files" and section.sha256 is None:
+        print(f"to get this very text everywhere, pin it in params.yaml: `download.sha256: {digest}`")
+    bits = measured["bits_per_byte"]
+    print("yardsticks, bits per byte: " + ", ".join(f"{name} {value:.3f}" for name, value in bits.items()))
 
 
 if __name__ == "__main__":

@@ -53,9 +53,9 @@ def resume(saves: Run, state: training.State) -> None:
 def announce(forecast: training.Forecast, settings: Train, machine: str) -> None:
     """Say what the run will cost, before it starts."""
     print(
-        f"{thousands(forecast.parameters)} parameters, {thousands(forecast.tokens)} tokens ({forecast.epochs:.1f} times the "
-        f"text), {thousands(forecast.flops)} FLOPs; about {thousands(forecast.memory)}B of memory and "
-        f"{forecast.seconds / 60:.1f} minutes on {machine}"
+        f"{thousands(forecast.parameters)} parameters, {thousands(forecast.tokens)} tokens "
+        f"({forecast.epochs:.1f} times the text), {thousands(forecast.flops)} FLOPs; "
+        f"about {thousands(forecast.memory)}B of memory and {forecast.seconds / 60:.1f} minutes on {machine}"
     )
     for name in ("warmup_steps", "eval_every"):
         if getattr(settings, name) > settings.steps:
@@ -89,10 +89,11 @@ def train(
 def report(state: training.State, settings: Train, speed: float) -> str:
     """The latest numbers in a line. speed: steps a second."""
     recent: list[dict[str, Any]] = state.train_rows[-50:]
+    loss = sum(row["loss"] for row in recent) / len(recent)
     tokens = speed * settings.batch_size * settings.accumulation * state.model.config.context_length
     left = (settings.steps - state.step) / speed
     return (
-        f"loss {sum(row['loss'] for row in recent) / len(recent):.3f}  validation {state.validation_rows[-1]['loss']:.3f}  "
+        f"loss {loss:.3f}  validation {state.validation_rows[-1]['loss']:.3f}  "
         f"{thousands(tokens)} tokens/s  {left // 60:.0f}:{left % 60:02.0f} left"
     )
 

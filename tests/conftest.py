@@ -49,7 +49,14 @@ def gpt(vocab_size: int = 61, seed: int = 1, **changes: Any) -> GPT:
     return model.eval()
 
 
-GPT2 = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "qk_norm": False, "bias": True, "tie_embeddings": True}
+GPT2 = {
+    "norm": "layernorm",
+    "position": "learned",
+    "mlp": "gelu",
+    "qk_norm": False,
+    "bias": True,
+    "tie_embeddings": True,
+}
 LLAMA = {"qk_norm": False}
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3": {},

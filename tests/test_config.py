@@ -45,7 +45,10 @@ def test_the_model_section_and_gptconfig_name_the_same_things() -> None:
     [
         ({"train.lerning_rate": 1}, "train.lerning_rate is not a parameter; did you mean learning_rate?"),
         ({"smaple": {}}, "smaple is not a parameter; did you mean sample?"),
-        ({"train.learning_rate": "1e-2"}, "train.learning_rate is the text '1e-2', not a number; write 0.01 without quotes."),
+        (
+            {"train.learning_rate": "1e-2"},
+            "train.learning_rate is the text '1e-2', not a number; write 0.01 without quotes.",
+        ),
         ({"model.n_layer": "4"}, "model.n_layer is the text '4', not a number; write 4 without quotes."),
         ({"model.n_kv_head": "2"}, "model.n_kv_head is the text '2', not a number; write 2 without quotes."),
         ({"model.n_layer": 2.5}, "model.n_layer is 2.5; it must be a valid integer."),

@@ -1,4 +1,4 @@
-"""Generation: cached and uncached agree past the end of the context, a seed's text is its own, streaming loses nothing."""
+"""Cached and uncached agree past the end of the context, a seed's text is its own, streaming loses nothing."""
 
 from pathlib import Path
 from typing import Any

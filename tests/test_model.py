@@ -1,4 +1,4 @@
-"""First principles of the GPT: a good start, no look into the future, learning in every part, a cache that changes nothing."""
+"""First principles: a good start, no look into the future, every part learns, a cache that changes nothing."""
 
 import math
 from typing import Any
@@ -127,7 +127,10 @@ def test_tied_embeddings_are_one_matrix() -> None:
 def test_grouped_heads_save_parameters_and_cache() -> None:
     full, grouped = fresh(n_head=4), fresh(n_head=4, n_kv_head=1)
     assert count_parameters(full) - count_parameters(grouped) == 2 * 2 * 32 * 24  # layers × (k, v) × C × (32 − 8)
-    assert KVCache(grouped.config, 1, TOKENS.device).keys.numel() * 4 == KVCache(full.config, 1, TOKENS.device).keys.numel()
+    assert (
+        KVCache(grouped.config, 1, TOKENS.device).keys.numel() * 4
+        == KVCache(full.config, 1, TOKENS.device).keys.numel()
+    )
 
 
 def test_flops_count_the_matrices_and_half_of_attention(shape: dict[str, Any]) -> None:

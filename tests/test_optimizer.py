@@ -1,4 +1,4 @@
-"""Optimizers: Muon's update is orthogonal, weight decay spares norms, schedules hit their marks, state goes through tensors."""
+"""Muon's update is orthogonal, decay spares norms, schedules hit their marks, state goes through tensors."""
 
 import math
 from itertools import pairwise
@@ -22,7 +22,9 @@ def test_orthogonalising_brings_singular_values_near_one_and_keeps_directions(sh
     assert ((torch.linalg.svdvals(result) > 0.5) & (torch.linalg.svdvals(result) < 1.3)).all()
     u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
     aligned = torch.diagonal(u.mT @ result @ vh.mT, dim1=-2, dim2=-1)  # u and v still diagonalise it
-    torch.testing.assert_close(aligned, torch.linalg.svdvals(result).gather(1, aligned.argsort(descending=True).argsort()))
+    torch.testing.assert_close(
+        aligned, torch.linalg.svdvals(result).gather(1, aligned.argsort(descending=True).argsort())
+    )
 
 
 def test_muon_treats_matrices_of_one_shape_as_it_would_each_alone() -> None:

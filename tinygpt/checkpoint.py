@@ -1,9 +1,9 @@
 """What is kept of a model: the folder that anyone can open, and the run in progress that can go on.
 
-`save_model` / `load` write and read a model folder (data/model): config.json, model.safetensors, the tokenizer, lineage.json,
-and SHA256SUMS over them; the names are transformers' where the model has a twin there. `Run` is a locked folder of
-saves of a run in progress (.tinygpt/runs/<fingerprint>), of which a damaged one is passed over. Everything is JSON or
-safetensors: nothing here can execute what it reads.
+`save_model` / `load` write and read a model folder (data/model): config.json, model.safetensors, the tokenizer,
+lineage.json, and SHA256SUMS over them; the names are transformers' where the model has a twin there. `Run` is a
+locked folder of saves of a run in progress (.tinygpt/runs/<fingerprint>), of which a damaged one is passed over.
+Everything is JSON or safetensors: nothing here can execute what it reads.
 """
 
 import hashlib
@@ -24,7 +24,8 @@ from torch import Tensor
 from tinygpt import families
 from tinygpt.files import SUMS, read_json, read_sums, seal, sha256, verify, write_json, writing
 from tinygpt.model import GPT
-from tinygpt.tokenizer import Tokenizer, load as load_tokenizer
+from tinygpt.tokenizer import Tokenizer
+from tinygpt.tokenizer import load as load_tokenizer
 
 WEIGHTS = "model.safetensors"
 
@@ -100,8 +101,8 @@ def fingerprint(lineage: dict[str, Any], machine: str) -> str:
 class Run:
     """A run in progress: `with Run(folder, keep=2) as run`, then `run.latest()`, `run.save(...)`, `run.finish()`.
 
-    The folder is locked while the block lasts; ValueError in a sentence where another process holds it. It stays when the
-    block is left early, so that the next process can go on.
+    The folder is locked while the block lasts; ValueError in a sentence where another process holds it. It stays when
+    the block is left early, so that the next process can go on.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -115,9 +116,9 @@ class Run:
             self._lock.acquire(timeout=0)
         except Timeout:
             holder = self.folder / "holder.json"
-            who = f"process {read_json(holder)['pid']}" if holder.is_file() else "another process"
+            pid = read_json(holder)["pid"] if holder.is_file() else "another"
             raise ValueError(
-                f"{who} is training this very run; wait for it, or stop it (kill {who.split()[-1]})."
+                f"Process {pid} is training this very run; wait for it, or stop it (`kill {pid}` saves first)."
             ) from None
         write_json(self.folder / "holder.json", {"pid": os.getpid()})
         return self
@@ -159,7 +160,7 @@ def _check_header(path: Path, expected: dict[str, Tensor]) -> None:
             found = {
                 name: (tuple(file.get_slice(name).get_shape()), file.get_slice(name).get_dtype())
                 for name in file.keys()
-            }  # noqa: SIM118
+            }
     except safetensors.SafetensorError as problem:
         raise ValueError(f"{path} is damaged: {problem}.") from problem
     for name, sentence in _differences({name: (tuple(w.shape), "F32") for name, w in expected.items()}, found):

@@ -1,7 +1,7 @@
 """The `tinygpt` command: what the pipeline made, in a terminal.
 
-`tinygpt check` reads params.yaml and says what would go wrong; `tinygpt generate PROMPT` continues a prompt with a trained
-model. Imports are late, so that `tinygpt --help` answers at once.
+`tinygpt check` reads params.yaml and says what would go wrong; `tinygpt generate PROMPT` continues a prompt with a
+trained model. Imports are late, so that `tinygpt --help` answers at once.
 """
 
 import sys
@@ -32,8 +32,8 @@ def check(
 ) -> None:
     """Check params.yaml, and whether this machine and the text can do what it asks, before any work."""
     from tinygpt import config, hardware
-    from tinygpt.corpus import check_source
     from tinygpt.files import Paths
+    from tinygpt.sources import check_source
 
     params = config.load(Paths(folder).params)
     check_source(params.download)

@@ -36,8 +36,8 @@ class Evaluation:
     def bits_per_byte(self, text_bytes: int) -> tuple[float, float]:
         """(bits per byte of the text, its standard error).
 
-        The error is that of a ratio of two sums over windows (Cochran 1977, section 2.11): how far the number would move on
-        another text of this length and kind. It says nothing of training with another seed.
+        The error is that of a ratio of two sums over windows (Cochran 1977, section 2.11): how far the number would
+        move on another text of this length and kind. It says nothing of training with another seed.
         """
         ratio = float(self.nats.sum() / math.log(2) / text_bytes)
         n = len(self.nats)

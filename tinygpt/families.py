@@ -1,8 +1,8 @@
 """The names that others use: a GPT's configuration and weights as transformers spells them, and back.
 
 Three settings of `model` have a twin: RMSNorm + RoPE + SwiGLU with QK-norm is Qwen3, the same without QK-norm is
-Llama, LayerNorm + learned positions + GELU with biases and tied embeddings is GPT-2. Their folders open in transformers as
-they are. Every other mix has no twin: it is stored under our own names, as model_type "tinygpt".
+Llama, LayerNorm + learned positions + GELU with biases and tied embeddings is GPT-2. Their folders open in
+transformers as they are. Every other mix has no twin: it is stored under our own names, as model_type "tinygpt".
 """
 
 import re

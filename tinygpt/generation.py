@@ -20,8 +20,8 @@ from tinygpt.tokenizer import Tokenizer
 def window_start(length: int, context: int) -> int:
     """Where the model's window starts in a sequence of `length` tokens.
 
-    0 until the context is full; then all but its last half is dropped, until it is full again, and so on. A function of the
-    length alone, so that a long prompt and a long answer are treated alike.
+    0 until the context is full; then all but its last half is dropped, until it is full again, and so on. A function
+    of the length alone, so that a long prompt and a long answer are treated alike.
     """
     if length <= context:
         return 0
@@ -126,7 +126,7 @@ def stream(
     sampling: Sampling | None = None,
     seed: int = 1337,
 ) -> Iterator[str]:
-    """The completion that `generate` gives, in pieces, each a token's text; half characters wait for their other half."""
+    """The completion that `generate` gives, a token at a time; half a character waits for its other half."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     start = tokenizer.encode(prompt)
     for (token,) in generate_ids(model, start, sampling or Sampling(), [seed], max_new_tokens, tokenizer.end_of_text):

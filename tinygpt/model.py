@@ -1,9 +1,9 @@
 """The GPT: tokens in, a score for every possible next token out.
 
-Read it from top to bottom; each part is used by the one below it: configuration, norm, positions, attention
-(with an optional cache), MLP, block, the stack. `model(tokens)` → logits; `model(tokens, cache)` continues
-where the cache ends. Nothing here knows of training, sampling, files or devices. Letters for sizes: B sequences
-in a batch, T tokens in a sequence, S tokens seen (cached ones included), C = n_embd, H heads, D = head_dim, V tokens in the vocabulary.
+Read it from top to bottom; each part is used by the one below it: configuration, norm, positions, attention (with an
+optional cache), MLP, block, the stack. `model(tokens)` → logits; `model(tokens, cache)` continues where the cache
+ends. Nothing here knows of training, sampling, files or devices. Letters for sizes: B sequences in a batch, T tokens
+in a sequence, S tokens seen (cached ones included), C = n_embd, H heads, D = head_dim, V tokens in the vocabulary.
 """
 
 import math
@@ -89,15 +89,16 @@ class Rotary(nn.Module):
 
     def forward(self, x: Tensor, start: int) -> Tensor:  # (B, H, T, D), at positions start … start+T−1
         T, D = x.shape[-2:]
-        cos, sin = self.get_buffer("cos")[start : start + T], self.get_buffer("sin")[start : start + T]
+        cos, sin = (self.get_buffer(name)[start : start + T].to(x.dtype) for name in ("cos", "sin"))  # (T, D)
         left, right = x[..., : D // 2], x[..., D // 2 :]
-        return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
+        return x * cos + torch.cat((-right, left), dim=-1) * sin
 
 
 class KVCache:
     """The keys and values of the tokens seen so far, for every block, so that each token is computed once.
 
-    Made for a batch of sequences of equal length; memory is taken once: 2 × n_layer × B × kv_heads × context_length × D.
+    Made for a batch of sequences of equal length; memory is taken once: 2 × n_layer × B × kv_heads × context_length ×
+    D.
     """
 
     def __init__(self, config: GPTConfig, batch: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
@@ -149,13 +150,26 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B, H, T, D)
         T, S = q.shape[-2], k.shape[-2]
+        dropout = self.dropout if self.training else 0.0
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
+            return attend_in_full(q, k, v, dropout)  # there SDPA's backward pass takes over twice as long
         mask = None
         if 1 < T < S:  # new tokens after cached ones: token t sees all that came before, and itself
             mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-        dropout = self.dropout if self.training else 0.0
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=T == S and T > 1, enable_gqa=self.grouped
         )
+
+
+def attend_in_full(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """softmax(q kᵀ / √D) v with its matrix of weights written out: (B, H, T, D), (B, kv_heads, S, D) → (B, H, T, D)."""
+    B, H, T, D = q.shape
+    S, groups = k.shape[-2], H // k.shape[1]
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, S, D)
+    future = torch.full((T, S), -math.inf, dtype=q.dtype, device=q.device).triu(S - T + 1)  # −∞ where s comes after t
+    scores = torch.baddbmm(future, (q * D**-0.5).flatten(0, 1), k.flatten(0, 1).mT)  # (B·H, T, S)
+    weights = F.dropout(scores.softmax(dim=-1), dropout)
+    return (weights @ v.flatten(0, 1)).view(B, H, T, D)
 
 
 class MLP(nn.Module):

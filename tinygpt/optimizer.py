@@ -1,8 +1,8 @@
 """Which way to step, how far, and when: AdamW, Muon, weight decay for matrices only, schedules.
 
 `build(model, ...)` returns the optimizers of a model, to be stepped together; `schedule(step, ...)` is the share of
-the peak learning rate at a step, a pure function, so that a resumed run needs no memory of it. Muon's update has the size
-of AdamW's, so one `learning_rate` serves both.
+the peak learning rate at a step, a pure function, so that a resumed run needs no memory of it. Muon's update has the
+size of AdamW's, so one `learning_rate` serves both.
 """
 
 import math
@@ -20,10 +20,10 @@ from tinygpt.model import GPT
 class Muon(torch.optim.Optimizer):
     """Momentum, made orthogonal (Jordan et al. 2024): every direction of a matrix's update gets the same size.
 
-    A gradient's few strong directions drown out the many weak ones; Muon replaces its momentum's singular values by ones. The
-    update is then scaled to the size that AdamW's has (0.2 root mean square, Liu et al. 2025), and weight decay is
-    decoupled. For matrices inside the stack only; matrices of one shape are stacked and orthogonalised together,
-    which is the same arithmetic in far fewer calls.
+    A gradient's few strong directions drown out the many weak ones; Muon replaces its momentum's singular values by
+    ones. The update is then scaled to the size that AdamW's has (0.2 root mean square, Liu et al. 2025), and weight
+    decay is decoupled. For matrices inside the stack only; matrices of one shape are stacked and orthogonalised
+    together, which is the same arithmetic in far fewer calls.
 
     params: 2-D parameters. lr: per step. momentum: decay of the running mean, with Nesterov's look-ahead.
     dtype: of the iteration; bf16 suffices where the hardware multiplies it.

@@ -30,7 +30,7 @@ def settings_of(section: Sample) -> Sampling:
 
 
 def collect(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes: dict[str, Any]) -> Iterator[Record]:
-    """All samples of the section: `num_samples` of each prompt, then one of the first prompt at each pair of the grid."""
+    """All samples of the section: `num_samples` of each prompt, then one at each pair of the grid."""
     plain = settings_of(section)
     for prompt in section.prompts:
         made = generate(
@@ -59,7 +59,7 @@ def record(completion: Completion, settings: Sampling, max_new_tokens: int, hash
         "text": completion.text,
         "seed": completion.seed,
         "settings": asdict(settings) | {"max_new_tokens": max_new_tokens},
-        **hashes,
+        "hashes": hashes,
     }
 
 
@@ -67,11 +67,11 @@ def as_markdown(records: list[Record]) -> str:
     """The samples as a page; model text stands in code blocks, so that it is shown and never interpreted."""
     plain = [sample for sample in records if "grid" not in sample]
     grid = [sample for sample in records if "grid" in sample]
-    first = records[0]
+    first, hashes = records[0], records[0]["hashes"]
     lines = [
         "# Samples",
         "",
-        f"Model `{first['model'][:12]}`, tokenizer `{first['tokenizer'][:12]}`; {_shown(first['settings'])}.",
+        f"Model `{hashes['model'][:12]}`, tokenizer `{hashes['tokenizer'][:12]}`; {_shown(first['settings'])}.",
     ]
     lines.append("The first line of each is the prompt's. samples.jsonl holds the settings and full hashes.")
     for sample in plain:

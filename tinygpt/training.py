@@ -1,8 +1,8 @@
 """Learning: one step, the loop, and a forecast of what it will cost.
 
 `for state in train(state, ...)` takes one optimizer step an item; between two items the caller may save
-`state.tensors()` and `state.facts()`, draw progress, or stop. What a step does is a function of the state, the seed and its number
-alone, so a run that was stopped goes on to the same bits. Nothing is printed here.
+`state.tensors()` and `state.facts()`, draw progress, or stop. What a step does is a function of the state, the seed
+and its number alone, so a run that was stopped goes on to the same bits. Nothing is printed here.
 """
 
 import math
@@ -130,7 +130,7 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     if not math.isfinite(loss) or not (math.isfinite(norm) or state.scaler.is_enabled()):
         raise DivergedError(
             f"Training diverged at step {state.step}: the loss is {loss}, the gradient's norm {norm}. "
-            f"The learning rate is {learning_rate:.2g}; try half of it (-S train.learning_rate={settings.learning_rate / 2:g}), "
+            f"The learning rate is {learning_rate:.2g} there; try -S train.learning_rate={settings.learning_rate / 2:g}, "
             "more train.warmup_steps, or train.precision=fp32."
         )
     state.optimizers.step(learning_rate, state.scaler)
@@ -161,7 +161,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
 
 
 def clip_gradients(model: nn.Module, limit: float) -> float:
-    """Scale all gradients down so that their common norm is at most `limit` (0: leave them); returns the norm before."""
+    """Scale all gradients so that their common norm is at most `limit` (0: leave them); returns the norm before."""
     return nn.utils.clip_grad_norm_(model.parameters(), limit or math.inf).item()
 
 

@@ -1,0 +1,185 @@
+"""The model folder opens here and in transformers, refuses damage in a sentence; a run's saves survive being cut short."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import gpt
+from tinygpt import checkpoint, families, files
+from tinygpt.checkpoint import Run
+from tinygpt.tokenizer import Tokenizer
+from tinygpt.training import weights
+
+LINEAGE = {"text": {"train": "t", "validation": "v"}, "tokenizer": "k", "params": "p"}
+
+
+def saved(folder: Path, characters: Tokenizer, **changes: Any) -> Any:
+    """A model written to `folder`."""
+    model = gpt(characters.vocab_size, **changes)
+    checkpoint.save_model(folder, model, weights(model), characters, LINEAGE)
+    return model
+
+
+def test_a_model_comes_back_with_every_weight(tmp_path: Path, characters: Tokenizer, shape: dict[str, Any]) -> None:
+    model = saved(tmp_path / "model", characters, **shape)
+    opened, tokenizer = checkpoint.load(tmp_path / "model")
+    tokens = torch.tensor([tokenizer.encode("Juliet is the")])
+    assert torch.equal(opened(tokens), model(tokens))
+    assert not opened.training
+
+
+def test_the_folder_opens_in_transformers_with_the_same_scores_and_ids(
+    tmp_path: Path, characters: Tokenizer, shape: dict[str, Any]
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = saved(tmp_path / "model", characters, **shape)
+    if families.family(model.config) == "tinygpt":
+        pytest.skip("this mix of parts has no twin in transformers")
+    theirs, report = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    text = "O Romeo, Romeo!"
+    assert tokenizer.encode(text) == characters.encode(text)
+    tokens = torch.tensor([characters.encode(text)])
+    torch.testing.assert_close(theirs.eval()(tokens).logits, model(tokens), rtol=1e-4, atol=1e-4)
+
+
+def test_the_folder_passes_sha256sum_and_holds_no_pickle(tmp_path: Path, characters: Tokenizer) -> None:
+    saved(tmp_path / "model", characters)
+    files.verify(tmp_path / "model")
+    assert sorted(file.name for file in (tmp_path / "model").iterdir()) == [
+        "SHA256SUMS",
+        "config.json",
+        "generation_config.json",
+        "lineage.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path, characters: Tokenizer) -> None:
+    for name in ("a", "b"):
+        saved(tmp_path / name, characters)
+    assert (tmp_path / "a/SHA256SUMS").read_text() == (tmp_path / "b/SHA256SUMS").read_text()
+
+
+def drop_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("lm_head.weight")
+    save_file(tensors, folder / "model.safetensors")
+
+
+def reshape_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["lm_head.weight"].T.contiguous()
+    save_file(tensors, folder / "model.safetensors")
+
+
+def replace_in(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert old in text
+        (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+
+    return change
+
+
+def cut_short(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (drop_a_tensor, "lm_head.weight is missing"),
+        (reshape_a_tensor, "lm_head.weight is"),
+        (cut_short, "is damaged"),
+        (replace_in("config.json", '"qwen3"', '"bert"'), "model_type 'bert'"),
+        (replace_in("config.json", '"hidden_size": 32', '"hidden_size": 64'), "does not fit its config.json"),
+        (replace_in("config.json", '"rope_theta": 10000.0,', ""), "lacks 'rope_theta'"),
+        (replace_in("config.json", '"vocab_size"', '"vocab_size": 9, "other"'), "tokens, but the model knows"),
+        (replace_in("config.json", "{", "["), "not JSON"),
+    ],
+)
+def test_a_damaged_folder_is_refused_in_a_sentence(
+    tmp_path: Path, characters: Tokenizer, damage: Callable[[Path], None], says: str
+) -> None:
+    saved(tmp_path / "model", characters)
+    damage(tmp_path / "model")
+    with pytest.raises(ValueError, match="does not match its SHA256SUMS"):
+        checkpoint.load(tmp_path / "model")
+    files.seal(tmp_path / "model")  # the damage of someone who also renews the sums
+    with pytest.raises(ValueError, match=says):
+        checkpoint.load(tmp_path / "model")
+
+
+def test_a_missing_model_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="Run `dvc repro train`"):
+        checkpoint.load(tmp_path)
+
+
+def save(run: Run, step: int) -> None:
+    run.save(step, {"x": torch.full((3,), float(step))}, {"step": step})
+
+
+def test_a_run_hands_back_its_newest_save_and_keeps_the_last_two(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", keep=2) as run:
+        assert run.latest() is None
+        for step in (10, 20, 100):
+            save(run, step)
+        assert sorted(folder.name for folder in (tmp_path / "run").glob("step-*")) == ["step-000000020", "step-000000100"]
+        tensors, facts = run.latest() or ({}, {})
+        assert facts == {"step": 100}
+        assert tensors["x"].tolist() == [100.0] * 3
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "facts.json", "SHA256SUMS"])
+def test_a_damaged_save_is_named_and_the_one_before_it_used(tmp_path: Path, name: str) -> None:
+    with Run(tmp_path / "run", keep=2) as run:
+        save(run, 1)
+        save(run, 2)
+        newest = tmp_path / "run/step-000000002" / name
+        newest.write_bytes(newest.read_bytes()[:-3])
+        _, facts = run.latest() or ({}, {})
+        assert facts == {"step": 1}
+        assert "step-000000002" in run.damaged[0]
+
+
+def test_a_second_process_is_told_who_trains_this_run(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", keep=2), pytest.raises(ValueError, match=r"Process \d+ is training this very run"):
+        Run(tmp_path / "run", keep=2).__enter__()
+    with Run(tmp_path / "run", keep=2):  # and it is free again
+        pass
+
+
+def test_a_finished_run_leaves_nothing(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", keep=2) as run:
+        save(run, 1)
+        run.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_fingerprint_changes_with_everything_that_can_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = checkpoint.fingerprint(LINEAGE, "cpu")
+    assert first == checkpoint.fingerprint(dict(reversed(LINEAGE.items())), "cpu")
+    assert first != checkpoint.fingerprint(LINEAGE | {"tokenizer": "other"}, "cpu")
+    assert first != checkpoint.fingerprint(LINEAGE, "cuda")
+    monkeypatch.setattr(torch, "__version__", "0.0.0")
+    assert first != checkpoint.fingerprint(LINEAGE, "cpu")
+
+
+def test_the_fingerprint_changes_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = checkpoint.fingerprint(LINEAGE, "cpu")
+    edited = shutil.copy(str(families.__file__), tmp_path)
+    Path(edited).write_text(Path(edited).read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    monkeypatch.setattr(families, "__file__", edited)
+    assert first != checkpoint.fingerprint(LINEAGE, "cpu")

