@@ -37,7 +37,7 @@ check: setup
 	@tinygpt check
 
 test: setup .venv/ready-for-tests
-	pytest
+	pytest $(TESTS)
 
 lint: .venv/ready-for-tests
 	ruff check

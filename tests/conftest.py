@@ -18,6 +18,7 @@ TEXT = (
 ) * 30
 
 CPU = torch.device("cpu")
+torch.set_num_threads(1)  # models this small run faster so, and beside whatever else the machine is doing
 
 
 def params(**changes: Any) -> config.Params:

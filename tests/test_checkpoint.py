@@ -1,4 +1,4 @@
-"""The model folder opens here and in transformers, refuses damage in a sentence; a run's saves survive being cut short."""
+"""The model folder opens here and in transformers, and refuses damage; a run's saves survive being cut short."""
 
 import shutil
 from collections.abc import Callable
@@ -41,7 +41,8 @@ def test_the_folder_opens_in_transformers_with_the_same_scores_and_ids(
     model = saved(tmp_path / "model", characters, **shape)
     if families.family(model.config) == "tinygpt":
         pytest.skip("this mix of parts has no twin in transformers")
-    theirs, report = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
+    opened: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
+    theirs, report = opened
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
@@ -136,7 +137,10 @@ def test_a_run_hands_back_its_newest_save_and_keeps_the_last_two(tmp_path: Path)
         assert run.latest() is None
         for step in (10, 20, 100):
             save(run, step)
-        assert sorted(folder.name for folder in (tmp_path / "run").glob("step-*")) == ["step-000000020", "step-000000100"]
+        assert sorted(folder.name for folder in (tmp_path / "run").glob("step-*")) == [
+            "step-000000020",
+            "step-000000100",
+        ]
         tensors, facts = run.latest() or ({}, {})
         assert facts == {"step": 100}
         assert tensors["x"].tolist() == [100.0] * 3

@@ -122,4 +122,4 @@ def test_numbers_are_read_as_dvc_reads_and_writes_them(tmp_path: Path) -> None:
 
 def test_sections_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        config.load(ROOT / "params.yaml").train.steps = 3  # type: ignore[misc]
+        config.load(ROOT / "params.yaml").train.steps = 3

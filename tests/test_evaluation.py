@@ -85,8 +85,8 @@ def test_metrics_stand_beside_the_yardsticks() -> None:
     ],
 )
 def test_the_verdict_compares_with_yardsticks_and_with_the_run_before(before: Any, says: str) -> None:
-    numbers = {"bits_per_byte": 2.0, "bits_per_byte_standard_error": 0.01, "bytes": 500}
-    numbers |= {"yardsticks": YARDSTICKS["bits_per_byte"]}
+    numbers: dict[str, Any] = {"bits_per_byte": 2.0, "bits_per_byte_standard_error": 0.01, "bytes": 500}
+    numbers["yardsticks"] = YARDSTICKS["bits_per_byte"]
     line = verdict(numbers, before and numbers | before)
     assert "better than uniform 6.000, xz 2.500; not yet ppmd 0.100" in line
     assert line.endswith(says)

@@ -1,4 +1,4 @@
-"""The whole pipeline under DVC, at a small size, in a copy of the project: what reruns, what does not, what survives."""
+"""The whole pipeline under DVC, small, in a copy of the project: what reruns, what does not, what survives."""
 
 import json
 import os

@@ -100,7 +100,9 @@ def test_accumulated_gradients_equal_those_of_the_big_batch(data: Data) -> None:
     for size in (8, 2, 3):  # whole; in four equal parts; in parts of 3, 3 and 2
         state = start(data, chosen)
         loss = training.accumulate_gradients(state, (inputs, targets), size, autocast(CPU, "fp32"))
-        gradients.append([p.grad.clone() for p in state.model.parameters() if p.grad is not None] + [torch.tensor(loss)])
+        gradients.append(
+            [p.grad.clone() for p in state.model.parameters() if p.grad is not None] + [torch.tensor(loss)]
+        )
     for other in gradients[1:]:
         for whole, part in zip(gradients[0], other, strict=True):
             torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-6)

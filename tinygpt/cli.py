@@ -6,7 +6,7 @@ trained model. Imports are late, so that `tinygpt --help` answers at once.
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ app = typer.Typer(
     help="TinyGPT, the lab bench for tiny language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help and errors: they wrap, pipe and grep as they are
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -60,7 +61,7 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="Sample i uses seed + i.")] = 1337,
     stream: Annotated[bool, typer.Option("--stream", help="Print as it is written (one sample).")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with settings and hashes.")] = False,
-    device: Annotated[str, typer.Option(help="auto | cpu | cuda | mps")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
 ) -> None:
     """Continue PROMPT with a trained model. A base model completes text; it does not answer questions."""
     from tinygpt import checkpoint, generation, hardware

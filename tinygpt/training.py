@@ -130,7 +130,7 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     if not math.isfinite(loss) or not (math.isfinite(norm) or state.scaler.is_enabled()):
         raise DivergedError(
             f"Training diverged at step {state.step}: the loss is {loss}, the gradient's norm {norm}. "
-            f"The learning rate is {learning_rate:.2g} there; try -S train.learning_rate={settings.learning_rate / 2:g}, "
+            f"The learning rate is {learning_rate:.2g}; try -S train.learning_rate={settings.learning_rate / 2:g}, "
             "more train.warmup_steps, or train.precision=fp32."
         )
     state.optimizers.step(learning_rate, state.scaler)

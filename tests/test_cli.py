@@ -1,0 +1,134 @@
+"""The command line: prints text or JSON that can be traced, and answers a mistake with a sentence."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.conftest import ROOT
+from tinygpt import cli, files
+
+
+def tinygpt(*words: str, monkeypatch: pytest.MonkeyPatch, stdin: str = "") -> tuple[int, str]:
+    """Run the command in this process; (exit status, all that it printed)."""
+    result = CliRunner().invoke(cli.app, words, input=stdin)
+    if isinstance(result.exception, ValueError | OSError):
+        return 1, result.output + str(result.exception)  # what `main` prints
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def generate(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def run(*words: str, stdin: str = "") -> tuple[int, str]:
+        return tinygpt("generate", *words, "--model", str(model_folder), monkeypatch=monkeypatch, stdin=stdin)
+
+    return run
+
+
+def test_generate_continues_the_prompt(generate: Any) -> None:
+    code, printed = generate("ROMEO:", "--max-new-tokens", "30")
+    assert code == 0
+    assert printed.startswith("ROMEO:")
+    assert len(printed) == len("ROMEO:") + 30 + 1
+
+
+def test_the_same_seed_prints_the_same_text(generate: Any) -> None:
+    first, again, other = (generate("O ", "--seed", seed)[1] for seed in ("1", "1", "2"))
+    assert first == again != other
+
+
+def test_streaming_prints_the_same_text(generate: Any) -> None:
+    assert generate("JULIET:", "--stream") == generate("JULIET:")
+
+
+def test_json_is_one_traceable_object_a_line(generate: Any, model_folder: Path) -> None:
+    _, printed = generate("O ", "--num-samples", "3", "--json", "--seed", "7", "--top-k", "5")
+    samples = [json.loads(line) for line in printed.splitlines()]
+    assert [sample["seed"] for sample in samples] == [7, 8, 9]
+    for sample in samples:
+        assert sample["text"] == sample["prompt"] + sample["completion"]
+        assert sample["settings"]["top_k"] == 5
+        assert sample["hashes"]["model"] == files.sha256(model_folder / "model.safetensors")
+        assert set(sample["hashes"]) == {"model", "tokenizer", "text", "params"}
+
+
+def test_a_prompt_can_come_from_standard_input(generate: Any) -> None:
+    assert generate("-", stdin="JULIET:\n")[1].startswith("JULIET:\n")
+
+
+def test_a_prompt_longer_than_the_context_slides(generate: Any) -> None:
+    code, printed = generate("O Romeo, Romeo! wherefore art thou Romeo? " * 9, "--max-new-tokens", "5")
+    assert code == 0
+    assert len(printed) == 42 * 9 + 5 + 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--temperature", "-1"], "temperature is -1.0; it must be 0 or more."),
+        (["--temperature", "nan"], "temperature is nan"),
+        (["--top-p", "0"], "top_p is 0.0; it must be above 0 and at most 1."),
+        (["--stream", "--json"], "--stream prints one sample"),
+        (["--device", "quantum"], "quantum"),
+        (["--max-new-tokens", "0"], "Invalid value for '--max-new-tokens'"),
+    ],
+)
+def test_a_mistake_is_answered_with_a_sentence(generate: Any, words: list[str], says: str) -> None:
+    code, printed = generate("x", *words)
+    assert code != 0
+    assert says in printed
+
+
+def test_a_missing_model_says_what_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code, printed = tinygpt("generate", "x", "--model", str(tmp_path), monkeypatch=monkeypatch)
+    assert code == 1
+    assert "Run `dvc repro train`" in printed
+
+
+def test_check_accepts_the_projects_own_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    code, printed = tinygpt("check", monkeypatch=monkeypatch)
+    assert (code, printed[:21]) == (0, "params.yaml is sound;")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("n_embd: 128", "n_embd: 130", "model.n_embd is 130"),
+        ("device: auto", "device: cuda", "train.device is 'cuda'"),
+        ("precision: auto", "precision: fp16", "needs a CUDA device"),
+        ("source: shakespeare", "source: files", "There is no text in data/own"),
+    ],
+)
+def test_check_refuses_what_could_not_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "params.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    (tmp_path / "data/own").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, printed = tinygpt("check", monkeypatch=monkeypatch)
+    assert code == 1
+    assert says in printed
+
+
+def test_a_mistake_ends_the_process_with_code_1_and_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tinygpt.cli", "generate", "x", "--model", "nowhere"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr == "tinygpt: There is no model in nowhere: config.json is missing. Run `dvc repro train`.\n"
+
+
+def test_importing_tinygpt_loads_no_torch() -> None:
+    code = "import sys, tinygpt, tinygpt.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
