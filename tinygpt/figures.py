@@ -3,6 +3,7 @@
 One look for all: readable in black and white, no decoration that carries nothing.
 """
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,11 @@ def loss_by_position(path: Path, losses: np.ndarray) -> None:
     """Mean loss after 1, 2, … tokens of context: falling as long as more context helps. losses: (T,), nats."""
     figure, axes = _canvas()
     axes.plot(np.arange(1, len(losses) + 1), losses, color=LIGHT, linewidth=0.8, label="each position")
-    axes.plot(np.arange(1, len(losses) + 1), smoothed(losses), color=DARK, linewidth=1.8, label="smoothed")
+    edges = np.unique(np.round(2 ** np.arange(0, math.log2(len(losses)) + 0.5, 0.5)).astype(int))  # 1, 2, 3, 4, 6, 8, …
+    groups = [losses[first - 1 : last - 1] for first, last in itertools.pairwise([*edges, len(losses) + 1])]
+    centres = [math.sqrt(first * (first + len(group) - 1)) for first, group in zip(edges, groups, strict=True)]
+    means = [group.mean() for group in groups]
+    axes.plot(centres, means, color=DARK, linewidth=1.8, marker="o", markersize=4, label="mean of neighbours")
     axes.set(xlabel="tokens of context", ylabel="loss, nats per token", title="What context is worth")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
@@ -55,6 +60,7 @@ def yardstick_bars(path: Path, bits_per_byte: float, error: float, yardsticks: d
     """The model beside the yardsticks, in bits per byte: shorter is better."""
     marks = sorted([*yardsticks.items(), ("this model", bits_per_byte)], key=lambda mark: -mark[1])
     figure, axes = _canvas()
+    axes.grid(visible=False)
     for row, (name, value) in enumerate(marks):
         ours = name == "this model"
         axes.barh(row, value, color=ACCENT if ours else LIGHT, xerr=error if ours else None, height=0.65)
@@ -83,19 +89,17 @@ def nats_per_token(yardsticks: dict[str, float], bytes_per_token: float) -> dict
 
 
 def _mark_yardsticks(axes: Axes, yardsticks: dict[str, float]) -> None:
-    """Thin labelled lines for the yardsticks that fall inside the picture."""
+    """Thin labelled lines for the yardsticks that fall inside the picture; neighbours share a label."""
     low, high = axes.get_ylim()
-    for number, (name, value) in enumerate(sorted(yardsticks.items(), key=lambda mark: mark[1])):
+    labels: dict[float, str] = {}
+    for name, value in sorted(yardsticks.items(), key=lambda mark: mark[1]):
         if low < value < high:
-            axes.axhline(value, color="0.45", linewidth=0.8, linestyle=STYLES[number % len(STYLES)])
-            axes.annotate(
-                LABELS.get(name, name),
-                (1.01, value),
-                xycoords=("axes fraction", "data"),
-                fontsize=8,
-                va="center",
-                color="0.3",
-            )
+            axes.axhline(value, color="0.45", linewidth=0.8, linestyle=STYLES[len(labels) % len(STYLES)])
+            near = next((place for place in labels if abs(place - value) < (high - low) / 30), value)
+            labels[near] = f"{labels[near]}, {LABELS.get(name, name)}" if near in labels else LABELS.get(name, name)
+    for place, text in labels.items():
+        where: Any = ("axes fraction", "data")
+        axes.annotate(text, (1.01, place), xycoords=where, fontsize=8, va="center", color="0.3")
 
 
 def _columns(rows: list[dict[str, float]]) -> tuple[np.ndarray, np.ndarray]:
