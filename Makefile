@@ -19,7 +19,7 @@ setup: .venv/ready .dvc/plots.html
 # Exact versions for everything, also for what is installed later: the lock serves as constraints.
 .venv/ready: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "TinyGPT needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(PIP) install --quiet --constraint requirements.lock --editable .
 	@touch $@
 

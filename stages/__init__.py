@@ -5,7 +5,6 @@ params.yaml. Here is what they share: parameters checked before any work, proble
 """
 
 import contextlib
-import errno
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tinygpt import config
-from tinygpt.files import Paths
+from tinygpt.files import Paths, explain
 
 Stage = Callable[[config.Params, Paths], None]
 
@@ -26,16 +25,13 @@ def run(stage: Stage) -> None:
     paths = Paths(Path(sys.argv[1]) if len(sys.argv) > 1 else Path())
     try:
         stage(config.load(paths.params), paths)
-    except (ValueError, OSError) as problem:
-        name = stage.__module__ if stage.__module__ != "__main__" else Path(sys.argv[0]).stem
-        sys.exit(f"\n{name.removeprefix('stages.')}: {sentence(problem)}")
-
-
-def sentence(problem: Exception) -> str:
-    """What went wrong, with the next step where the system gave none."""
-    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"The disk is full ({problem}). What was finished before is intact; free some space and run this again."
-    return str(problem)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except (ValueError, OSError, MemoryError, RuntimeError) as problem:
+        text = explain(problem)
+        if text is None:
+            raise  # not foreseen: whoever mends it wants the traceback
+        sys.exit(f"\n{Path(sys.argv[0]).stem}: {text}")
 
 
 def progress(total: float | None, unit: str, what: str, show: bool) -> "tqdm[Any]":

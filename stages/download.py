@@ -12,9 +12,10 @@ def main(params: Params, paths: Paths) -> None:
     section, show = params.download, params.runtime.progress
     with writing(paths.corpus) as folder:
         folder.mkdir()
+        with progress(None, "B", "fetching", show) as bar:
+            documents, digest = sources.documents(section, bar.update)
         with progress(None, "B", "reading the text", show) as bar:
-            documents, digest = sources.documents(section)
-            written = write_corpus(documents, section, params.seed, folder, bar.update)
+            written = write_corpus(documents, section, folder, bar.update)
         with progress(len(NAMES), "yardstick", "measuring the yardsticks", show) as bar:
             measured = measure(folder / "train.parquet", folder / "validation.parquet", bar.update)
         write_json(folder / paths.yardsticks.name, measured)

@@ -20,7 +20,7 @@ def main(params: Params, paths: Paths) -> None:
     model, tokenizer = load(paths.model, device)
     tokens = open_tokens(paths.ids("validation"))
     windows = evaluation_windows(tokens, model.config.context_length, params.evaluate.batch_size)
-    result = evaluate(model, windows, tokenizer.byte_lengths(), hardware.autocast(device, precision))
+    result = evaluate(model, windows, tokenizer, hardware.autocast(device, precision))
     numbers = metrics(result, read_json(paths.yardsticks))
     write_json(paths.evaluation / "metrics.json", numbers)
     draw(paths, numbers, result)

@@ -1,4 +1,5 @@
-"""Train a GPT on the tokens → data/model (the weights of the lowest validation loss), data/training (the curves).
+"""Train a GPT on the tokens → data/model (the weights of the lowest validation loss), data/training (the curves, and
+the weights of the last step).
 
 Killed or interrupted, it goes on where it was when started again, to the same bytes: the run in progress is kept in
 .tinygpt/runs, which DVC does not clear.
@@ -12,30 +13,32 @@ import numpy as np
 
 from stages import interruptible, progress, run, thousands
 from tinygpt import hardware, training
-from tinygpt.checkpoint import Run, digest, fingerprint, save_model
+from tinygpt.checkpoint import Run, digest, fingerprint, save_model, save_weights
 from tinygpt.config import Params, Train
 from tinygpt.files import Paths, hidden, read_json
 from tinygpt.model import GPTConfig
 from tinygpt.tokenizer import load
-from tinygpt.tokens import open_tokens
+from tinygpt.tokens import TokenDataset, open_tokens
 
 
 def main(params: Params, paths: Paths) -> None:
     settings, tokenizer = params.train, load(paths.tokenizer)
     data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
+    config = GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
+    TokenDataset(data["train"], config.context_length)  # refuses a text that is too short
     device = hardware.pick_device(settings.device)
     precision = hardware.pick_precision(settings.precision, device)
     hardware.make_deterministic()
     machine = hardware.describe(device, precision)
     tracked = {name: params.model_dump()[name] for name in ("seed", "model", "train")}
     lineage = read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
-    config = GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
     with Run(hidden("runs") / fingerprint(lineage, machine), params.runtime.keep) as saves:
         state = training.start(config, settings, params.seed, device, precision)
         resume(saves, state)
-        announce(training.forecast(state, settings, data, precision), settings, machine)
+        announce(state, settings, data, precision, machine)
         train(state, params, data, precision, saves, paths)
-        save_model(paths.model, state.model, state.best, tokenizer, lineage)
+        save_weights(paths.training / "last.safetensors", training.weights(state.model), config)
+        save_model(paths.model, config, state.best, tokenizer, lineage)
         saves.finish()
     print(f"best validation loss {state.best_loss:.4f} nats per token, at step {state.best_step} of {settings.steps}")
 
@@ -48,15 +51,23 @@ def resume(saves: Run, state: training.State) -> None:
     if saved:
         state.restore(*saved)
         print(f"going on after step {state.step}, from {saves.folder}")
+    others = [folder for folder in saves.folder.parent.iterdir() if folder.is_dir() and folder != saves.folder]
+    if others:
+        print(
+            f"{len(others)} other unfinished run(s) in {saves.folder.parent}; delete those that you will not go on with"
+        )
 
 
-def announce(forecast: training.Forecast, settings: Train, machine: str) -> None:
-    """Say what the run will cost, before it starts."""
+def announce(state: training.State, settings: Train, data: dict[str, Any], precision: str, machine: str) -> None:
+    """Say what the run will cost, before it starts: first what can be counted, then what must be timed."""
+    cost = training.forecast(state, settings, len(data["train"]), precision)
     print(
-        f"{thousands(forecast.parameters)} parameters, {thousands(forecast.tokens)} tokens "
-        f"({forecast.epochs:.1f} times the text), {thousands(forecast.flops)} FLOPs; "
-        f"about {thousands(forecast.memory)}B of memory and {forecast.seconds / 60:.1f} minutes on {machine}"
+        f"{thousands(cost.parameters)} parameters, {thousands(cost.tokens)} tokens ({cost.epochs:.1f} times the text), "
+        f"{thousands(cost.flops)} FLOPs; about {thousands(cost.memory)}B of memory",
+        flush=True,
     )
+    seconds = training.forecast_seconds(state, settings, len(data["validation"]), precision)
+    print(f"about {seconds / 60:.1f} minutes on {machine}")
     for name in ("warmup_steps", "eval_every"):
         if getattr(settings, name) > settings.steps:
             print(f"train.{name} is {getattr(settings, name)}, longer than the run: cut to its {settings.steps} steps")

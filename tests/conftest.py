@@ -100,5 +100,5 @@ def model_folder(
         pass
     folder = tmp_path_factory.mktemp("model") / "model"
     lineage = {"text": {"train": "t", "validation": "v"}, "tokenizer": "k", "params": "p"}
-    checkpoint.save_model(folder, state.model, state.best, characters, lineage)
+    checkpoint.save_model(folder, config, state.best, characters, lineage)
     return folder

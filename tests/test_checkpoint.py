@@ -21,7 +21,7 @@ LINEAGE = {"text": {"train": "t", "validation": "v"}, "tokenizer": "k", "params"
 def saved(folder: Path, characters: Tokenizer, **changes: Any) -> Any:
     """A model written to `folder`."""
     model = gpt(characters.vocab_size, **changes)
-    checkpoint.save_model(folder, model, weights(model), characters, LINEAGE)
+    checkpoint.save_model(folder, model.config, weights(model), characters, LINEAGE)
     return model
 
 
@@ -109,6 +109,13 @@ def cut_short(folder: Path) -> None:
         (replace_in("config.json", '"rope_theta": 10000.0,', ""), "lacks 'rope_theta'"),
         (replace_in("config.json", '"vocab_size"', '"vocab_size": 9, "other"'), "tokens, but the model knows"),
         (replace_in("config.json", "{", "["), "not JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "holds no keys"),
+        (
+            replace_in("config.json", '"max_position_embeddings": 16', '"max_position_embeddings": 100000000000'),
+            "context",
+        ),
+        (replace_in("config.json", '"num_attention_heads": 2', '"num_attention_heads": 0'), "n_head 0"),
+        (replace_in("config.json", '"rms_norm_eps": 1e-05', '"rms_norm_eps": "x"'), "norm_eps 'x'"),
     ],
 )
 def test_a_damaged_folder_is_refused_in_a_sentence(

@@ -1,5 +1,7 @@
 """The command line: prints text or JSON that can be traced, and answers a mistake with a sentence."""
 
+import dataclasses
+import inspect
 import json
 import os
 import subprocess
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 
 from tests.conftest import ROOT
 from tinygpt import cli, files
+from tinygpt.sampling import Sampling
 
 
 def tinygpt(*words: str, monkeypatch: pytest.MonkeyPatch, stdin: str = "") -> tuple[int, str]:
@@ -119,6 +122,40 @@ def test_check_refuses_what_could_not_run(
     code, printed = tinygpt("check", monkeypatch=monkeypatch)
     assert code == 1
     assert says in printed
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "says"),
+    [
+        ("caf\xe9 ".encode("latin1") * 500, {}, "book.txt is not UTF-8 text (byte 3)"),
+        (b"abc", {}, "data/own holds 3 characters of text; a model needs 1,000 or more"),
+        (
+            b"abc " * 500,
+            {"context_length: 128": "context_length: 4096"},
+            "holds 2,000 characters of text; a model needs 4,096",
+        ),
+    ],
+)
+def test_check_reads_the_beginning_of_peoples_own_text(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, changes: dict[str, str], says: str
+) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("source: shakespeare", "source: files")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "data/own").mkdir(parents=True)
+    (tmp_path / "data/own/book.txt").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    code, printed = tinygpt("check", monkeypatch=monkeypatch)
+    assert code == 1
+    assert says in printed
+
+
+def test_the_options_defaults_are_those_of_the_library() -> None:
+    parameters = inspect.signature(cli.generate).parameters
+    for field in dataclasses.fields(Sampling):
+        assert parameters[field.name].default == field.default
 
 
 def test_a_mistake_ends_the_process_with_code_1_and_no_traceback(tmp_path: Path) -> None:

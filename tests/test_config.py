@@ -120,6 +120,28 @@ def test_numbers_are_read_as_dvc_reads_and_writes_them(tmp_path: Path) -> None:
     assert config.load(file).train.weight_decay == 0.00001
 
 
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("1e-2", 0.01),
+        ("0100", 100),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("1:30", "1:30"),
+        ("yes", "yes"),
+        ("~", None),
+        (".5", 0.5),
+    ],
+)
+def test_plain_values_mean_what_they_mean_to_dvc(written: str, means: object) -> None:
+    """DVC reads params.yaml with ruamel.yaml, as YAML 1.2."""
+    from ruamel.yaml import YAML
+
+    found = yaml.load(f"key: {written}", Loader=config._Loader)["key"]
+    assert found == means
+    assert found == YAML(typ="safe", pure=True).load(f"key: {written}")["key"]
+
+
 def test_sections_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         config.load(ROOT / "params.yaml").train.steps = 3

@@ -1,5 +1,6 @@
 """Evaluation counts every token once, speaks in bits per byte, and says how sure it is."""
 
+import json
 import math
 from typing import Any
 
@@ -14,11 +15,24 @@ from tinygpt.tokens import evaluation_windows
 
 TOKENS = np.random.default_rng(0).integers(0, 61, 203).astype(np.uint16)
 LENGTHS = np.arange(61) % 4 + 1
+UNKNOWN = 7
+
+
+class Known:
+    """As much of a tokenizer as evaluation asks for."""
+
+    unknown: int | None = None
+
+    def byte_lengths(self) -> np.ndarray:
+        return LENGTHS
+
+
+TOKENIZER: Any = Known()
 
 
 def run(batch_size: int = 4) -> Evaluation:
     windows = evaluation_windows(TOKENS, 16, batch_size)
-    return evaluate(gpt(), windows, LENGTHS, autocast(CPU, "fp32"))
+    return evaluate(gpt(), windows, TOKENIZER, autocast(CPU, "fp32"))
 
 
 def by_hand() -> list[float]:
@@ -59,7 +73,8 @@ def test_the_standard_error_is_the_spread_over_texts_of_this_length() -> None:
 
     def text() -> Evaluation:
         sizes = random.integers(20, 60, 400)
-        return Evaluation(random.normal(2.0, 0.5, 400) * sizes * math.log(2), sizes, np.ones(1), 1)
+        nats = random.normal(2.0, 0.5, 400) * sizes * math.log(2)
+        return Evaluation(nats, sizes, unknown=np.zeros(400), by_position=np.ones(1), tokens=1)
 
     texts = [text() for _ in range(300)]
     spread = np.std([t.bits_per_byte(int(t.bytes.sum()))[0] for t in texts])
@@ -68,6 +83,29 @@ def test_the_standard_error_is_the_spread_over_texts_of_this_length() -> None:
 
 
 YARDSTICKS = {"validation_bytes": 500, "bits_per_byte": {"uniform": 6.0, "xz": 2.5, "ppmd": 0.1}}
+
+
+def test_one_window_has_no_standard_error() -> None:
+    one = evaluate(gpt(), evaluation_windows(TOKENS[:17], 16, 4), TOKENIZER, autocast(CPU, "fp32"))
+    bits, error = one.bits_per_byte(40)
+    assert error is None
+    numbers = metrics(one, YARDSTICKS)
+    assert json.loads(json.dumps(numbers, allow_nan=False))["bits_per_byte_standard_error"] is None
+    assert "±" not in verdict(numbers, None)
+    assert bits > 0
+
+
+def test_an_unknown_character_also_costs_the_bits_that_name_it() -> None:
+    class Partly(Known):
+        unknown = UNKNOWN
+
+    plain, charged = run(), evaluate(gpt(), evaluation_windows(TOKENS, 16, 4), Partly(), autocast(CPU, "fp32"))  # type: ignore[arg-type]
+    count = int((TOKENS[1:] == UNKNOWN).sum())
+    assert count > 0
+    assert metrics(charged, YARDSTICKS)["unknown_characters"] == count
+    assert charged.loss == plain.loss
+    extra = charged.bits_per_byte(500)[0] - plain.bits_per_byte(500)[0]
+    assert extra == pytest.approx(count * math.log2(0x110000) / 500)
 
 
 def test_metrics_stand_beside_the_yardsticks() -> None:

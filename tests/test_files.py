@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and a folder's sums tell of any change."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,36 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         write_half()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (tmp_path / f".a.{dead.pid}.partial").mkdir()
+    (tmp_path / f".a.{os.getppid()}.partial").write_text("still being written")
+    files.write_text(tmp_path / "a", "whole")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f".a.{os.getppid()}.partial", "a"]
+
+
+def test_json_that_is_not_json_is_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "a", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("problem", "says"),
+    [
+        (OSError(28, "No space left on device"), "The disk is full"),
+        (MemoryError(), "not enough memory. Set train.batch_size"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "not enough memory"),
+        (ValueError("a sentence"), "a sentence"),
+        (RuntimeError("a bug"), None),
+    ],
+)
+def test_errors_become_sentences_and_unforeseen_ones_stay_errors(problem: Exception, says: str | None) -> None:
+    told = files.explain(problem)
+    assert told == says or (says is not None and told is not None and says in told)
 
 
 def test_a_folder_replaces_the_one_before_it(tmp_path: Path) -> None:

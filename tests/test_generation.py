@@ -66,6 +66,12 @@ def test_a_seed_gives_the_same_text_alone_and_in_company() -> None:
     assert len({tuple(row) for row in together}) == 3
 
 
+def test_the_repetition_penalty_counts_what_was_generated() -> None:
+    """Greedy with an overwhelming penalty: no token comes twice, be it from the prompt or from the answer."""
+    (row,) = ids(gpt(), [3, 1, 4], [1], 40, temperature=0.0, repetition_penalty=1e9)
+    assert len({3, 1, 4, *row}) == 3 + len(row)
+
+
 def test_generation_ends_at_end_of_text_and_does_not_hand_it_out() -> None:
     model = gpt()
     with torch.no_grad():

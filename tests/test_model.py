@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.conftest import SHAPES, gpt, gpt_config
-from tinygpt.model import GPT, KVCache, Norm, Rotary, count_parameters, training_flops_per_token
+from tinygpt.model import GPT, KVCache, Norm, Rotary, attend_in_full, count_parameters, training_flops_per_token
 
 TOKENS = torch.randint(0, 61, (3, 16), generator=torch.Generator().manual_seed(0))
 
@@ -27,6 +27,14 @@ def loss_of(model: GPT, tokens: Tensor) -> Tensor:
 def test_the_first_loss_is_that_of_a_uniform_guess(shape: dict[str, Any]) -> None:
     loss = loss_of(fresh(**shape), TOKENS).item()
     assert abs(loss - math.log(61)) < 0.03 * math.log(61)
+
+
+@pytest.mark.parametrize("n_embd", [128, 768])
+@pytest.mark.parametrize("name", ["gpt2", "qwen3-tied", "qwen3"])
+def test_the_first_loss_is_that_of_a_uniform_guess_at_real_widths_too(name: str, n_embd: int) -> None:
+    model = fresh(**SHAPES[name], n_embd=n_embd, n_layer=1)
+    tokens = torch.randint(0, 61, (4, 16), generator=torch.Generator().manual_seed(5))
+    assert abs(loss_of(model, tokens).item() - math.log(61)) < 0.03 * math.log(61)
 
 
 def test_a_token_changes_no_score_before_it(shape: dict[str, Any]) -> None:
@@ -116,6 +124,34 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(model(TOKENS), model(TOKENS))
     model.train()
     assert not torch.equal(model(TOKENS), model(TOKENS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_acts_on_attention_and_on_both_branches(dtype: torch.dtype) -> None:
+    model = gpt(dropout=0.5)
+    block: Any = model.blocks[0]
+    q, k, v = torch.randn(3, 1, 2, 16, 16).to(dtype).unbind()
+    x = torch.randn(1, 16, 32)
+    for train in (True, False):
+        model.train(train)
+        same = torch.equal(block.attention.attend(q, k, v), block.attention.attend(q, k, v))
+        assert same is not train
+    model.train()
+    for silent in (block.mlp.down, block.attention.output):  # one branch at a time
+        kept = silent.weight.detach().clone()
+        silent.weight.data.zero_()
+        block.attention.dropout = 0.0
+        assert not torch.equal(block(x, model.rotary, None), block(x, model.rotary, None))
+        silent.weight.data.copy_(kept)
+
+
+@pytest.mark.parametrize(("heads", "new", "seen"), [(4, 16, 16), (2, 16, 16), (1, 16, 16), (2, 5, 16), (4, 1, 16)])
+def test_attention_written_out_equals_the_fused_one(heads: int, new: int, seen: int) -> None:
+    random = torch.Generator().manual_seed(4)
+    q = torch.randn(2, 4, new, 8, generator=random)
+    k, v = (torch.randn(2, heads, seen, 8, generator=random) for _ in range(2))
+    attention: Any = gpt(n_head=4, n_kv_head=heads).blocks[0].attention
+    torch.testing.assert_close(attend_in_full(q, k, v), attention.attend(q, k, v))
 
 
 def test_tied_embeddings_are_one_matrix() -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,6 +149,31 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bytes(project: Proje
                 time.sleep(0.005)
             os.killpg(process.pid, signal.SIGKILL)
     assert "going on after step" in project.run(*command)
+    assert project.results() == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_saves_says_so_and_goes_on_to_the_same_bytes(
+    project: Project, number: signal.Signals, code: int
+) -> None:
+    before = project.results()
+    text = (project.folder / "params.yaml").read_text()
+    (project.folder / "params.yaml").write_text(text.replace("checkpoint_every: 4", "checkpoint_every: 1000"))
+    shutil.rmtree(project.folder / "data/model")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("DVC")}
+    command = [sys.executable, "-m", "stages.train"]
+    with subprocess.Popen(command, cwd=project.folder, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        printed = ""
+        while "step 10/20" not in printed:
+            printed += process.stdout.read(1)
+        process.send_signal(number)
+        printed += process.stdout.read()
+    assert process.returncode == code
+    assert "all is saved: run the same command again to go on" in printed
+    assert not (project.folder / "data/model").exists()
+    assert "going on after step 1" in project.run(*command)
+    (project.folder / "params.yaml").write_text(text)
     assert project.results() == before
 
 

@@ -160,8 +160,12 @@ def test_text_that_an_experiments_copy_lacks_is_refused(here: Path, monkeypatch:
 
 def test_an_address_becomes_a_document_named_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     fetch = downloads.fetch
-    monkeypatch.setattr(downloads, "fetch", lambda url, sha256: fetch(url, sha256, opener(b"word " * 300)))
-    found, digest = sources.documents(section(url="https://a.org/books/my%20book.txt?x=1"))
+    monkeypatch.setattr(
+        downloads, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(b"word " * 300), advance)
+    )
+    heard: list[int] = []
+    found, digest = sources.documents(section(url="https://a.org/books/my%20book.txt?x=1"), heard.append)
+    assert sum(heard) == 1500
     assert digest == hashlib.sha256(b"word " * 300).hexdigest()
     assert [(name, "".join(pieces)) for name, pieces in found] == [("my book", "word " * 300)]
 

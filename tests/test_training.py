@@ -88,9 +88,22 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     second.restore(*kept)
     advance(training.train(second, chosen, data, 3, precision), 6 - stop)
     assert second.facts() == whole.facts()
+    assert second.train_rows == whole.train_rows
     expected, found = whole.tensors(), second.tensors()
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_the_best_weights_of_before_a_stop_are_still_the_best_after_it(data: Data) -> None:
+    chosen = settings()
+    first = start(data, chosen)
+    advance(training.train(first, chosen, data, 3, "fp32"), 3)
+    training.record_validation(first, 0.0)  # nothing will be better
+    second = start(data, chosen)
+    second.restore({name: t.clone() for name, t in first.tensors().items()}, copy.deepcopy(first.facts()))
+    advance(training.train(second, chosen, data, 3, "fp32"), 3)
+    assert (second.best_step, second.best_loss) == (3, 0.0)
+    assert all(torch.equal(first.best[name], second.best[name]) for name in first.best)
 
 
 def test_accumulated_gradients_equal_those_of_the_big_batch(data: Data) -> None:
@@ -120,6 +133,92 @@ def test_gradients_are_clipped_to_the_limit_and_their_true_norm_reported(data: D
     assert norm() == pytest.approx(before)
     assert training.clip_gradients(state.model, before / 2) == pytest.approx(before)
     assert norm() == pytest.approx(before / 2, rel=1e-4)
+
+
+def test_a_step_is_one_of_its_whole_batch_clipped_at_its_scheduled_rate(data: Data) -> None:
+    """Against the same written out: the gradient of all 8 sequences, its norm brought to the limit, one AdamW step."""
+    chosen = settings(
+        optimizer="adamw", batch_size=2, accumulation=4, gradient_clip=0.1, weight_decay=0.1, warmup_steps=3, steps=9
+    )
+    state, by_hand = start(data, chosen), start(data, chosen).model
+    inputs, targets = batch(data, 8)
+    training.train_step(state, (inputs, targets), chosen, autocast(CPU, "fp32"))
+
+    by_hand.train()
+    training.cross_entropy(by_hand(inputs), targets, "mean").backward()
+    parameters = [p for p in by_hand.parameters() if p.grad is not None]
+    norm = math.sqrt(sum(p.grad.square().sum().item() for p in parameters if p.grad is not None))
+    rate = chosen.learning_rate / 4  # the first of three steps of warm-up, and the peak after them
+    row = {"step": 1, "loss": pytest.approx(state.train_rows[0]["loss"]), "learning_rate": pytest.approx(rate)}
+    assert state.train_rows == [row | {"gradient_norm": pytest.approx(norm, rel=1e-4)}]
+    with torch.no_grad():
+        for p in parameters:
+            assert p.grad is not None
+            p.mul_(1 - rate * 0.1 * (p.dim() == 2))
+            scaled = p.grad * (0.1 / norm)
+            p.sub_(rate * scaled / (scaled.abs() + 1e-10))  # AdamW's first step: mean ÷ root of mean square
+    for mine, theirs in zip(by_hand.parameters(), state.model.parameters(), strict=True):
+        torch.testing.assert_close(theirs, mine, rtol=1e-3, atol=1e-5)
+
+
+def test_adamw_gets_the_betas_that_were_asked_for(data: Data) -> None:
+    state = start(data, settings(betas=[0.8, 0.9]))
+    assert state.optimizers.members[0].defaults["betas"] == (0.8, 0.9)
+    assert state.optimizers.members[0].defaults["eps"] <= 1e-8
+
+
+def test_dropout_differs_from_step_to_step(data: Data) -> None:
+    chosen = settings(steps=2, learning_rate=1e-12, schedule="constant")
+    losses = []
+    for seed in (3, 4):
+        state = start(data, chosen, dropout=0.5)
+        state.model.head.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+        one = {
+            "train": data["train"][:17],
+            "validation": data["validation"],
+        }  # a single window: every batch is the same
+        advance(training.train(state, chosen, one, seed, "fp32"), 2)
+        losses += [row["loss"] for row in state.train_rows]
+    assert len(set(losses)) == 4
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_an_fp16_overflow_skips_the_step_for_all_parameters_and_lowers_the_scale(
+    data: Data, monkeypatch: pytest.MonkeyPatch, bad: float, clip: float
+) -> None:
+    chosen = settings(optimizer="muon", gradient_clip=clip)
+    state = start(data, chosen)
+    state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=1024.0)
+    before = training.weights(state.model)
+    honest = training.accumulate_gradients
+
+    def overflow(*arguments: Any) -> float:
+        loss = honest(*arguments)
+        grad = state.model.head.weight.grad
+        assert grad is not None
+        grad[0, 0] = bad
+        return loss
+
+    monkeypatch.setattr(training, "accumulate_gradients", overflow)
+    training.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
+    assert all(torch.equal(before[name], after) for name, after in training.weights(state.model).items())
+    assert state.scaler.get_scale() == 512.0
+    assert state.train_rows[0]["gradient_norm"] == 0.0
+    monkeypatch.setattr(training, "accumulate_gradients", honest)
+    training.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
+    assert not torch.equal(before["head.weight"], state.model.head.weight)
+    assert all(p.isfinite().all() for p in state.model.parameters())
+
+
+def test_a_gradient_that_overflows_at_every_scale_is_a_diverged_one(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = start(data, settings())
+    state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=training.SMALLEST_SCALE)
+    monkeypatch.setattr(training, "clip_gradients", lambda *_: math.inf)
+    with pytest.raises(DivergedError):
+        training.train_step(state, batch(data, 4), settings(), autocast(CPU, "fp32"))
 
 
 def test_a_step_that_would_spoil_the_weights_is_refused_with_a_remedy(data: Data) -> None:
@@ -167,17 +266,22 @@ def test_the_forecast_counts_and_leaves_the_run_as_it_was(data: Data) -> None:
     chosen = settings(steps=6, batch_size=4, accumulation=2)
     state = start(data, chosen, dropout=0.1)
     before = training.weights(state.model)
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    forecast = training.forecast(state, chosen, data, "fp32")
-    assert torch.equal(torch.rand(1), expected)
+    forecast = training.forecast(state, chosen, 1000, "fp32")
     assert forecast.tokens == 6 * 4 * 2 * 16
+    assert forecast.epochs == forecast.tokens / 1000
     assert forecast.parameters == sum(p.numel() for p in state.model.parameters())
-    assert forecast.memory > 4 * forecast.parameters
-    assert forecast.seconds > 0
+    assert training.forecast_seconds(state, chosen, 100, "fp32") > 0
     assert all(torch.equal(before[name], after) for name, after in training.weights(state.model).items())
     assert all(p.grad is None for p in state.model.parameters())
+
+
+def test_the_memory_forecast_grows_with_the_batch_by_what_a_sequence_keeps(data: Data) -> None:
+    state = start(data, settings())
+    memory = [training.forecast(state, settings(batch_size=size), 1000, "fp32").memory for size in (1, 2, 3)]
+    _, kept = training.measure_pass(state, 1, "fp32")
+    _, twice = training.measure_pass(state, 2, "fp32")
+    assert memory[1] - memory[0] == memory[2] - memory[1] == kept
+    assert twice == pytest.approx(2 * kept, rel=0.2)  # what does not grow with the batch is small
 
 
 def test_curves_come_back_as_they_were_written(tmp_path: Any, data: Data) -> None:

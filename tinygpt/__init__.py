@@ -10,7 +10,7 @@ import importlib
 from typing import Any
 
 _HOMES = {"load": "checkpoint", "generate": "generation", "stream": "generation", "Sampling": "sampling"}
-__all__ = ["Sampling", "generate", "load", "stream"]  # noqa: F822: see __getattr__
+__all__ = ["Sampling", "generate", "load", "stream"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tinygpt import families
 from tinygpt.files import SUMS, read_json, read_sums, seal, sha256, verify, write_json, writing
-from tinygpt.model import GPT
+from tinygpt.model import GPT, GPTConfig
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokenizer import load as load_tokenizer
 
@@ -31,19 +31,25 @@ WEIGHTS = "model.safetensors"
 
 
 def save_model(
-    folder: Path, model: GPT, weights: dict[str, Tensor], tokenizer: Tokenizer, lineage: dict[str, Any]
+    folder: Path, config: GPTConfig, weights: dict[str, Tensor], tokenizer: Tokenizer, lineage: dict[str, Any]
 ) -> None:
-    """Write a model folder, whole or not at all: `weights` (float32, our names) of a model shaped like `model`."""
+    """Write a model folder, whole or not at all: `weights` (float32, our names) of a model of this configuration."""
     with writing(folder) as partial:
         partial.mkdir()
-        write_json(partial / "config.json", families.to_json(model.config, tokenizer.end_of_text))
+        write_json(partial / "config.json", families.to_json(config, tokenizer.end_of_text))
         token_ids = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
         write_json(partial / "generation_config.json", token_ids)
-        named = families.export_weights(weights, model.config)
-        save_file({name: w.contiguous() for name, w in named.items()}, partial / WEIGHTS, metadata={"format": "pt"})
+        save_weights(partial / WEIGHTS, weights, config)
         tokenizer.save(partial)
         write_json(partial / "lineage.json", lineage)
         seal(partial)
+
+
+def save_weights(path: Path, weights: dict[str, Tensor], config: GPTConfig) -> None:
+    """Write weights as model.safetensors holds them, under the names of the model's family."""
+    named = {name: weight.contiguous() for name, weight in families.export_weights(weights, config).items()}
+    with writing(path) as partial:
+        save_file(named, partial, metadata={"format": "pt"})
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:

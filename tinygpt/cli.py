@@ -4,6 +4,7 @@
 trained model. Imports are late, so that `tinygpt --help` answers at once.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,10 +22,15 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; problems that a person can mend are told as a sentence, with exit code 1."""
+    from tinygpt.files import explain
+
     try:
         app()
-    except (ValueError, OSError) as problem:
-        sys.exit(f"tinygpt: {problem}")
+    except (ValueError, OSError, MemoryError, RuntimeError) as problem:
+        text = explain(problem)
+        if text is None:
+            raise
+        sys.exit(f"tinygpt: {text}")
 
 
 @app.command()
@@ -33,11 +39,14 @@ def check(
 ) -> None:
     """Check params.yaml, and whether this machine and the text can do what it asks, before any work."""
     from tinygpt import config, hardware
+    from tinygpt.corpus import LEAST, check_enough
     from tinygpt.files import Paths
     from tinygpt.sources import check_source
 
     params = config.load(Paths(folder).params)
-    check_source(params.download)
+    size = check_source(params.download)
+    if size is not None:  # bytes, of which there are at least as many as characters, and those as tokens
+        check_enough(params.download, size, max(LEAST, params.model.context_length))
     device = hardware.pick_device(params.train.device)
     precision = hardware.pick_precision(params.train.precision, device)
     print(f"params.yaml is sound; training would run on {hardware.describe(device, precision)}.")
@@ -45,7 +54,9 @@ def check(
 
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The text to continue; - reads it from standard input.")] = "",
+    prompt: Annotated[
+        str, typer.Argument(help="The text to continue; \\n is a new line, - reads standard input.")
+    ] = "",
     model: Annotated[Path, typer.Option(help="A model folder.")] = Path("data/model"),
     max_new_tokens: Annotated[int, typer.Option(min=1, help="How far to continue.")] = 200,
     num_samples: Annotated[int, typer.Option(min=1, max=1024, help="How many continuations.")] = 1,
@@ -58,9 +69,9 @@ def generate(
     ] = 0.95,
     min_p: Annotated[float, typer.Option(help="Drop tokens less likely than this share of the likeliest.")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: make tokens already seen less likely.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Sample i uses seed + i.")] = 1337,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Sample i uses seed + i.")] = 1337,
     stream: Annotated[bool, typer.Option("--stream", help="Print as it is written (one sample).")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with settings and hashes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with settings and hashes.")] = False,
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
 ) -> None:
     """Continue PROMPT with a trained model. A base model completes text; it does not answer questions."""
@@ -68,7 +79,7 @@ def generate(
     from tinygpt.samples import record
     from tinygpt.sampling import Sampling
 
-    if stream and (json or num_samples > 1):
+    if stream and (as_json or num_samples > 1):
         raise ValueError("--stream prints one sample as it is written; leave out --json and --num-samples.")
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     text = sys.stdin.read() if prompt == "-" else prompt.replace("\\n", "\n")
@@ -85,12 +96,10 @@ def generate(
     made = generation.generate(
         gpt, tokenizer, text, max_new_tokens=max_new_tokens, num_samples=num_samples, sampling=sampling, seed=seed
     )
-    hashes = checkpoint.hashes(model) if json else {}
+    hashes = checkpoint.hashes(model) if as_json else {}
     for number, completion in enumerate(made):
-        if json:
-            import json as encoder
-
-            print(encoder.dumps(record(completion, sampling, max_new_tokens, hashes), ensure_ascii=False))
+        if as_json:
+            print(json.dumps(record(completion, sampling, max_new_tokens, hashes), ensure_ascii=False))
         else:
             print(("\n" + "—" * 20 + "\n" if number else "") + completion.text)
 

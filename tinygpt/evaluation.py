@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from tinygpt.model import GPT
+from tinygpt.tokenizer import Tokenizer
 from tinygpt.training import Batch, cross_entropy
+
+UNICODE = 0x110000  # code points: what naming a character means choosing among
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Evaluation:
 
     nats: np.ndarray  # (windows,) float64: summed over a window's tokens
     bytes: np.ndarray  # (windows,) int64: of the text that these tokens stand for
+    unknown: np.ndarray  # (windows,) int64: tokens that stand for a character outside the vocabulary
     by_position: np.ndarray  # (T,) float64: mean nats of the token after 1, 2, … T tokens of context
     tokens: int
 
@@ -33,31 +37,32 @@ class Evaluation:
         """Mean cross-entropy, nats per token."""
         return float(self.nats.sum() / self.tokens)
 
-    def bits_per_byte(self, text_bytes: int) -> tuple[float, float]:
-        """(bits per byte of the text, its standard error).
+    def bits_per_byte(self, text_bytes: int) -> tuple[float, float | None]:
+        """(bits per byte of the text, its standard error; None where there is only one window).
 
-        The error is that of a ratio of two sums over windows (Cochran 1977, section 2.11): how far the number would
-        move on another text of this length and kind. It says nothing of training with another seed.
+        A character outside the vocabulary also costs the bits that name it among all of Unicode: its � is easily
+        guessed, but does not say which character it was. The error is that of a ratio of two sums over windows
+        (Cochran 1977, section 2.11): how far the number would move on another text of this length and kind. It says
+        nothing of training with another seed.
         """
-        ratio = float(self.nats.sum() / math.log(2) / text_bytes)
-        n = len(self.nats)
-        off = self.nats / math.log(2) - ratio * self.bytes
-        error = math.sqrt(n / (n - 1) * float((off**2).sum())) / text_bytes if n > 1 else math.inf
-        return ratio, error
+        bits = self.nats / math.log(2) + self.unknown * math.log2(UNICODE)
+        ratio, n = float(bits.sum() / text_bytes), len(bits)
+        if n == 1:
+            return ratio, None
+        off = bits - ratio * self.bytes
+        return ratio, math.sqrt(n / (n - 1) * float((off**2).sum())) / text_bytes
 
 
 @torch.no_grad()
 def evaluate(
-    model: GPT, windows: Iterable[Batch], byte_lengths: np.ndarray, cast: AbstractContextManager[Any]
+    model: GPT, windows: Iterable[Batch], tokenizer: Tokenizer, cast: AbstractContextManager[Any]
 ) -> Evaluation:
-    """Run the model over all windows.
-
-    windows: batches of inputs and targets, int64 (B, T'), T' ≤ context_length. byte_lengths: (V,) bytes of each token.
-    """
-    device = next(model.parameters()).device
+    """Run the model over all windows: batches of inputs and targets, int64 (B, T'), T' ≤ context_length."""
+    device, byte_lengths = next(model.parameters()).device, tokenizer.byte_lengths()
     model.eval()
     nats: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
+    unknown: list[np.ndarray] = []
     sums, counts = np.zeros(model.config.context_length), np.zeros(model.config.context_length)
     for inputs, targets in windows:
         with cast:
@@ -65,17 +70,23 @@ def evaluate(
         losses = token_losses(logits, targets.to(device))  # (B, T')
         nats.append(losses.sum(axis=1))
         sizes.append(byte_lengths[targets.numpy()].sum(axis=1))
+        unknown.append((targets.numpy() == tokenizer.unknown).sum(axis=1))
         sums[: losses.shape[1]] += losses.sum(axis=0)
         counts[: losses.shape[1]] += len(losses)
     reached = counts > 0
-    by_position = sums[reached] / counts[reached]
-    return Evaluation(np.concatenate(nats), np.concatenate(sizes), by_position, int(counts.sum()))
+    return Evaluation(
+        nats=np.concatenate(nats),
+        bytes=np.concatenate(sizes),
+        unknown=np.concatenate(unknown),
+        by_position=sums[reached] / counts[reached],
+        tokens=int(counts.sum()),
+    )
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> np.ndarray:
     """The loss of each token: (B, T, V), (B, T) → float64 (B, T), nats."""
     losses = cross_entropy(logits, targets, "none").view(targets.shape)
-    values: np.ndarray = losses.double().cpu().numpy()
+    values: np.ndarray = losses.cpu().double().numpy()  # the CPU first: not every device has float64
     return values
 
 
@@ -89,6 +100,7 @@ def metrics(evaluation: Evaluation, yardsticks: dict[str, Any]) -> dict[str, Any
         "bits_per_byte_standard_error": error,
         "tokens": evaluation.tokens,
         "bytes": yardsticks["validation_bytes"],
+        "unknown_characters": int(evaluation.unknown.sum()),
         "yardsticks": yardsticks["bits_per_byte"],
     }
 
@@ -99,7 +111,8 @@ def verdict(metrics: dict[str, Any], before: dict[str, Any] | None) -> str:
     marks = sorted(metrics["yardsticks"].items(), key=lambda mark: -mark[1])
     beaten = [f"{name} {value:.3f}" for name, value in marks if value > bits]
     ahead = [f"{name} {value:.3f}" for name, value in marks if value <= bits]
-    line = f"{bits:.3f} ± {error:.3f} bits per byte: better than {', '.join(beaten) or 'none of the yardsticks'}"
+    spread = "" if error is None else f" ± {error:.3f}"
+    line = f"{bits:.3f}{spread} bits per byte: better than {', '.join(beaten) or 'none of the yardsticks'}"
     line += f"; not yet {', '.join(ahead)}" if ahead else ""
     if before is None:
         return line + "."

@@ -10,8 +10,10 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from tinygpt.config import Model
 from tinygpt.model import GPTConfig
 
 # our name → the name in Qwen3 and Llama; N stands for the number of the block
@@ -94,15 +96,37 @@ def to_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any]) -> GPTConfig:
-    """The configuration that `to_json` wrote. ValueError where a key is missing or the family is unknown."""
+    """The configuration that `to_json` wrote.
+
+    ValueError where the family is unknown, a key is missing, or a value is none that params.yaml would accept: a
+    stranger's file can ask for no more than its owner could.
+    """
+    if not isinstance(values, dict):
+        raise ValueError("config.json holds no keys and values.")
     readers = {"qwen3": _from_llama, "llama": _from_llama, "gpt2": _from_gpt2, "tinygpt": _from_tinygpt}
     kind = values.get("model_type")
     if kind not in readers:
         raise ValueError(f"config.json has model_type {kind!r}; known here: {', '.join(readers)}.")
     try:
-        return readers[kind](values)
+        shape = readers[kind](values)
     except KeyError as missing:
         raise ValueError(f"config.json lacks {missing}.") from None
+    return _checked(shape)
+
+
+def _checked(shape: dict[str, Any]) -> GPTConfig:
+    """A GPTConfig of values that have the types and bounds of params.yaml."""
+    vocab_size = shape.pop("vocab_size")
+    if not isinstance(vocab_size, int) or not 1 <= vocab_size <= 1_000_000:
+        raise ValueError(f"config.json has vocab_size {vocab_size!r}.")
+    try:
+        section = Model.model_validate(shape | {"dropout": 0.0})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ValueError(f"config.json has {problem['loc'][0]} {problem['input']!r:.40}; {problem['msg']}.") from None
+    for sentence in section.problems():
+        raise ValueError(f"config.json does not fit together: {sentence}")
+    return GPTConfig(vocab_size=vocab_size, **section.model_dump())
 
 
 def export_weights(weights: dict[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
@@ -130,8 +154,8 @@ def import_weights(weights: dict[str, Tensor], config: GPTConfig) -> dict[str, T
     return weights
 
 
-def _from_llama(values: dict[str, Any]) -> GPTConfig:
-    return GPTConfig(
+def _from_llama(values: dict[str, Any]) -> dict[str, Any]:
+    return dict(
         vocab_size=values["vocab_size"],
         n_layer=values["num_hidden_layers"],
         n_head=values["num_attention_heads"],
@@ -148,12 +172,11 @@ def _from_llama(values: dict[str, Any]) -> GPTConfig:
         qk_norm=values["model_type"] == "qwen3",
         bias=False,
         tie_embeddings=values["tie_word_embeddings"],
-        dropout=0.0,
     )
 
 
-def _from_gpt2(values: dict[str, Any]) -> GPTConfig:
-    return GPTConfig(
+def _from_gpt2(values: dict[str, Any]) -> dict[str, Any]:
+    return dict(
         vocab_size=values["vocab_size"],
         n_layer=values["n_layer"],
         n_head=values["n_head"],
@@ -170,13 +193,11 @@ def _from_gpt2(values: dict[str, Any]) -> GPTConfig:
         qk_norm=False,
         bias=True,
         tie_embeddings=True,
-        dropout=0.0,
     )
 
 
-def _from_tinygpt(values: dict[str, Any]) -> GPTConfig:
-    names = [name for name in GPTConfig.__dataclass_fields__ if name != "dropout"]
-    return GPTConfig(**{name: values[name] for name in names}, dropout=0.0)
+def _from_tinygpt(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in GPTConfig.__dataclass_fields__ if name != "dropout"}
 
 
 def _renamed(name: str, names: dict[str, str]) -> str:

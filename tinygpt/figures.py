@@ -56,7 +56,7 @@ def loss_by_position(path: Path, losses: np.ndarray) -> None:
     _write(figure, path)
 
 
-def yardstick_bars(path: Path, bits_per_byte: float, error: float, yardsticks: dict[str, float]) -> None:
+def yardstick_bars(path: Path, bits_per_byte: float, error: float | None, yardsticks: dict[str, float]) -> None:
     """The model beside the yardsticks, in bits per byte: shorter is better."""
     marks = sorted([*yardsticks.items(), ("this model", bits_per_byte)], key=lambda mark: -mark[1])
     figure, axes = _canvas()
@@ -64,9 +64,7 @@ def yardstick_bars(path: Path, bits_per_byte: float, error: float, yardsticks: d
     for row, (name, value) in enumerate(marks):
         ours = name == "this model"
         axes.barh(row, value, color=ACCENT if ours else LIGHT, xerr=error if ours else None, height=0.65)
-        axes.text(
-            value + 0.06 + error * ours, row, f"{value:.3f}", va="center", fontweight="bold" if ours else "normal"
-        )
+        axes.text(value + 0.08, row, f"{value:.3f}", va="center", fontweight="bold" if ours else "normal")
     axes.set_yticks(range(len(marks)), [LABELS.get(name, name) for name, _ in marks])
     axes.set(xlabel="bits per byte of held-out text (less is better)", title="What the loss means")
     axes.set_xlim(0, max(value for _, value in marks) * 1.12)

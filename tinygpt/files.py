@@ -2,10 +2,12 @@
 
 `Paths(folder)` names every file of a pipeline, once. `writing(path)` hands out a temporary file or folder beside
 `path` and renames it when the block ends well, so that nobody ever reads half of anything; `seal` and `verify`
-keep the SHA-256 sums of a folder, in the format of `sha256sum -c`.
+keep the SHA-256 sums of a folder, in the format of `sha256sum -c`. `explain` turns an error into a sentence.
 """
 
 import contextlib
+import errno
+import glob
 import hashlib
 import json
 import os
@@ -14,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 SUMS = "SHA256SUMS"
 
@@ -85,8 +89,11 @@ def writing(path: Path) -> Iterator[Path]:
     was at `path`; after an error it is removed and `path` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        pid = int(left.name.split(".")[-2])
+        if pid == os.getpid() or not psutil.pid_exists(pid):
+            _remove(left)  # by a process that was killed
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    _remove(partial)
     try:
         yield partial
         for file in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:
@@ -107,7 +114,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, indented, keys in the order given, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -147,6 +154,18 @@ def verify(folder: Path) -> None:
             raise ValueError(f"{folder} is damaged: {name} is not in its {SUMS}.")
         if sha256(folder / name) != sums[name]:
             raise ValueError(f"{folder} is damaged: {name} does not match its {SUMS}.")
+
+
+def explain(problem: Exception) -> str | None:
+    """What went wrong, with the next step where the system gave none; None for what nobody foresaw."""
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"The disk is full ({problem}). What was finished before is intact; free some space and run this again."
+    if isinstance(problem, MemoryError) or (isinstance(problem, RuntimeError) and "memory" in str(problem)):
+        return (
+            "There is not enough memory. Set train.batch_size (or evaluate.batch_size) lower; train.accumulation, set "
+            "higher by as much, keeps the result the same. Or make the model smaller."
+        )
+    return None if isinstance(problem, RuntimeError) else str(problem)
 
 
 def _flush(path: Path) -> None:

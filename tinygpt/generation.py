@@ -33,17 +33,20 @@ def window_start(length: int, context: int) -> int:
 def next_logits(model: GPT, prompt: Tensor, use_cache: bool = True) -> Generator[Tensor, Tensor]:
     """Scores of the next token (B, V), again and again: send the chosen tokens, int64 (B,), to get the next scores.
 
-    prompt: int64 (B, T), T ≥ 1, on the model's device.
+    prompt: int64 (B, T), T ≥ 1. All tensors that come and go are on the CPU; the model may be elsewhere.
     """
-    sequence, context = prompt, model.config.context_length
-    cache = KVCache(model.config, len(prompt), prompt.device)
+    device, context = next(model.parameters()).device, model.config.context_length
+    sequence = prompt.to(device)
+    cache = KVCache(model.config, len(prompt), device) if use_cache else None
     start = 0
     while True:
         first = window_start(sequence.shape[1], context)
-        if first != start or not use_cache:
-            start, cache.length = first, 0  # prefill again, from position 0
-        chosen = yield model(sequence[:, start + cache.length :], cache)[:, -1]
-        sequence = torch.cat((sequence, chosen[:, None]), dim=1)
+        if cache is not None and first != start:
+            cache.length = 0  # the window has moved: prefill it again, from position 0
+        start = first
+        known = 0 if cache is None else cache.length
+        chosen = yield model(sequence[:, start + known :], cache)[:, -1].cpu()
+        sequence = torch.cat((sequence, chosen[:, None].to(device)), dim=1)
 
 
 @torch.no_grad()
@@ -59,17 +62,16 @@ def generate_ids(
     """Continue one prompt once for each seed, all at once; yields the next id of each, None for those that have ended.
 
     A continuation ends after `max_new_tokens`, or at <|endoftext|>, which is not handed out. What a seed gives does
-    not depend on the other seeds.
+    not depend on the other seeds. Tokens are chosen on the CPU, so the same scores give the same text on any device.
     """
-    device = next(model.parameters()).device
-    tokens = torch.tensor([prompt or [end_of_text]] * len(seeds), device=device)  # (B, T); documents start with it
+    tokens = torch.tensor([prompt or [end_of_text]] * len(seeds))  # (B, T); documents start with <|endoftext|>
     dice = [torch.Generator().manual_seed(seed) for seed in seeds]
-    seen = torch.zeros(len(seeds), model.config.vocab_size, dtype=torch.bool, device=device).scatter_(1, tokens, True)
+    seen = torch.zeros(len(seeds), model.config.vocab_size, dtype=torch.bool).scatter_(1, tokens, True)
     ended = [False] * len(seeds)
     scores = next_logits(model, tokens, use_cache)
     logits = next(scores)
     for count in range(1, max_new_tokens + 1):
-        uniforms = torch.cat([torch.rand(1, generator=die) for die in dice]).to(device)
+        uniforms = torch.cat([torch.rand(1, generator=die) for die in dice])
         chosen = draw(probabilities(logits, settings, seen), uniforms)  # (B,)
         ids = chosen.tolist()
         ended = [over or token == end_of_text for over, token in zip(ended, ids, strict=True)]

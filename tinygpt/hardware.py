@@ -45,17 +45,15 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
-def make_deterministic() -> int:
-    """Same input, same bits, on this machine; returns the number of CPU threads, which the bits depend on.
+def make_deterministic() -> None:
+    """Same input, same bits, on this machine with this number of threads (one a core, or OMP_NUM_THREADS).
 
-    Threads are the physical cores: a sum split among more or fewer of them rounds differently. OMP_NUM_THREADS is
-    obeyed.
+    A sum split among more or fewer threads rounds differently, which is why `describe` names their number.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with this
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # 7% of a step, for nothing
     torch.backends.cudnn.benchmark = False
-    return torch.get_num_threads()
 
 
 def describe(device: torch.device, precision: str) -> str:

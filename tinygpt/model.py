@@ -137,13 +137,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotary: Rotary | None, cache: KVCache | None, layer: int) -> Tensor:  # (B, T, C)
         B, T, _ = x.shape
-        start = cache.length if cache else 0
+        start = 0 if cache is None else cache.length
         q = self.query_norm(self.query(x).view(B, T, -1, self.D)).transpose(1, 2)  # (B, H, T, D)
         k = self.key_norm(self.key(x).view(B, T, -1, self.D)).transpose(1, 2)  # (B, kv_heads, T, D)
         v = self.value(x).view(B, T, -1, self.D).transpose(1, 2)  # (B, kv_heads, T, D)
-        if rotary:
+        if rotary is not None:
             q, k = rotary(q, start), rotary(k, start)
-        if cache:
+        if cache is not None:
             k, v = cache.extend(layer, k, v)  # (B, kv_heads, S, D)
         y = self.attend(q, k.to(q.dtype), v.to(q.dtype))  # (B, H, T, D)
         return self.output(y.transpose(1, 2).reshape(B, T, -1))  # (B, T, C)
@@ -232,10 +232,10 @@ class GPT(nn.Module):
         With a cache, `tokens` continue the cached ones, and the cache then holds them too. ValueError where there
         are more tokens than the context has room for.
         """
-        x = self.embed(tokens, cache.length if cache else 0)  # (B, T, C)
+        x = self.embed(tokens, 0 if cache is None else cache.length)  # (B, T, C)
         for block in self.blocks:
             x = block(x, self.rotary, cache)
-        if cache:
+        if cache is not None:
             cache.length += tokens.shape[1]
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)
         return logits
@@ -256,21 +256,20 @@ class GPT(nn.Module):
 
         Matrices keep the size of what passes through them (standard deviation 1/√inputs). What a block adds to the
         residual stream starts at zero, so the stack begins as the identity and deepens as it learns (Zhang et al.
-        2019); the head starts near zero. Embeddings start at GPT-2's 0.02: tied, they are the head as well.
+        2019); the head starts near zero. Embeddings start at GPT-2's 0.02; where they are the head as well, at 1/C or
+        less, since a token's score for itself is C times that, and the model would expect every token twice.
         """
+        embedding = min(0.02, 1 / self.config.n_embd) if self.config.tie_embeddings else 0.02
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
-                continue  # norms start at one, biases at zero
-            if "embedding" in name:
-                parameter.normal_(0.0, 0.02, generator=generator)
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            elif "embedding" in name:
+                parameter.normal_(0.0, embedding, generator=generator)
             elif name.endswith(("attention.output.weight", "mlp.down.weight")):
                 parameter.zero_()
             else:
                 size = 0.001 if name == "head.weight" else parameter.shape[1] ** -0.5
                 parameter.normal_(0.0, size, generator=generator)
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -90,17 +90,17 @@ class Optimizers:
     def __init__(self, *members: torch.optim.Optimizer) -> None:
         self.members = members
 
-    def step(self, learning_rate: float, scaler: torch.amp.GradScaler) -> None:
-        """Step every parameter at this learning rate, and drop the gradients.
-
-        A scaler that is switched on (fp16) skips the step where a gradient overflowed, and lowers its scale.
-        """
+    def step(self, learning_rate: float) -> None:
+        """Step every parameter that has a gradient, at this learning rate."""
         for optimizer in self.members:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            scaler.step(optimizer)
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+        for optimizer in self.members:
             optimizer.zero_grad(set_to_none=True)
-        scaler.update()
 
     def state_dict(self) -> dict[str, Tensor]:
         """`<member>.<parameter>.<name>` → tensor, e.g. `0.3.exp_avg`."""
@@ -134,9 +134,8 @@ def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Op
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    fused = matrices[0].device.type in ("cpu", "cuda", "mps")
     beta1, beta2 = settings.betas
-    adamw = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(beta1, beta2), eps=1e-10, fused=fused)
+    adamw = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(beta1, beta2), eps=1e-10, fused=True)
     if not hidden:
         return Optimizers(adamw)
     return Optimizers(adamw, Muon(hidden, settings.learning_rate, weight_decay=settings.weight_decay, dtype=dtype))

@@ -73,11 +73,11 @@ def as_markdown(records: list[Record]) -> str:
         "",
         f"Model `{hashes['model'][:12]}`, tokenizer `{hashes['tokenizer'][:12]}`; {_shown(first['settings'])}.",
     ]
-    lines.append("The first line of each is the prompt's. samples.jsonl holds the settings and full hashes.")
+    lines.append("Each text begins with its prompt. samples.jsonl holds the settings and full hashes.")
     for sample in plain:
         lines += [
             "",
-            f"## {sample['prompt'].strip() or '(nothing)'} · seed {sample['seed']}",
+            f"## {' '.join(sample['prompt'].split()) or '(nothing)'} · seed {sample['seed']}",
             "",
             *_block(sample["text"]),
         ]

@@ -37,7 +37,7 @@ class Sampling:
 def probabilities(logits: Tensor, settings: Sampling, seen: Tensor | None = None) -> Tensor:
     """The distribution to sample from: logits (B, V) → float32 (B, V), rows sum to one.
 
-    seen: bool (B, V), the tokens in the context, for the repetition penalty.
+    seen: bool (B, V), the tokens of the prompt and those generated so far, for the repetition penalty.
     """
     logits = logits.float()
     if seen is not None and settings.repetition_penalty != 1:

@@ -15,7 +15,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -30,8 +30,12 @@ PIECE = 2**20  # characters or bytes read at once
 Document = tuple[str, Iterable[str]]  # its name, and its text in pieces
 
 
-def documents(section: config.Download) -> tuple[Iterable[Document], str | None]:
+def documents(
+    section: config.Download, advance: Callable[[int], object] = lambda size: None
+) -> tuple[Iterable[Document], str | None]:
     """The documents, and the SHA-256 of what was downloaded for them (None where nothing was).
+
+    `advance` hears the bytes of a download as they come.
 
     Raises ValueError, FileNotFoundError or ConnectionError, as sentences that say what to do; so do the documents, as
     they are read.
@@ -43,20 +47,28 @@ def documents(section: config.Download) -> tuple[Iterable[Document], str | None]
         return _hub(section), None
     if section.url is None:
         return _own(section), None
-    path, digest = downloads.fetch(section.url, section.sha256)
+    path, digest = downloads.fetch(section.url, section.sha256, advance=advance)
     name = PurePosixPath(unquote(urlsplit(section.url).path))  # a name only: nothing is opened by it
     kind = name.suffix.lower()
     return _in_file(name.name if kind in RECORDS else name.stem, path, kind, section.text_column), digest
 
 
-def check_source(section: config.Download) -> None:
-    """What can be known about the source before any work and without the network; raises as `documents` does."""
+def check_source(section: config.Download) -> int | None:
+    """What can be known about the source before any work and without the network; raises as `documents` does.
+
+    Returns how many bytes people's own files have; None for the other sources. The beginning of each file is read.
+    """
     if section.source == "shakespeare":
         plays.check()
-    if section.source == "files" and section.url is None:
-        _own_files(section)
     if section.source == "hub":
         _check_dataset(section)
+    if section.source != "files" or section.url is not None:
+        return None
+    found = _own_files(section)
+    for name, path in found.items():
+        for _, pieces in itertools.islice(_in_file(name, path, path.suffix.lower(), section.text_column), 100):
+            next(iter(pieces), None)
+    return sum(path.stat().st_size for path in found.values())
 
 
 # One's own files

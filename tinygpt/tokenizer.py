@@ -44,6 +44,11 @@ class Tokenizer(ABC):
         """The id of <|endoftext|>."""
         return self.vocab_size - 1
 
+    @property
+    def unknown(self) -> int | None:
+        """The id that stands for characters outside the vocabulary; None where there is no such id."""
+        return None
+
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """The ids of a text; never <|endoftext|>."""
@@ -101,9 +106,13 @@ class CharTokenizer(Tokenizer):
         self._unknown = unknown
         super().__init__([character.encode() for character in self._characters])
         # Code point → id, for all of Unicode: 4 MB, and a whole text is looked up at once, without a loop in Python.
-        absent = self._characters.index(REPLACEMENT) if unknown == "replace" else -1
+        absent = -1 if self.unknown is None else self.unknown
         self._ids = np.full(0x110000, absent, dtype=np.int32)
         self._ids[[ord(character) for character in self._characters]] = np.arange(len(self._characters))
+
+    @property
+    def unknown(self) -> int | None:
+        return self._characters.index(REPLACEMENT) if self._unknown == "replace" else None
 
     def encode(self, text: str) -> list[int]:
         ids = self._ids[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")]
@@ -213,7 +222,7 @@ def _unseen(characters: Iterable[str]) -> str:
     names = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in different[:5])
     more = f" and {len(different) - 5} more" if len(different) > 5 else ""
     return (
-        f"The tokenizer never saw {names}{more} in training. Set tokenize.unknown to replace, "
+        f"The tokenizer never saw {names}{more} in training. Leave it out, set tokenize.unknown to replace, "
         "or tokenize.kind to bpe, which can write every character."
     )
 

@@ -7,6 +7,7 @@ and its number alone, so a run that was stopped goes on to the same bits. Nothin
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -25,8 +26,11 @@ from tinygpt.model import GPT, GPTConfig, count_parameters, training_flops_per_t
 from tinygpt.optimizer import Optimizers, build, schedule
 from tinygpt.tokens import evaluation_windows, training_batches
 
+SMALLEST_SCALE = 2.0**-10  # an fp16 gradient that overflows even at this scale is a diverged one
+
 Batch = tuple[Tensor, Tensor]  # inputs and targets, both int64 (B, T)
 Row = dict[str, float]
+FACTS = ("step", "best_step", "best_loss", "validation_rows")  # of a State, what is saved as JSON
 
 
 class DivergedError(ValueError):
@@ -49,17 +53,22 @@ class State:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything to save that is a tensor."""
-        parts = {"model": weights(self.model), "best": self.best, "optimizers": self.optimizers.state_dict()}
+        rows = {"train": torch.tensor([list(row.values()) for row in self.train_rows], dtype=torch.float64)}
+        parts = {
+            "model": weights(self.model),
+            "best": self.best,
+            "optimizers": self.optimizers.state_dict(),
+            "rows": rows,
+        }
         return {f"{part}.{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
 
     def facts(self) -> dict[str, Any]:
         """Everything to save that is JSON."""
-        names = ("step", "best_step", "best_loss", "train_rows", "validation_rows")
-        return {name: getattr(self, name) for name in names} | {"scaler": self.scaler.state_dict()}
+        return {name: getattr(self, name) for name in FACTS} | {"scaler": self.scaler.state_dict()}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Go back to a saved state, on a model and optimizers built the same way."""
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizers": {}}
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for key, tensor in tensors.items():
             part, name = key.split(".", 1)
             parts[part][name] = tensor
@@ -69,8 +78,10 @@ class State:
         self.best = parts["best"]
         self.optimizers.load_state_dict(parts["optimizers"])
         self.scaler.load_state_dict(facts["scaler"])
-        for name in ("step", "best_step", "best_loss", "train_rows", "validation_rows"):
+        for name in FACTS:
             setattr(self, name, facts[name])
+        names = ("step", "loss", "learning_rate", "gradient_norm")
+        self.train_rows = [dict(zip(names, row, strict=True)) for row in parts["rows"]["train"].tolist()]
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -83,7 +94,7 @@ def start(config: GPTConfig, settings: Train, seed: int, device: torch.device, p
     model = GPT(config)
     model.initialise(torch.Generator().manual_seed(seed))
     model.to(device)
-    muon_dtype = torch.bfloat16 if precision != "fp32" else torch.float32
+    muon_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     return State(model, build(model, settings, muon_dtype), scaler)
 
@@ -121,20 +132,29 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
 
 
 def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContextManager[Any]) -> None:
-    """One optimizer step on one batch of batch_size × accumulation sequences; adds its row to `state.train_rows`."""
+    """One optimizer step on one batch of batch_size × accumulation sequences; adds its row to `state.train_rows`.
+
+    In fp16 a gradient may overflow: that step is skipped for all parameters (its row says gradient_norm 0), and the
+    scale is lowered. Raises DivergedError, with the weights as they were, where a number is not finite otherwise.
+    """
     loss = accumulate_gradients(state, batch, settings.batch_size, cast)
     for optimizer in state.optimizers.members:
         state.scaler.unscale_(optimizer)
     norm = clip_gradients(state.model, settings.gradient_clip)
     learning_rate = settings.learning_rate * schedule(state.step, settings)
-    if not math.isfinite(loss) or not (math.isfinite(norm) or state.scaler.is_enabled()):
+    overflow = state.scaler.is_enabled() and not math.isfinite(norm) and state.scaler.get_scale() > SMALLEST_SCALE
+    if not math.isfinite(loss) or not (math.isfinite(norm) or overflow):
         raise DivergedError(
             f"Training diverged at step {state.step}: the loss is {loss}, the gradient's norm {norm}. "
             f"The learning rate is {learning_rate:.2g}; try -S train.learning_rate={settings.learning_rate / 2:g}, "
             "more train.warmup_steps, or train.precision=fp32."
         )
-    state.optimizers.step(learning_rate, state.scaler)
+    if not overflow:
+        state.optimizers.step(learning_rate)
+    state.optimizers.zero_grad()
+    state.scaler.update()
     state.step += 1
+    norm = 0.0 if overflow else norm
     state.train_rows.append({"step": state.step, "loss": loss, "learning_rate": learning_rate, "gradient_norm": norm})
 
 
@@ -206,7 +226,9 @@ def metrics(state: State, settings: Train) -> dict[str, float]:
 def write_curves(folder: Path, state: State, settings: Train) -> None:
     """Write train.tsv, validation.tsv and metrics.json, each whole: also during the run, for live plots."""
     for name, rows in (("train", state.train_rows), ("validation", state.validation_rows)):
-        lines = ["\t".join(rows[0])] + ["\t".join(f"{value:.6g}" for value in row.values()) for row in rows]
+        lines = ["\t".join(rows[0])]
+        for row in rows:
+            lines.append("\t".join(f"{value:.0f}" if key == "step" else f"{value:.6g}" for key, value in row.items()))
         write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
     write_json(folder / "metrics.json", metrics(state, settings))
 
@@ -226,47 +248,52 @@ class Forecast:
     epochs: float  # times that the training text is read
     flops: int
     memory: int  # bytes, at the peak of a step
-    seconds: float
 
 
-def forecast(state: State, settings: Train, data: dict[str, np.ndarray], precision: str) -> Forecast:
-    """Measure one forward and backward pass, count what it keeps, and multiply; the state is left as it was."""
-    config, device = state.model.config, next(state.model.parameters()).device
-    sequences = settings.batch_size * settings.accumulation
-    tokens = settings.steps * sequences * config.context_length
-    batch = torch.zeros(settings.batch_size, config.context_length, dtype=torch.int64, device=device)
-    seconds, activations = _measure_pass(state, batch, settings, autocast(device, precision))
-    looks = 1 + settings.steps // min(settings.eval_every, settings.steps)
-    look_tokens = min(settings.eval_tokens, len(data["validation"]))
-    passes = (settings.steps - state.step) * settings.accumulation + looks * look_tokens / batch.numel() / 3
-    held = sum(p.numel() * p.element_size() for p in state.model.parameters())
-    copies = 4 if settings.optimizer == "adamw" else 3  # weights, gradients, one or two running means
+def forecast(state: State, settings: Train, text_tokens: int, precision: str) -> Forecast:
+    """Count what a run will cost, before it takes any memory to speak of.
+
+    What a step keeps for its backward pass is counted on one sequence, and multiplied. text_tokens: in the training
+    split.
+    """
+    config = state.model.config
+    tokens = settings.steps * settings.batch_size * settings.accumulation * config.context_length
+    _, kept = measure_pass(state, 1, precision)
+    size = 4 * count_parameters(state.model)  # bytes of the weights in fp32
+    copies = 4 if settings.optimizer == "muon" else 5  # weights, gradients, the best so far, and running means
     return Forecast(
         parameters=count_parameters(state.model),
         tokens=tokens,
-        epochs=tokens / max(1, len(data["train"])),
+        epochs=tokens / text_tokens,
         flops=tokens * training_flops_per_token(config),
-        memory=held * copies + activations,
-        seconds=passes * seconds,
+        memory=size * copies + settings.batch_size * kept,
     )
 
 
-def _measure_pass(state: State, batch: Tensor, settings: Train, cast: AbstractContextManager[Any]) -> tuple[float, int]:
-    """Seconds of one forward and backward pass (the quickest of three), and bytes kept in between."""
+def forecast_seconds(state: State, settings: Train, validation_tokens: int, precision: str) -> float:
+    """How long the steps that are left will take: one forward and backward pass is timed, and multiplied."""
+    quickest = min(measure_pass(state, settings.batch_size, precision)[0] for _ in range(3))
+    tokens = settings.batch_size * state.model.config.context_length
+    left = settings.steps - state.step
+    looks = 1 + left // min(settings.eval_every, settings.steps)  # at the validation loss: a third of a pass a token
+    passes = left * settings.accumulation + looks * min(settings.eval_tokens, validation_tokens) / tokens / 3
+    return passes * quickest
+
+
+def measure_pass(state: State, sequences: int, precision: str) -> tuple[float, int]:
+    """Seconds of a forward and backward pass, and the bytes that it keeps in between; the state stays as it was."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    quickest = math.inf
-    with torch.random.fork_rng(enabled=state.model.config.dropout > 0):
-        for _ in range(3):
-            kept.clear()
-            begin = time.perf_counter()
-            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-                accumulate_gradients(state, (batch, batch), settings.batch_size, cast)
-            quickest = min(quickest, time.perf_counter() - begin)
-    state.model.zero_grad(set_to_none=True)
+    device = next(state.model.parameters()).device
+    batch = torch.zeros(sequences, state.model.config.context_length, dtype=torch.int64, device=device)
+    begin = time.perf_counter()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        accumulate_gradients(state, (batch, batch), sequences, autocast(device, precision))
+    seconds = time.perf_counter() - begin
+    state.optimizers.zero_grad()
     own = {p.untyped_storage().data_ptr() for p in state.model.parameters()}
-    return quickest, sum(size for pointer, size in kept.items() if pointer not in own)
+    return seconds, sum(size for pointer, size in kept.items() if pointer not in own)
