@@ -19,12 +19,14 @@ setup: .venv/ready .dvc/plots.html
 # Exact versions for everything, also for what is installed later: the lock serves as constraints.
 .venv/ready: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "TinyGPT needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	@echo "building .venv from pinned versions; this takes a minute or two"
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(PIP) install --quiet --constraint requirements.lock --editable .
+	@$(PIP) install -qq --constraint requirements.lock --editable .
 	@touch $@
 
 .venv/ready-for-tests: .venv/ready
-	$(PIP) install --quiet --constraint requirements.lock --editable '.[test,lint]'
+	@echo "adding what the tests need to .venv"
+	@$(PIP) install -qq --constraint requirements.lock --editable '.[test,lint]'
 	@touch $@
 
 # `dvc plots` makes a page that fetches its JavaScript from the web; with this template it is inside, and works offline.

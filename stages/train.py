@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stages import interruptible, progress, run, thousands
-from tinygpt import hardware, training
+from tinygpt import forecast, hardware, training
 from tinygpt.checkpoint import Run, digest, fingerprint, save_model, save_weights
 from tinygpt.config import Params, Train
 from tinygpt.files import Paths, hidden, read_json
@@ -60,13 +60,13 @@ def resume(saves: Run, state: training.State) -> None:
 
 def announce(state: training.State, settings: Train, data: dict[str, Any], precision: str, machine: str) -> None:
     """Say what the run will cost, before it starts: first what can be counted, then what must be timed."""
-    cost = training.forecast(state, settings, len(data["train"]), precision)
+    cost = forecast.count(state, settings, len(data["train"]), precision)
     print(
         f"{thousands(cost.parameters)} parameters, {thousands(cost.tokens)} tokens ({cost.epochs:.1f} times the text), "
         f"{thousands(cost.flops)} FLOPs; about {thousands(cost.memory)}B of memory",
         flush=True,
     )
-    seconds = training.forecast_seconds(state, settings, len(data["validation"]), precision)
+    seconds = forecast.seconds_left(state, settings, len(data["validation"]), precision)
     print(f"about {seconds / 60:.1f} minutes on {machine}")
     for name in ("warmup_steps", "eval_every"):
         if getattr(settings, name) > settings.steps:

@@ -77,7 +77,7 @@ def test_outputs_lie_where_the_code_puts_them() -> None:
     metrics = {path for stage in STAGES.values() for metric in stage.get("metrics", []) for path in metric}
     assert outs == {
         *map(str, (paths.corpus, paths.tokenizer, paths.tokens, paths.model, paths.samples)),
-        *(str(paths.training / name) for name in ("train.tsv", "validation.tsv", "last.safetensors")),
+        *(str(paths.training / name) for name in ("train.tsv", "validation.tsv", "health.tsv", "last.safetensors")),
         *(str(paths.evaluation / name) for name in ("figures", "by_position.tsv")),
     }
     assert metrics == {str(folder / "metrics.json") for folder in (paths.training, paths.evaluation)}

@@ -262,28 +262,6 @@ def test_the_mean_loss_weighs_every_token_alike(data: Data) -> None:
     assert training.mean_loss(state.model, windows, autocast(CPU, "fp32")) == pytest.approx(sum(nats) / 20)
 
 
-def test_the_forecast_counts_and_leaves_the_run_as_it_was(data: Data) -> None:
-    chosen = settings(steps=6, batch_size=4, accumulation=2)
-    state = start(data, chosen, dropout=0.1)
-    before = training.weights(state.model)
-    forecast = training.forecast(state, chosen, 1000, "fp32")
-    assert forecast.tokens == 6 * 4 * 2 * 16
-    assert forecast.epochs == forecast.tokens / 1000
-    assert forecast.parameters == sum(p.numel() for p in state.model.parameters())
-    assert training.forecast_seconds(state, chosen, 100, "fp32") > 0
-    assert all(torch.equal(before[name], after) for name, after in training.weights(state.model).items())
-    assert all(p.grad is None for p in state.model.parameters())
-
-
-def test_the_memory_forecast_grows_with_the_batch_by_what_a_sequence_keeps(data: Data) -> None:
-    state = start(data, settings())
-    memory = [training.forecast(state, settings(batch_size=size), 1000, "fp32").memory for size in (1, 2, 3)]
-    _, kept = training.measure_pass(state, 1, "fp32")
-    _, twice = training.measure_pass(state, 2, "fp32")
-    assert memory[1] - memory[0] == memory[2] - memory[1] == kept
-    assert twice == pytest.approx(2 * kept, rel=0.2)  # what does not grow with the batch is small
-
-
 def test_curves_come_back_as_they_were_written(tmp_path: Any, data: Data) -> None:
     chosen = settings(steps=4, eval_every=2)
     state = start(data, chosen)
@@ -294,3 +272,27 @@ def test_curves_come_back_as_they_were_written(tmp_path: Any, data: Data) -> Non
     assert rows[-1]["loss"] == pytest.approx(state.train_rows[-1]["loss"], rel=1e-5)
     assert list(rows[0]) == ["step", "loss", "learning_rate", "gradient_norm"]
     assert [row["step"] for row in training.read_curve(tmp_path / "validation.tsv")] == [0, 2, 4]
+
+
+def test_health_is_noted_every_ten_steps_and_leaves_training_as_it_was(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(steps=12, learning_rate=0.01)
+    state = start(data, chosen)
+    advance(training.train(state, chosen, data, 3, "fp32"), 12)
+    assert [row["step"] for row in state.health_rows] == [1, 11]
+    assert all(1e-5 < row["update_ratio"] < 0.5 for row in state.health_rows)
+    assert state.health_rows[1]["activation_scale"] > state.health_rows[0]["activation_scale"] > 0
+    monkeypatch.setattr(training, "HEALTH_EVERY", 1000)
+    unseen = start(data, chosen)
+    advance(training.train(unseen, chosen, data, 3, "fp32"), 12)
+    assert all(torch.equal(a, b) for a, b in zip(state.model.parameters(), unseen.model.parameters(), strict=True))
+
+
+def test_the_update_ratio_is_the_length_of_the_step_over_that_of_the_weights(data: Data) -> None:
+    state = start(data, settings())
+    with training.examined(state), torch.no_grad():
+        state.model(batch(data, 1)[0])
+        for parameter in state.model.parameters():
+            parameter.mul_(1.01)
+    assert state.health_rows[0]["update_ratio"] == pytest.approx(0.01, rel=1e-3)

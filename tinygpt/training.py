@@ -1,4 +1,4 @@
-"""Learning: one step, the loop, and a forecast of what it will cost.
+"""Learning: one step, and the loop.
 
 `for state in train(state, ...)` takes one optimizer step an item; between two items the caller may save
 `state.tensors()` and `state.facts()`, draw progress, or stop. What a step does is a function of the state, the seed
@@ -6,10 +6,9 @@ and its number alone, so a run that was stopped goes on to the same bits. Nothin
 """
 
 import math
-import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,12 @@ from tinygpt.model import GPT, GPTConfig, count_parameters, training_flops_per_t
 from tinygpt.optimizer import Optimizers, build, schedule
 from tinygpt.tokens import evaluation_windows, training_batches
 
+HEALTH_EVERY = 10  # steps; looking closer takes a copy of the weights
 SMALLEST_SCALE = 2.0**-10  # an fp16 gradient that overflows even at this scale is a diverged one
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, both int64 (B, T)
 Row = dict[str, float]
-FACTS = ("step", "best_step", "best_loss", "validation_rows")  # of a State, what is saved as JSON
+FACTS = ("step", "best_step", "best_loss", "validation_rows", "health_rows")  # of a State, what is saved as JSON
 
 
 class DivergedError(ValueError):
@@ -49,6 +49,7 @@ class State:
     best_loss: float = math.inf  # the lowest validation loss so far, nats per token
     best: dict[str, Tensor] = field(default_factory=dict)  # the weights that reached it, by parameter name
     train_rows: list[Row] = field(default_factory=list)  # one a step
+    health_rows: list[Row] = field(default_factory=list)  # one every HEALTH_EVERY steps
     validation_rows: list[Row] = field(default_factory=list)  # one an evaluation
 
     def tensors(self) -> dict[str, Tensor]:
@@ -125,7 +126,9 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
         validate()  # before any learning: ln V
     for inputs, targets in batches:
         torch.manual_seed(seed * 1_000_003 + state.step)  # dropout, too, depends on the seed and the step alone
-        train_step(state, (inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)), settings, cast)
+        batch = (inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True))
+        with examined(state) if state.step % HEALTH_EVERY == 0 else nullcontext():
+            train_step(state, batch, settings, cast)
         if state.step % settings.eval_every == 0 or state.step == settings.steps:
             validate()
         yield state
@@ -156,6 +159,37 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     state.step += 1
     norm = 0.0 if overflow else norm
     state.train_rows.append({"step": state.step, "loss": loss, "learning_rate": learning_rate, "gradient_norm": norm})
+
+
+@contextmanager
+def examined(state: State) -> Iterator[None]:
+    """Note how the step taken in the block moved the weights, and how large the activations were, in `health_rows`.
+
+    update_ratio: length of the step over length of the weights; about 0.001 to 0.01 is usual, far more is a learning
+    rate too high. activation_scale: root mean square of the residual stream before the last norm; it grows with depth
+    and training, and a run that is about to diverge shows here first.
+    """
+    parameters = list(state.model.parameters())
+    before = [parameter.detach().clone() for parameter in parameters]
+    scale: list[Tensor] = []
+
+    def note(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+        scale.append(inputs[0].detach().float().square().mean().sqrt())
+
+    hook = state.model.norm.register_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        hook.remove()
+    moved = torch._foreach_sub([parameter.detach() for parameter in parameters], before)
+    ratio = (total_norm(moved) / total_norm(before)).item()
+    row = {"step": state.step, "update_ratio": ratio, "activation_scale": scale[-1].item()}
+    state.health_rows.append(row)
+
+
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The length of all tensors as one vector."""
+    return torch.stack(torch._foreach_norm(list(tensors))).norm()
 
 
 def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: AbstractContextManager[Any]) -> float:
@@ -224,8 +258,9 @@ def metrics(state: State, settings: Train) -> dict[str, float]:
 
 
 def write_curves(folder: Path, state: State, settings: Train) -> None:
-    """Write train.tsv, validation.tsv and metrics.json, each whole: also during the run, for live plots."""
-    for name, rows in (("train", state.train_rows), ("validation", state.validation_rows)):
+    """Write train.tsv, validation.tsv, health.tsv and metrics.json, each whole: also during the run, for live plots."""
+    curves = {"train": state.train_rows, "validation": state.validation_rows, "health": state.health_rows}
+    for name, rows in curves.items():
         lines = ["\t".join(rows[0])]
         for row in rows:
             lines.append("\t".join(f"{value:.0f}" if key == "step" else f"{value:.6g}" for key, value in row.items()))
@@ -237,63 +272,3 @@ def read_curve(path: Path) -> list[Row]:
     """Read back a file that `write_curves` wrote."""
     names, *lines = path.read_text(encoding="utf-8").splitlines()
     return [dict(zip(names.split("\t"), map(float, line.split("\t")), strict=True)) for line in lines]
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a run will cost."""
-
-    parameters: int
-    tokens: int
-    epochs: float  # times that the training text is read
-    flops: int
-    memory: int  # bytes, at the peak of a step
-
-
-def forecast(state: State, settings: Train, text_tokens: int, precision: str) -> Forecast:
-    """Count what a run will cost, before it takes any memory to speak of.
-
-    What a step keeps for its backward pass is counted on one sequence, and multiplied. text_tokens: in the training
-    split.
-    """
-    config = state.model.config
-    tokens = settings.steps * settings.batch_size * settings.accumulation * config.context_length
-    _, kept = measure_pass(state, 1, precision)
-    size = 4 * count_parameters(state.model)  # bytes of the weights in fp32
-    copies = 4 if settings.optimizer == "muon" else 5  # weights, gradients, the best so far, and running means
-    return Forecast(
-        parameters=count_parameters(state.model),
-        tokens=tokens,
-        epochs=tokens / text_tokens,
-        flops=tokens * training_flops_per_token(config),
-        memory=size * copies + settings.batch_size * kept,
-    )
-
-
-def forecast_seconds(state: State, settings: Train, validation_tokens: int, precision: str) -> float:
-    """How long the steps that are left will take: one forward and backward pass is timed, and multiplied."""
-    quickest = min(measure_pass(state, settings.batch_size, precision)[0] for _ in range(3))
-    tokens = settings.batch_size * state.model.config.context_length
-    left = settings.steps - state.step
-    looks = 1 + left // min(settings.eval_every, settings.steps)  # at the validation loss: a third of a pass a token
-    passes = left * settings.accumulation + looks * min(settings.eval_tokens, validation_tokens) / tokens / 3
-    return passes * quickest
-
-
-def measure_pass(state: State, sequences: int, precision: str) -> tuple[float, int]:
-    """Seconds of a forward and backward pass, and the bytes that it keeps in between; the state stays as it was."""
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    device = next(state.model.parameters()).device
-    batch = torch.zeros(sequences, state.model.config.context_length, dtype=torch.int64, device=device)
-    begin = time.perf_counter()
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        accumulate_gradients(state, (batch, batch), sequences, autocast(device, precision))
-    seconds = time.perf_counter() - begin
-    state.optimizers.zero_grad()
-    own = {p.untyped_storage().data_ptr() for p in state.model.parameters()}
-    return seconds, sum(size for pointer, size in kept.items() if pointer not in own)

@@ -1,0 +1,76 @@
+"""What a run will cost, told before it is paid: parameters, tokens, FLOPs, memory, time.
+
+`count` needs next to no memory, so it comes first; `seconds_left` times a pass of the real size. Both leave the run
+as it was. Left out: the time that saving takes, and what else the machine is busy with.
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tinygpt.config import Train
+from tinygpt.hardware import autocast
+from tinygpt.model import count_parameters, training_flops_per_token
+from tinygpt.training import State, accumulate_gradients
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will cost."""
+
+    parameters: int
+    tokens: int
+    epochs: float  # times that the training text is read
+    flops: int
+    memory: int  # bytes, at the peak of a step
+
+
+def count(state: State, settings: Train, text_tokens: int, precision: str) -> Forecast:
+    """Count what a run will cost, before it takes any memory to speak of.
+
+    What a step keeps for its backward pass is counted on one sequence, and multiplied. text_tokens: in the training
+    split.
+    """
+    config = state.model.config
+    tokens = settings.steps * settings.batch_size * settings.accumulation * config.context_length
+    _, kept = measure_pass(state, 1, precision)
+    size = 4 * count_parameters(state.model)  # bytes of the weights in fp32
+    copies = 4 if settings.optimizer == "muon" else 5  # weights, gradients, the best so far, and running means
+    return Forecast(
+        parameters=count_parameters(state.model),
+        tokens=tokens,
+        epochs=tokens / text_tokens,
+        flops=tokens * training_flops_per_token(config),
+        memory=size * copies + settings.batch_size * kept,
+    )
+
+
+def seconds_left(state: State, settings: Train, validation_tokens: int, precision: str) -> float:
+    """How long the steps that are left will take: one forward and backward pass is timed, and multiplied."""
+    quickest = min(measure_pass(state, settings.batch_size, precision)[0] for _ in range(5))
+    tokens = settings.batch_size * state.model.config.context_length
+    left = settings.steps - state.step
+    looks = 1 + left // min(settings.eval_every, settings.steps)  # at the validation loss: a third of a pass a token
+    passes = left * settings.accumulation + looks * min(settings.eval_tokens, validation_tokens) / tokens / 3
+    return passes * quickest
+
+
+def measure_pass(state: State, sequences: int, precision: str) -> tuple[float, int]:
+    """Seconds of a forward and backward pass, and the bytes that it keeps in between; the state stays as it was."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    device = next(state.model.parameters()).device
+    batch = torch.zeros(sequences, state.model.config.context_length, dtype=torch.int64, device=device)
+    begin = time.perf_counter()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        accumulate_gradients(state, (batch, batch), sequences, autocast(device, precision))
+    seconds = time.perf_counter() - begin
+    state.optimizers.zero_grad()
+    own = {p.untyped_storage().data_ptr() for p in state.model.parameters()}
+    return seconds, sum(size for pointer, size in kept.items() if pointer not in own)
