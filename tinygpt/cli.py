@@ -53,6 +53,34 @@ def check(
 
 
 @app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A model folder, or a samples.jsonl.")] = Path("data/model"),
+    folder: Annotated[Path, typer.Option(help="The pipeline that it should come from.")] = Path(),
+) -> None:
+    """Say what a model is, and follow the hashes that it or a sample names to the files that are there now."""
+    from tinygpt import config, families, lineage
+    from tinygpt.checkpoint import load
+    from tinygpt.files import Paths
+    from tinygpt.model import count_parameters
+
+    paths = Paths(folder)
+    params = config.load(paths.params)
+    if path.is_file():
+        sets = lineage.sample_hashes(path)
+        links = [link for named in sets for link in lineage.follow_hashes(named, paths.model, params, paths)]
+    else:
+        model, _ = load(path)  # which checks every byte of it
+        shape = model.config
+        print(
+            f"{path}: {families.family(shape)}, {count_parameters(model):,} parameters, {shape.n_layer} blocks, "
+            f"width {shape.n_embd}, context {shape.context_length}, vocabulary {shape.vocab_size}; undamaged"
+        )
+        links = list(lineage.follow(path, params, paths))
+    for link in links:
+        print(f"{link.what:18} {link.claimed[:12]}  {link.where}: {link.verdict}")
+
+
+@app.command()
 def generate(
     prompt: Annotated[
         str, typer.Argument(help="The text to continue; \\n is a new line, - reads standard input.")

@@ -1,0 +1,75 @@
+"""Every hash that a model or a sample names is followed to a file, and a difference is seen."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import params
+from tinygpt import checkpoint, files, lineage
+from tinygpt.files import Paths
+from tinygpt.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, model_folder: Path, characters: Tokenizer) -> Paths:
+    """A pipeline's folder, whose model was made from what lies there."""
+    paths = Paths(tmp_path)
+    characters.save(paths.tokenizer)
+    for split in ("train", "validation"):
+        files.write_text(paths.text(split), split)
+    values = params().model_dump()
+    named = {
+        "text": {split: files.sha256(paths.text(split)) for split in ("train", "validation")},
+        "tokenizer": files.sha256(paths.tokenizer / "tokenizer.json"),
+        "params": checkpoint.digest({name: values[name] for name in ("seed", "model", "train")}),
+    }
+    shutil.copytree(model_folder, paths.model)
+    files.write_json(paths.model / "lineage.json", named)
+    files.seal(paths.model)
+    return paths
+
+
+def verdicts(paths: Paths, **changes: object) -> dict[str, str]:
+    return {link.what: link.verdict for link in lineage.follow(paths.model, params(**changes), paths)}
+
+
+def test_a_model_beside_what_it_was_made_from_is_the_same_throughout(pipeline: Paths) -> None:
+    assert verdicts(pipeline) == dict.fromkeys(
+        ["model", "tokenizer", "train text", "validation text", "parameters"], "the same"
+    )
+
+
+def test_each_difference_is_seen_where_it_is(pipeline: Paths) -> None:
+    files.write_text(pipeline.text("train"), "another text")
+    pipeline.text("validation").unlink()
+    found = verdicts(pipeline, train__steps=7)
+    assert found["train text"] == "another"
+    assert found["validation text"] == "not there"
+    assert found["parameters"] == "another"
+    assert found["tokenizer"] == "the same"
+
+
+def test_parameters_that_do_not_reach_training_make_no_difference(pipeline: Paths) -> None:
+    assert verdicts(pipeline, sample__temperature=0.1)["parameters"] == "the same"
+
+
+def test_dvc_lock_is_followed_too(pipeline: Paths) -> None:
+    lock = "stages:\n  train:\n    outs:\n    - path: data/model\n      md5: {}\n"
+    files.write_text(pipeline.folder / "dvc.lock", lock.format(lineage.folder_md5(pipeline.model)))
+    assert verdicts(pipeline)["model in dvc.lock"] == "the same"
+    files.write_text(pipeline.folder / "dvc.lock", lock.format("0" * 32 + ".dir"))
+    assert verdicts(pipeline)["model in dvc.lock"] == "another"
+
+
+def test_samples_name_the_model_that_wrote_them(pipeline: Paths) -> None:
+    named = checkpoint.hashes(pipeline.model)
+    line = json.dumps({"text": "x", "hashes": named})
+    files.write_text(pipeline.samples / "samples.jsonl", f"{line}\n{line}\n")
+    (found,) = lineage.sample_hashes(pipeline.samples / "samples.jsonl")
+    links = list(lineage.follow_hashes(found, pipeline.model, params(), pipeline))
+    assert {link.verdict for link in links} == {"the same"}
+    files.write_text(pipeline.samples / "samples.jsonl", "{}\n")
+    with pytest.raises(ValueError, match="line 1 is not a sample"):
+        lineage.sample_hashes(pipeline.samples / "samples.jsonl")

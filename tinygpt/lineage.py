@@ -1,0 +1,90 @@
+"""Where a model or a sample comes from: every hash it names, followed to the file that it should be the hash of.
+
+`follow(folder, params, paths)` yields one `Link` for each: what it is, what was claimed, and what is there now. A model
+names its weights (SHA256SUMS), tokenizer, text and parameters (lineage.json); dvc.lock names the model. A sample (a
+line of samples.jsonl) names the same as its model does.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tinygpt.checkpoint import WEIGHTS, digest, hashes
+from tinygpt.config import Params
+from tinygpt.files import Paths, sha256
+
+
+@dataclass(frozen=True)
+class Link:
+    """One hash, followed."""
+
+    what: str
+    claimed: str  # hexadecimal
+    where: Path
+    found: str | None  # None where nothing is there
+
+    @property
+    def verdict(self) -> str:
+        """`the same`, `another`, or `not there`."""
+        return "not there" if self.found is None else "the same" if self.found == self.claimed else "another"
+
+
+def follow(model: Path, params: Params, paths: Paths) -> Iterator[Link]:
+    """Every hash that a model folder names, and what the pipeline at `paths` holds now."""
+    yield from follow_hashes(hashes(model), model, params, paths)
+    locked = locked_md5(paths)
+    if locked is not None:
+        yield Link("model in dvc.lock", locked, model, folder_md5(model))
+
+
+def follow_hashes(claimed: dict[str, Any], model: Path, params: Params, paths: Paths) -> Iterator[Link]:
+    """The same for the hashes of a sample, or of a model folder (`model`)."""
+    yield _file("model", claimed["model"], model / WEIGHTS)
+    yield _file("tokenizer", claimed["tokenizer"], paths.tokenizer / "tokenizer.json")
+    for split, value in claimed["text"].items():
+        yield _file(f"{split} text", value, paths.text(split))
+    values = params.model_dump()
+    now = digest({name: values[name] for name in ("seed", "model", "train")})
+    yield Link("parameters", claimed["params"], paths.params, now)
+
+
+def sample_hashes(file: Path) -> list[dict[str, Any]]:
+    """The different sets of hashes that the lines of a samples.jsonl name. ValueError where it is not such a file."""
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            named = json.loads(line)["hashes"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{file}, line {number} is not a sample of TinyGPT's.") from None
+        if named not in found:
+            found.append(named)
+    return found
+
+
+def locked_md5(paths: Paths) -> str | None:
+    """What dvc.lock says that the train stage made data/model to be."""
+    lock = paths.folder / "dvc.lock"
+    if not lock.is_file():
+        return None
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
+    outs = stages.get("train", {}).get("outs", [])
+    return next((out["md5"] for out in outs if out["path"] == "data/model"), None)
+
+
+def folder_md5(folder: Path) -> str:
+    """The MD5 that DVC gives a folder: of the JSON list of its files' MD5s, ordered by name."""
+    entries = [
+        {"md5": hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": file.name}
+        for file in sorted(folder.iterdir())
+    ]
+    listing = json.dumps(entries, sort_keys=True).encode()
+    return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _file(what: str, claimed: str, path: Path) -> Link:
+    return Link(what, claimed, path, sha256(path) if path.is_file() else None)
