@@ -52,6 +52,12 @@ def test_every_token_but_the_first_is_predicted_once() -> None:
     assert result.bytes.sum() == LENGTHS[TOKENS[1:]].sum()
 
 
+def test_dropout_is_off_whatever_mode_the_model_was_in() -> None:
+    model = gpt(dropout=0.5).train()
+    noisy = evaluate(model, evaluation_windows(TOKENS, 16, 4), TOKENIZER, autocast(CPU, "fp32"))
+    assert noisy.loss == pytest.approx(run().loss)
+
+
 def test_the_result_does_not_depend_on_the_batch() -> None:
     assert run(1).loss == pytest.approx(run(64).loss, rel=1e-6)
 

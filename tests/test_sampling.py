@@ -26,6 +26,11 @@ def test_nothing_switched_on_is_the_softmax() -> None:
     torch.testing.assert_close(probabilities(LOGITS, PLAIN), softmax())
 
 
+def test_greedy_puts_everything_on_the_first_of_the_likeliest() -> None:
+    tie = torch.tensor([[1.0, 3.0, 3.0]])
+    assert probabilities(tie, Sampling(temperature=0.0)).tolist() == [[0.0, 1.0, 0.0]]
+
+
 def test_temperature_divides_the_scores() -> None:
     torch.testing.assert_close(probabilities(LOGITS, Sampling(temperature=0.5, top_p=1.0)), softmax(0.5))
 
