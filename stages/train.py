@@ -45,7 +45,7 @@ def main(params: Params, paths: Paths) -> None:
 
 def resume(saves: Run, state: training.State) -> None:
     """Go on from the newest save that is whole, and say so."""
-    saved = saves.latest()
+    saved = saves.latest(state.check)
     for problem in saves.damaged:
         print(problem)
     if saved:

@@ -1,7 +1,8 @@
 """What the tests share: a small configuration, a small text, a small trained model folder."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ import yaml
 
 from tinygpt import checkpoint, config, tokenizer, training
 from tinygpt.model import GPT, GPTConfig
+
+if TYPE_CHECKING:
+    from tests.project import Project
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (
@@ -102,3 +106,21 @@ def model_folder(
     lineage = {"text": {"train": "t", "validation": "v"}, "tokenizer": "k", "params": "p"}
     checkpoint.save_model(folder, config, state.best, characters, lineage)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> "Project":
+    """A project whose pipeline has run, and is committed."""
+    from tests.project import Project
+
+    project = Project(tmp_path_factory.mktemp("project"))
+    assert project.dvc("repro") == ["download", "tokenize", "train", "evaluate", "sample"]
+    project.commit()
+    return project
+
+
+@pytest.fixture
+def project(finished: "Project") -> "Iterator[Project]":
+    """The finished project, put back as it was after the test."""
+    yield finished
+    finished.restore()

@@ -9,12 +9,14 @@ Everything is JSON or safetensors: nothing here can execute what it reads.
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 from filelock import FileLock, Timeout
@@ -49,33 +51,39 @@ def save_weights(path: Path, weights: dict[str, Tensor], config: GPTConfig) -> N
     """Write weights as model.safetensors holds them, under the names of the model's family."""
     named = {name: weight.contiguous() for name, weight in families.export_weights(weights, config).items()}
     with writing(path) as partial:
-        save_file(named, partial, metadata={"format": "pt"})
+        _write_tensors(partial, named, {"format": "pt"})
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:
     """Open a model folder: (the model in eval mode on `device`, its tokenizer).
 
     Raises FileNotFoundError where there is none, ValueError in a sentence where it is damaged: every file is checked
-    against SHA256SUMS, and every tensor's name, shape and dtype against config.json, before memory is taken.
+    against SHA256SUMS, and every tensor's name, shape and dtype against config.json, before memory is taken. A folder
+    without SHA256SUMS, which a stranger may have made, goes through the same checks but the first.
     """
     folder = Path(folder)
-    for name in ("config.json", WEIGHTS, SUMS):
+    for name in ("config.json", WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"There is no model in {folder}: {name} is missing. Run `dvc repro train`.")
-    verify(folder)
-    values = read_json(folder / "config.json")
+    if (folder / SUMS).exists():
+        verify(folder)
+    values, found = read_json(folder / "config.json"), _read_header(folder / WEIGHTS)
     try:
         config = families.from_json(values)
+        if config.n_layer > len(found):
+            raise ValueError(f"{config.n_layer} blocks, but {len(found)} tensors.")  # a billion would take memory below
         with torch.device("meta"):  # shapes without memory
             model = GPT(config)
-    except (ValueError, TypeError, RuntimeError) as problem:
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as problem:
         raise ValueError(f"{folder} is damaged: {problem}") from problem
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(
             f"{folder} is damaged: {tokenizer.vocab_size} tokens, but the model knows {config.vocab_size}."
         )
-    _check_header(folder / WEIGHTS, families.export_weights(model.state_dict(), config))
+    expected = families.export_weights(model.state_dict(), config)
+    for name, sentence in _differences({name: (tuple(w.shape), "F32") for name, w in expected.items()}, found):
+        raise ValueError(f"{folder / WEIGHTS} does not fit its config.json: {name} {sentence}.")
     model = GPT(config)
     weights = load_file(folder / WEIGHTS)
     model.load_state_dict(families.import_weights(weights, config))
@@ -85,7 +93,11 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, T
 def hashes(folder: Path) -> dict[str, str]:
     """The hashes that trace a model: of its weights, tokenizer, training text and parameters (from lineage.json)."""
     lineage = read_json(folder / "lineage.json")
-    return {"model": read_sums(folder)[WEIGHTS], **{name: lineage[name] for name in ("tokenizer", "text", "params")}}
+    names = ("tokenizer", "text", "params")
+    if not isinstance(lineage, dict) or not lineage.keys() >= {*names}:
+        raise ValueError(f"{folder} is damaged: its lineage.json does not name {', '.join(names)}.")
+    model = read_sums(folder)[WEIGHTS] if (folder / SUMS).is_file() else sha256(folder / WEIGHTS)
+    return {"model": model, **{name: lineage[name] for name in names}}
 
 
 def digest(value: Any) -> str:
@@ -96,12 +108,13 @@ def digest(value: Any) -> str:
 def fingerprint(lineage: dict[str, Any], machine: str) -> str:
     """The name of a run: a hash of all that can change its result, 16 hexadecimal digits.
 
-    Its text, tokenizer and parameters (the lineage), the machine in words, PyTorch's version, and the source of every
-    module of tinygpt that is loaded, config.py excepted, which changes no result.
+    Its text, tokenizer and parameters (the lineage), the machine in words, the versions of PyTorch and NumPy (which
+    shuffles the batches), and the source of every module of tinygpt that is loaded, config.py excepted, which changes
+    no result.
     """
     loaded = {name: module.__file__ for name, module in sys.modules.items() if name.startswith("tinygpt.")}
     code = {name: sha256(Path(file)) for name, file in loaded.items() if file and name != "tinygpt.config"}
-    return digest([lineage, machine, torch.__version__, code])[:16]
+    return digest([lineage, machine, torch.__version__, np.__version__, code])[:16]
 
 
 class Run:
@@ -136,20 +149,30 @@ class Run:
         """Keep the state after `step` steps; older saves than the last `keep` are removed."""
         with writing(self.folder / f"step-{step:09d}") as partial:
             partial.mkdir()
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / "state.safetensors")
+            _write_tensors(
+                partial / "state.safetensors", {name: tensor.contiguous() for name, tensor in tensors.items()}
+            )
             write_json(partial / "facts.json", facts)
             seal(partial)
         for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
             shutil.rmtree(old)
 
-    def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest save that is whole, as (tensors on the CPU, facts); None where there is none."""
+    def latest(
+        self, check: Callable[[dict[str, Tensor], dict[str, Any]], None] = lambda tensors, facts: None
+    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest save that is whole, as (tensors on the CPU, facts); None where there is none.
+
+        check: raises ValueError where they do not fit the run; that save is passed over, too.
+        """
         for folder in sorted(self.folder.glob("step-*"), reverse=True):
             try:
                 verify(folder)
-                return load_file(folder / "state.safetensors"), read_json(folder / "facts.json")
+                tensors, facts = load_file(folder / "state.safetensors"), read_json(folder / "facts.json")
+                check(tensors, facts)
+                return tensors, facts
             except (ValueError, OSError, safetensors.SafetensorError) as problem:
-                self.damaged.append(f"{problem} Going back to the save before it.")
+                where = "" if str(folder) in str(problem) else f"{folder} is damaged: "
+                self.damaged.append(f"{where}{problem} Going back to the save before it.")
         return None
 
     def finish(self) -> None:
@@ -159,18 +182,25 @@ class Run:
         self.folder.with_suffix(".lock").unlink(missing_ok=True)
 
 
-def _check_header(path: Path, expected: dict[str, Tensor]) -> None:
-    """Compare names, shapes and dtypes of a safetensors file with what the configuration asks for."""
+def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; OSError where the system refuses, which safetensors tells in words only."""
+    try:
+        save_file(tensors, path, metadata)
+    except safetensors.SafetensorError as problem:
+        number = re.search(r"os error (\d+)", str(problem))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from problem
+
+
+def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Name → (shape, dtype) of every tensor in a safetensors file, without reading the tensors."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            found = {
-                name: (tuple(file.get_slice(name).get_shape()), file.get_slice(name).get_dtype())
-                for name in file.keys()
-            }
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except safetensors.SafetensorError as problem:
         raise ValueError(f"{path} is damaged: {problem}.") from problem
-    for name, sentence in _differences({name: (tuple(w.shape), "F32") for name, w in expected.items()}, found):
-        raise ValueError(f"{path} does not fit its config.json: {name} {sentence}.")
 
 
 def _differences(expected: dict[str, Any], found: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ means the same in both; whether files exist is for `tinygpt check` and the stage
 
 import difflib
 import re
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -203,7 +204,7 @@ def check(values: dict[Any, Any], file: Path | str = "params.yaml") -> Params:
 
 def nearest_multiple(value: int, factor: int) -> int:
     """The multiple of `factor` closest to `value`, and at least `factor`."""
-    return max(1, round(value / factor)) * factor
+    return max(1, (2 * value + factor - 1) // (2 * factor)) * factor
 
 
 def _sentence(problem: dict[str, Any]) -> str:
@@ -227,7 +228,7 @@ def _sentence(problem: dict[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value) if value is not None else "null"
+    text = reprlib.repr(value) if isinstance(value, list | dict) else "null" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
 
@@ -258,11 +259,18 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
+        names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise yaml.YAMLError(f"the key {twice!r} appears twice, near line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, AttributeError) as problem:  # PyYAML's, for tags that do not fit
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1} holds no {kind} that can be read") from problem
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         text = node.value

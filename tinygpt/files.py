@@ -11,6 +11,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 import psutil
 
 SUMS = "SHA256SUMS"
+LARGEST_JSON = 2**28  # bytes; a tokenizer of a million entries, the most that params.yaml allows, takes less than half
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON; ValueError in a sentence where it is not."""
+    if path.stat().st_size > LARGEST_JSON:
+        raise ValueError(f"{path} is damaged: it is larger than {LARGEST_JSON:,} bytes.")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as problem:
@@ -138,9 +142,11 @@ def seal(folder: Path) -> None:
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """File name → SHA-256, as SHA256SUMS has them."""
-    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    """File name → SHA-256, as SHA256SUMS has them; ValueError where it holds anything else."""
+    text = (folder / SUMS).read_bytes().decode("utf-8", errors="replace")
+    if not re.fullmatch(r"([0-9a-f]{64}  [^/\n]+\n)*", text):
+        raise ValueError(f"{folder} is damaged: its {SUMS} does not hold sums.")
+    return {line[66:]: line[:64] for line in text.split("\n")[:-1]}
 
 
 def verify(folder: Path) -> None:
@@ -152,7 +158,7 @@ def verify(folder: Path) -> None:
             raise ValueError(f"{folder} is damaged: {name} is missing.")
         if name not in sums:
             raise ValueError(f"{folder} is damaged: {name} is not in its {SUMS}.")
-        if sha256(folder / name) != sums[name]:
+        if not (folder / name).is_file() or sha256(folder / name) != sums[name]:
             raise ValueError(f"{folder} is damaged: {name} does not match its {SUMS}.")
 
 

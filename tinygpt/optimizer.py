@@ -116,6 +116,16 @@ class Optimizers:
                     state[int(parameter)][name] = tensor
             optimizer.load_state_dict({"state": dict(state), "param_groups": optimizer.state_dict()["param_groups"]})
 
+    def shapes(self) -> dict[str, torch.Size]:
+        """What `state_dict` holds after the first step."""
+        names = {Muon: {"momentum"}, torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
+        return {
+            f"{i}.{j}.{name}": torch.Size() if name == "step" else parameter.shape
+            for i, optimizer in enumerate(self.members)
+            for j, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"])
+            for name in names[type(optimizer)]
+        }
+
     def _entries(self) -> Iterator[tuple[int, int, str, Tensor]]:
         for i, optimizer in enumerate(self.members):
             for j, values in optimizer.state_dict()["state"].items():

@@ -11,14 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from tinygpt.config import Train
+from tinygpt.config import PositiveInt, Train
 from tinygpt.files import write_json, write_text
 from tinygpt.hardware import autocast
 from tinygpt.model import GPT, GPTConfig, count_parameters, training_flops_per_token
@@ -35,6 +36,24 @@ FACTS = ("step", "best_step", "best_loss", "validation_rows", "health_rows")  # 
 
 class DivergedError(ValueError):
     """The loss or the gradient is no longer a finite number; the weights are those before the step."""
+
+
+class Look(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    """One row of validation_rows."""
+
+    step: int
+    loss: float
+
+
+class Facts(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    """What facts.json of a saved state must hold."""
+
+    step: PositiveInt
+    best_step: int
+    best_loss: float
+    validation_rows: Annotated[list[Look], Field(min_length=1)]
+    health_rows: list[Row]
+    scaler: Row
 
 
 @dataclass
@@ -66,6 +85,21 @@ class State:
     def facts(self) -> dict[str, Any]:
         """Everything to save that is JSON."""
         return {name: getattr(self, name) for name in FACTS} | {"scaler": self.scaler.state_dict()}
+
+    def check(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """ValueError, in a sentence, where what was saved is not of such a model and such optimizers."""
+        Facts.model_validate(facts)
+        if facts["scaler"].keys() != self.scaler.state_dict().keys():
+            raise ValueError("The state is of a run in another precision.")
+        shapes = {f"{part}.{name}": p.shape for part in ("model", "best") for name, p in self.model.named_parameters()}
+        if any(name.startswith("optimizers.") for name in tensors):  # none where every step so far overflowed
+            shapes |= {f"optimizers.{name}": shape for name, shape in self.optimizers.shapes().items()}
+        shapes["rows.train"] = torch.Size((facts["step"], 4))
+        for name in sorted(shapes.keys() | tensors.keys()):
+            found = tensors[name].shape if name in tensors else "missing"
+            dtype = torch.float64 if name == "rows.train" else torch.float32
+            if found != shapes.get(name) or tensors[name].dtype != dtype:
+                raise ValueError(f"The state does not fit this run: its {name} is {found}.")
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Go back to a saved state, on a model and optimizers built the same way."""

@@ -1,0 +1,81 @@
+"""A copy of the project, small, in a git repository of its own, for tests that run it under DVC."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.conftest import ROOT, TEXT
+
+SMALL = {
+    "download": {"source": "files"},
+    "tokenize": {"vocab_size": 300},
+    "model": {"n_layer": 1, "n_head": 2, "n_embd": 32, "context_length": 32},
+    "train": {"steps": 20, "batch_size": 4, "warmup_steps": 2, "eval_every": 10, "eval_tokens": 512},
+    "sample": {"prompts": ["ROMEO:"], "num_samples": 1, "max_new_tokens": 12},
+    "runtime": {"checkpoint_every": 4},
+}
+
+
+class Project:
+    """A copy of this project in a repository of its own, with small parameters and a text in data/own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+            made = name.startswith("data/") and not name.startswith("data/own")
+            if (ROOT / name).is_file() and not made and name != "dvc.lock":
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes((ROOT / name).read_bytes())
+        values = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+        for section, changes in SMALL.items():
+            values[section].update(changes)
+        (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        (folder / "data/own/book.txt").write_text(TEXT, encoding="utf-8")
+        for name in (".dvc/plots.html", ".dvc/config.local"):  # made by `make`
+            shutil.copy(ROOT / name, folder / name)
+        self.run("git", "init", "-q", "-b", "main")
+        self.run("git", "config", "user.email", "test@example.org")
+        self.run("git", "config", "user.name", "test")
+        self.commit()
+
+    def commit(self) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", "x")
+
+    def run(self, *command: str, code: int = 0) -> str:
+        """What a command prints, on both streams; fails where its exit status is not `code`."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("DVC", "GIT_"))}
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def dvc(self, *words: str, code: int = 0) -> list[str]:
+        """The stages that a dvc command ran."""
+        printed = self.run("dvc", *words, code=code)
+        lines = printed.replace("Running stage ", "\nRunning stage ").splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def results(self) -> dict[str, bytes]:
+        """Every byte that the pipeline made, and the lock."""
+        data = [file for file in (self.folder / "data").rglob("*") if file.is_file() and ".git" not in file.name]
+        return {str(file.relative_to(self.folder)): file.read_bytes() for file in [*data, self.folder / "dvc.lock"]}
+
+    def set(self, section: str, **values: Any) -> None:
+        """Change values of a section of params.yaml."""
+        file = self.folder / "params.yaml"
+        params = yaml.safe_load(file.read_text(encoding="utf-8"))
+        params[section].update(values)
+        # the comment gives the file another size: git may overlook a change that keeps size and time
+        file.write_text(yaml.safe_dump(params, sort_keys=False) + "# changed by a test\n", encoding="utf-8")
+
+    def restore(self) -> None:
+        """Put back what was committed, and forget runs in progress."""
+        self.run("git", "checkout", "-q", "-f", "main")
+        self.run("git", "clean", "-q", "-f")
+        self.run("dvc", "checkout", "-q", "--force")
+        shutil.rmtree(self.folder / ".tinygpt/runs", ignore_errors=True)
