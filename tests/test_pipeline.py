@@ -117,6 +117,7 @@ def test_plots_diff_compares_an_experiment_with_the_workspace(project: Project) 
 
 @pytest.mark.slow
 def test_a_queue_of_four_with_two_workers_succeeds(project: Project) -> None:
+    project.run("dvc", "queue", "remove", "--all")  # what other tests left
     grid = ["-S", "train.learning_rate=0.01,0.02", "-S", "train.optimizer=adamw,muon"]
     project.run("dvc", "exp", "run", "--queue", *grid)
     project.run("dvc", "queue", "start", "-j", "2")
