@@ -1,5 +1,6 @@
 """What the tests share: a small configuration, a small text, a small trained model folder."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,3 +125,12 @@ def project(finished: "Project") -> "Iterator[Project]":
     """The finished project, put back as it was after the test."""
     yield finished
     finished.restore()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own to work in, from which none reaches for pip."""
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a test called pip"))
+    return tmp_path

@@ -12,12 +12,7 @@ from hypothesis import strategies as st
 from tests.conftest import params
 from tinygpt import config, corpus, files
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test works in a folder of its own."""
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def section(**changes: object) -> config.Download:

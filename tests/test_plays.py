@@ -68,13 +68,7 @@ And ever
 """
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Each test works in a folder of its own, and none reaches for pip."""
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a test called pip"))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def texts() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,14 +12,7 @@ from tests.conftest import params
 from tests.test_downloads import opener
 from tinygpt import config, downloads, plays, sources
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Each test works in a folder of its own, and none reaches for pip."""
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a test called pip"))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def section(**changes: object) -> config.Download:
