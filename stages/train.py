@@ -17,6 +17,7 @@ from tinygpt.checkpoint import Run, digest, fingerprint, save_model, save_weight
 from tinygpt.config import Params, Train
 from tinygpt.files import Paths, hidden, read_json
 from tinygpt.model import GPTConfig
+from tinygpt.state import State, initial_state, weights
 from tinygpt.tokenizer import load
 from tinygpt.tokens import TokenDataset, open_tokens
 
@@ -29,21 +30,22 @@ def main(params: Params, paths: Paths) -> None:
     device = hardware.pick_device(settings.device)
     precision = hardware.pick_precision(settings.precision, device)
     hardware.make_deterministic()
+    hardware.keep_freed_memory()
     machine = hardware.describe(device, precision)
     tracked = {name: params.model_dump()[name] for name in ("seed", "model", "train")}
     lineage = read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
     with Run(hidden("runs") / fingerprint(lineage, machine), params.runtime.keep) as saves:
-        state = training.start(config, settings, params.seed, device, precision)
+        state = initial_state(config, settings, params.seed, device, precision)
         resume(saves, state)
         announce(state, settings, data, precision, machine)
         train(state, params, data, precision, saves, paths)
-        save_weights(paths.training / "last.safetensors", training.weights(state.model), config)
+        save_weights(paths.training / "last.safetensors", weights(state.model), config)
         save_model(paths.model, config, state.best, tokenizer, lineage)
         saves.finish()
     print(f"best validation loss {state.best_loss:.4f} nats per token, at step {state.best_step} of {settings.steps}")
 
 
-def resume(saves: Run, state: training.State) -> None:
+def resume(saves: Run, state: State) -> None:
     """Go on from the newest save that is whole, and say so."""
     saved = saves.latest(state.check)
     for problem in saves.damaged:
@@ -58,7 +60,7 @@ def resume(saves: Run, state: training.State) -> None:
         )
 
 
-def announce(state: training.State, settings: Train, data: dict[str, Any], precision: str, machine: str) -> None:
+def announce(state: State, settings: Train, data: dict[str, Any], precision: str, machine: str) -> None:
     """Say what the run will cost, before it starts: first what can be counted, then what must be timed."""
     cost = forecast.count(state, settings, len(data["train"]), precision)
     print(
@@ -73,9 +75,7 @@ def announce(state: training.State, settings: Train, data: dict[str, Any], preci
             print(f"train.{name} is {getattr(settings, name)}, longer than the run: cut to its {settings.steps} steps")
 
 
-def train(
-    state: training.State, params: Params, data: dict[str, np.ndarray], precision: str, saves: Run, paths: Paths
-) -> None:
+def train(state: State, params: Params, data: dict[str, np.ndarray], precision: str, saves: Run, paths: Paths) -> None:
     """Take all steps, with progress shown, curves written and the state saved as it goes."""
     settings, first, begin = params.train, state.step, time.perf_counter()
     with interruptible() as interrupted, progress(settings.steps, "step", "training", params.runtime.progress) as bar:
@@ -97,7 +97,7 @@ def train(
     training.write_curves(paths.training, state, settings)
 
 
-def report(state: training.State, settings: Train, speed: float) -> str:
+def report(state: State, settings: Train, speed: float) -> str:
     """The latest numbers in a line. speed: steps a second."""
     recent: list[dict[str, Any]] = state.train_rows[-50:]
     loss = sum(row["loss"] for row in recent) / len(recent)

@@ -12,6 +12,7 @@ import yaml
 
 from tinygpt import checkpoint, config, tokenizer, training
 from tinygpt.model import GPT, GPTConfig
+from tinygpt.state import initial_state
 
 if TYPE_CHECKING:
     from tests.project import Project
@@ -100,7 +101,7 @@ def model_folder(
     """A model folder, trained on TEXT until it knows some of it."""
     settings = params(train__steps=60, train__eval_every=60).train
     config = gpt_config(characters.vocab_size)
-    state = training.start(config, settings, seed=1, device=CPU, precision="fp32")
+    state = initial_state(config, settings, seed=1, device=CPU, precision="fp32")
     for _ in training.train(state, settings, data, seed=1, precision="fp32"):
         pass
     folder = tmp_path_factory.mktemp("model") / "model"

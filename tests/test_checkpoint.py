@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import gpt
 from tinygpt import checkpoint, families, files
 from tinygpt.checkpoint import Run
+from tinygpt.state import weights
 from tinygpt.tokenizer import Tokenizer
-from tinygpt.training import weights
 
 LINEAGE = {"text": {"train": "t", "validation": "v"}, "tokenizer": "k", "params": "p"}
 

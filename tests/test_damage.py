@@ -22,6 +22,7 @@ from stages.train import resume
 from tests.conftest import CPU, GPT2, TEXT, gpt_config, params
 from tinygpt import checkpoint, files, tokenizer, training
 from tinygpt.checkpoint import Run
+from tinygpt.state import State, initial_state
 
 COUNT = 500
 HEADROOM = 400 * 2**20  # bytes of address space that 500 loads may add; a damaged header may claim a million times that
@@ -33,20 +34,20 @@ class Original(NamedTuple):
     """A folder to damage copies of; where it is a run's, the newer of its two saves is damaged."""
 
     folder: Path
-    state: training.State | None  # of a run: as it was before any step
+    state: State | None  # of a run: as it was before any step
 
     def damaged_part(self, copy: Path) -> Path:
         return copy / STEPS[1] if self.state else copy
 
 
-def trained(seed: int, **changes: Any) -> tuple[training.State, training.State, tokenizer.Tokenizer, Any]:
+def trained(seed: int, **changes: Any) -> tuple[State, State, tokenizer.Tokenizer, Any]:
     """A fresh state, the same on its way, and what it takes to go on."""
     settings = params(train__steps=4, train__eval_every=2, train__optimizer=changes.pop("optimizer", "muon")).train
     words = tokenizer.build(
         params(tokenize__kind=changes.pop("kind", "char"), tokenize__vocab_size=300).tokenize, [TEXT]
     )
     ids = np.array(words.encode(TEXT), dtype=np.uint16)
-    states = [training.start(gpt_config(words.vocab_size, **changes), settings, seed, CPU, "fp32") for _ in range(2)]
+    states = [initial_state(gpt_config(words.vocab_size, **changes), settings, seed, CPU, "fp32") for _ in range(2)]
     steps = training.train(states[1], settings, {"train": ids, "validation": ids[:200]}, seed, "fp32")
     return states[0], states[1], words, steps
 
@@ -278,7 +279,7 @@ def open_run(copy: Copy) -> str:
     assert copy.original.state is not None
     config, members = copy.original.state.model.config, copy.original.state.optimizers.members
     settings = params(train__optimizer="muon" if len(members) == 2 else "adamw").train
-    state = training.start(config, settings, 0, CPU, "fp32")
+    state = initial_state(config, settings, 0, CPU, "fp32")
     with Run(copy.folder, keep=2) as run:
         resume(run, state)
     if state.step == 2:

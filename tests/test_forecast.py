@@ -4,19 +4,20 @@ import pytest
 import torch
 
 from tests.test_training import Data, settings, start
-from tinygpt import forecast, training
+from tinygpt import forecast
+from tinygpt.state import weights
 
 
 def test_the_forecast_counts_and_leaves_the_run_as_it_was(data: Data) -> None:
     chosen = settings(steps=6, batch_size=4, accumulation=2)
     state = start(data, chosen, dropout=0.1)
-    before = training.weights(state.model)
+    before = weights(state.model)
     cost = forecast.count(state, chosen, 1000, "fp32")
     assert cost.tokens == 6 * 4 * 2 * 16
     assert cost.epochs == cost.tokens / 1000
     assert cost.parameters == sum(p.numel() for p in state.model.parameters())
     assert forecast.seconds_left(state, chosen, 100, "fp32") > 0
-    assert all(torch.equal(before[name], after) for name, after in training.weights(state.model).items())
+    assert all(torch.equal(before[name], after) for name, after in weights(state.model).items())
     assert all(p.grad is None for p in state.model.parameters())
 
 

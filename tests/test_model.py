@@ -100,7 +100,7 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
 
 
 def test_rotary_keeps_lengths() -> None:
-    rotary, x = Rotary(gpt_config()), torch.randn(2, 2, 16, 16)
+    rotary, x = Rotary(gpt_config()), torch.randn(2, 16, 2, 16)
     torch.testing.assert_close(rotary(x, 0).norm(dim=-1), x.norm(dim=-1))
 
 
@@ -117,6 +117,30 @@ def test_rmsnorm_gives_unit_size_and_layernorm_zero_mean_too() -> None:
     torch.testing.assert_close(rms.square().mean(-1), torch.ones(4), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(layer.square().mean(-1), torch.ones(4), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(layer.mean(-1), torch.zeros(4), rtol=0, atol=1e-5)
+
+
+def test_rmsnorm_by_hand_has_the_value_and_the_gradients_that_pytorch_finds() -> None:
+    random = torch.Generator().manual_seed(4)
+    x, gradient = torch.randn(2, 3, 5, 32, generator=random).unbind()
+    norm = Norm(32, gpt_config(norm_eps=0.1), "rmsnorm")
+    torch.nn.init.normal_(norm.weight, 1, 0.5, generator=random)
+    values: list[tuple[Tensor, ...]] = []
+    for function in (norm, lambda x: F.rms_norm(x, (32,), norm.weight, 0.1)):
+        leaf, norm.weight.grad = x.clone().requires_grad_(), None
+        y = function(leaf)
+        y.backward(gradient)
+        assert leaf.grad is not None
+        assert norm.weight.grad is not None
+        values.append((y.detach(), leaf.grad, norm.weight.grad))
+    torch.testing.assert_close(values[0], values[1])
+    with torch.no_grad():
+        torch.testing.assert_close(norm(x), values[0][0])
+
+
+def test_a_norm_hands_on_what_matrices_read_under_autocast() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for kind in ("rmsnorm", "layernorm"):
+            assert Norm(32, gpt_config(), kind)(torch.ones(2, 32)).dtype == torch.bfloat16
 
 
 def test_dropout_acts_in_training_only() -> None:

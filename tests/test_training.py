@@ -12,8 +12,9 @@ import torch
 from tests.conftest import CPU, gpt_config, params
 from tinygpt import training
 from tinygpt.hardware import autocast
+from tinygpt.state import State, initial_state, weights
 from tinygpt.tokens import evaluation_windows
-from tinygpt.training import DivergedError, State
+from tinygpt.training import DivergedError
 
 Data = dict[str, np.ndarray]
 
@@ -24,7 +25,7 @@ def settings(**changes: Any) -> Any:
 
 def start(data: Data, chosen: Any, precision: str = "fp32", **shape: Any) -> State:
     vocab_size = int(data["train"].max()) + 1
-    return training.start(gpt_config(vocab_size, **shape), chosen, seed=3, device=CPU, precision=precision)
+    return initial_state(gpt_config(vocab_size, **shape), chosen, seed=3, device=CPU, precision=precision)
 
 
 def advance(steps: Iterator[State], count: int) -> None:
@@ -63,7 +64,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(data: Data) -> N
     for seed in (3, 3, 4):
         state = start(data, chosen, dropout=0.1)
         advance(training.train(state, chosen, data, seed, "fp32"), 6)
-        runs.append(training.weights(state.model))
+        runs.append(weights(state.model))
     same, again, other = runs
     assert all(torch.equal(same[name], again[name]) for name in same)
     assert not all(torch.equal(same[name], other[name]) for name in same)
@@ -192,7 +193,7 @@ def test_an_fp16_overflow_skips_the_step_for_all_parameters_and_lowers_the_scale
     chosen = settings(optimizer="muon", gradient_clip=clip)
     state = start(data, chosen)
     state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=1024.0)
-    before = training.weights(state.model)
+    before = weights(state.model)
     honest = training.accumulate_gradients
 
     def overflow(*arguments: Any) -> float:
@@ -204,7 +205,7 @@ def test_an_fp16_overflow_skips_the_step_for_all_parameters_and_lowers_the_scale
 
     monkeypatch.setattr(training, "accumulate_gradients", overflow)
     training.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
-    assert all(torch.equal(before[name], after) for name, after in training.weights(state.model).items())
+    assert all(torch.equal(before[name], after) for name, after in weights(state.model).items())
     assert state.scaler.get_scale() == 512.0
     assert state.train_rows[0]["gradient_norm"] == 0.0
     monkeypatch.setattr(training, "accumulate_gradients", honest)
@@ -228,10 +229,10 @@ def test_a_step_that_would_spoil_the_weights_is_refused_with_a_remedy(data: Data
     state = start(data, chosen)
     with torch.no_grad():
         state.model.norm.weight[0] = math.inf
-    before = training.weights(state.model)
+    before = weights(state.model)
     with pytest.raises(DivergedError, match=r"diverged at step 0: .* try -S train\.learning_rate=0\.25"):
         training.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
-    assert all(torch.equal(before[name], after) for name, after in training.weights(state.model).items())
+    assert all(torch.equal(before[name], after) for name, after in weights(state.model).items())
     assert state.step == 0
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from tinygpt.config import Train
 from tinygpt.hardware import autocast
 from tinygpt.model import count_parameters, training_flops_per_token
-from tinygpt.training import State, accumulate_gradients
+from tinygpt.state import State
+from tinygpt.training import accumulate_gradients
 
 
 @dataclass(frozen=True)
