@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := all
-.PHONY: all setup check test lint clean
+.PHONY: all setup check test lint clean minute ten-minutes hour gpu
 
 all: check
 	dvc repro
@@ -34,6 +34,10 @@ setup: .venv/ready .dvc/plots.html
 	@$(BIN)/python -c 'import vl_convert as vl; print("<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>TinyGPT</title>\n<script>" + vl.javascript_bundle().replace("</script", "<\\/script") + "</script>\n<body style=\"font-family: sans-serif\">\n{plot_divs}\n</body>")' > $@.partial
 	@mv $@.partial $@
 	@$(BIN)/dvc config --local plots.html_template plots.html
+
+# The named sizes of sizes.yaml, each as an experiment: `dvc exp show` compares them.
+minute ten-minutes hour gpu: check
+	dvc exp run --name $@-$$(date +%s) $$(tinygpt size $@)
 
 check: setup
 	@tinygpt check

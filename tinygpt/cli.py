@@ -53,6 +53,23 @@ def check(
 
 
 @app.command()
+def size(
+    name: Annotated[str, typer.Argument(help="One of sizes.yaml; none lists them all.")] = "",
+    folder: Annotated[Path, typer.Option(help="The pipeline's folder, with its params.yaml and sizes.yaml.")] = Path(),
+) -> None:
+    """Print a named size as options of DVC: dvc exp run $(tinygpt size hour)."""
+    from tinygpt import sizes
+    from tinygpt.files import Paths
+
+    known = sizes.load(folder / "sizes.yaml")
+    if name and name not in known:
+        raise ValueError(f"There is no size {name!r} in sizes.yaml; there are {', '.join(known)}.")
+    for one in [name] if name else known:
+        sizes.apply(known[one], Paths(folder).params)  # refuses what would not do
+        print(" ".join(sizes.options(known[one])) if name else f"{one}: {' '.join(sizes.options(known[one])[1::2])}")
+
+
+@app.command()
 def info(
     path: Annotated[Path, typer.Argument(help="A model folder, or a samples.jsonl.")] = Path("data/model"),
     folder: Annotated[Path, typer.Option(help="The pipeline that it should come from.")] = Path(),

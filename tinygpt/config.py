@@ -175,6 +175,14 @@ def load(file: Path | str) -> Params:
 
     Raises ConfigError with every problem found; FileNotFoundError, as a sentence, where there is no file.
     """
+    return check(read_yaml(file), file)
+
+
+def read_yaml(file: Path | str) -> dict[str, Any]:
+    """The plain values of a YAML file, as DVC reads them.
+
+    Raises ConfigError where it is no YAML, or holds no sections; FileNotFoundError, as a sentence, where there is none.
+    """
     file = Path(file)
     if not file.is_file():
         raise FileNotFoundError(f"There is no {file} here. Run this in the project's folder (the one with dvc.yaml).")
@@ -186,7 +194,7 @@ def load(file: Path | str) -> Params:
         raise ConfigError(file, [f"It is not YAML: {' '.join(str(problem).split())[:300]}"]) from problem
     if not isinstance(values, dict):
         raise ConfigError(file, ["It holds no sections. `git checkout params.yaml` brings the original back."])
-    return check(values, file)
+    return values
 
 
 def check(values: dict[Any, Any], file: Path | str = "params.yaml") -> Params:
