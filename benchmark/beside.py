@@ -122,7 +122,7 @@ def tasks(device: torch.device) -> list[Task]:
 
 
 def takes_part(system: str, task: Task) -> bool:
-    """nanoGPT knows GPT-2's shape only, and would need minutes for 16 sequences, since it reads all tokens anew for each.
+    """nanoGPT knows GPT-2's shape only; 16 sequences would take it minutes, since it reads all tokens anew for each.
 
     transformers and llama.cpp do not train here, and llama.cpp's program measures one sequence.
     """

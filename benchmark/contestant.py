@@ -154,9 +154,10 @@ class Transformers:
 
     def decode(self, shape: str, size: str, sequences: int) -> Ready:
         from transformers import AutoModelForCausalLM
-        from transformers.utils.logging import disable_progress_bar
+        from transformers.utils import logging
 
-        disable_progress_bar()
+        quiet: Any = logging.disable_progress_bar
+        quiet()
         folder = self.folder / f"{shape}-{size}"
         model: Any = AutoModelForCausalLM.from_pretrained(folder)
         model.to(self.device).eval()

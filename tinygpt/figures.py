@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from tinygpt.files import writing
 
@@ -87,7 +88,9 @@ def race(path: Path, curves: dict[str, list[tuple[float, float]]], marks: dict[s
     lowest = min([*marks.values(), *(bits for curve in curves.values() for _, bits in curve)])
     axes.set(xlabel="seconds since the start", ylabel="bits per byte of held-out text", title="Loss against time")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(lowest - 0.1, lowest + 1.9)
     _mark_yardsticks(axes, marks)
     axes.legend(frameon=False, fontsize=9)
