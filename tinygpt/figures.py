@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from tinygpt.files import writing
 
@@ -68,6 +69,31 @@ def yardstick_bars(path: Path, bits_per_byte: float, error: float | None, yardst
     axes.set_yticks(range(len(marks)), [LABELS.get(name, name) for name, _ in marks])
     axes.set(xlabel="bits per byte of held-out text (less is better)", title="What the loss means")
     axes.set_xlim(0, max(value for _, value in marks) * 1.12)
+    _write(figure, path)
+
+
+def race(path: Path, curves: dict[str, list[tuple[float, float]]], marks: dict[str, float]) -> None:
+    """Held-out loss against time: a curve for each system, (seconds, bits per byte); `marks` as lines.
+
+    Seconds on a logarithmic scale. Names that begin with TinyGPT are ours. The high losses of a beginning are cut off.
+    """
+    figure, axes = _canvas()
+    ours = [name for name in curves if name.startswith("TinyGPT")]
+    for number, (name, curve) in enumerate(curves.items()):
+        seconds, bits = zip(*curve, strict=True)
+        color = ACCENT if name in ours else DARK
+        style = STYLES[(ours.index(name) if name in ours else number) % len(STYLES)]
+        label = f"{name}: {bits[-1]:.3f} after {seconds[-1]:.0f} s"
+        axes.plot(seconds, bits, color=color, linewidth=1.8, linestyle=style, marker="o", markersize=3, label=label)
+    lowest = min([*marks.values(), *(bits for curve in curves.values() for _, bits in curve)])
+    axes.set(xlabel="seconds since the start", ylabel="bits per byte of held-out text", title="Loss against time")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(lowest - 0.1, lowest + 1.9)
+    _mark_yardsticks(axes, marks)
+    axes.legend(frameon=False, fontsize=9)
     _write(figure, path)
 
 
