@@ -38,7 +38,7 @@ def check(
     folder: Annotated[Path, typer.Argument(help="The pipeline's folder, with its params.yaml.")] = Path(),
 ) -> None:
     """Check params.yaml, and whether this machine and the text can do what it asks, before any work."""
-    from tinygpt import config, hardware
+    from tinygpt import compiling, config, hardware
     from tinygpt.corpus import LEAST, check_enough
     from tinygpt.files import Paths
     from tinygpt.sources import check_source
@@ -49,6 +49,7 @@ def check(
         check_enough(params.download, size, max(LEAST, params.model.context_length))
     device = hardware.pick_device(params.train.device)
     precision = hardware.pick_precision(params.train.precision, device)
+    compiling.check(params.train.compile, device)
     print(f"params.yaml is sound; training would run on {hardware.describe(device, precision)}.")
 
 

@@ -70,7 +70,7 @@ def measure_pass(state: State, sequences: int, precision: str) -> tuple[float, i
     batch = torch.zeros(sequences, state.model.config.context_length, dtype=torch.int64, device=device)
     begin = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        accumulate_gradients(state, (batch, batch), sequences, autocast(device, precision))
+        accumulate_gradients(state, (batch, batch), sequences, autocast(device, precision)).item()  # waits for a GPU
     seconds = time.perf_counter() - begin
     state.optimizers.zero_grad()
     own = {p.untyped_storage().data_ptr() for p in state.model.parameters()}
