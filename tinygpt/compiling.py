@@ -1,8 +1,8 @@
 """Whether torch.compile pays: it writes the blocks as fewer, larger kernels, and takes a while to write them.
 
-`choose` settles `train.compile`, and says why in a line; `compile_blocks` does it. The choice rests on counted FLOPs and
-the table below, never on a timing: compiled and eager arithmetic round differently, and the same parameters on the
-same machine must give the same bytes.
+`choose` settles `train.compile`, and says why in a line; `compile_blocks` does it. The choice rests on counted FLOPs
+and the table below, never on a timing: compiled and eager arithmetic round differently, and the same parameters on
+the same machine must give the same bytes.
 """
 
 import importlib.util
@@ -61,7 +61,7 @@ def choose(
 def check(asked: bool | Literal["auto"], device: torch.device) -> None:
     """ValueError, in a sentence, where `train.compile` is true and the machine cannot."""
     lacks = missing(device)
-    if asked is True and lacks:
+    if asked != "auto" and asked and lacks:
         raise ValueError(f"train.compile is true, but {lacks}; write auto or false.")
 
 

@@ -26,6 +26,7 @@ class Forecast:
     epochs: float  # times that the training text is read
     flops: int
     memory: int  # bytes, at the peak of a step
+    memory_a_sequence: int  # bytes of it that each sequence of the batch takes
 
 
 def count(state: State, settings: Train, text_tokens: int, precision: str) -> Forecast:
@@ -45,6 +46,7 @@ def count(state: State, settings: Train, text_tokens: int, precision: str) -> Fo
         epochs=tokens / text_tokens,
         flops=tokens * training_flops_per_token(config),
         memory=size * copies + settings.batch_size * kept,
+        memory_a_sequence=kept,
     )
 
 
