@@ -225,9 +225,8 @@ def table(report: Report) -> Iterator[str]:
     """All rows as a Markdown table, with the machine above and the notes below."""
     peaks = ", ".join(f"{name} {flops / 1e9:,.0f}" for name, flops in report.peaks.items())
     yield f"{report.machine}; matrix products at best, in GFLOP/s: {peaks}\n"
-    heads = "size, context, batch, precision, tokens/s, ±, ms a step, of the peak, MB, forecast MB, first step s".split(
-        ", "
-    )
+    heads = ["size", "context", "batch", "precision", "tokens/s", "±", "ms a step", "of the peak"]
+    heads += ["MB", "forecast MB", "first step s"]
     yield "| " + " | ".join(heads) + " |"
     yield "|" + "---|" * len(heads)
     for row in report.training:
