@@ -60,9 +60,12 @@ def test_on_a_cpu_no_batch_is_tried_that_the_forecast_says_will_not_fit(monkeypa
 
 
 def test_the_ladder_stops_where_time_runs_out_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = climb(monkeypatch, CPU, budget=benchmark.STARTING + 0.005)
-    assert len(report.training) == 0
-    assert any("set --budget higher" in note for note in report.notes)
+    report = climb(monkeypatch, CPU, budget=benchmark.STARTING + 0.5)
+    assert [row.batch for row in report.training] == [1]  # another process would not start in what is left
+    assert report.notes[0].startswith("0.2M fp32: stopped at batch 1, where time ran out; by the forecast about")
+    report = climb(monkeypatch, CPU, budget=1)
+    assert not report.training
+    assert "set --budget higher" in report.notes[0]
 
 
 def test_a_model_that_does_not_fit_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

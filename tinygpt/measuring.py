@@ -6,7 +6,6 @@ memory takes nothing else down. `python -m tinygpt.measuring` is that process: a
 
 import dataclasses
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,8 +21,8 @@ from tinygpt import compiling, forecast, generation, hardware
 from tinygpt.config import Train
 from tinygpt.model import GPT, GPTConfig, count_parameters, training_flops_per_token
 from tinygpt.sampling import Sampling
-from tinygpt.state import initial_state
-from tinygpt.training import train_step
+from tinygpt.state import initial_state, weights
+from tinygpt.training import examined, train_step
 
 OUT_OF_MEMORY = "out of memory"
 TOO_SLOW = "stopped: over its time"
@@ -103,7 +102,9 @@ def measure(
     def step() -> None:
         train_step(state, (batch, batch), settings, hardware.autocast(device, precision))
 
-    starting = _timed(step, device)
+    state.best = weights(state.model)  # as in a run, where the best so far are kept
+    with examined(state):  # as every tenth step of a run, and the one that takes the most memory
+        starting = _timed(step, device)
     seconds = [_timed(step, device) for _ in range(REPEATS)]
     memory = _peak_memory(device) - baseline
     median = statistics.median(seconds)
@@ -207,7 +208,11 @@ def _peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
-    unit = 1 if sys.platform == "darwin" else 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # which Windows does not have
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
