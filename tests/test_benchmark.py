@@ -1,13 +1,16 @@
 """The benchmark climbs while there is memory and time, says what it left out, and survives what runs out of either."""
 
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from tests.conftest import CPU, gpt_config, params
+from tests.conftest import CPU, ROOT, gpt_config, params
+from tests.test_stages import STAGES, closure
 from tinygpt import benchmark, compiling, forecast, measuring
 from tinygpt.benchmark import Ladder, Report
 from tinygpt.measuring import OUT_OF_MEMORY, TOO_SLOW, Decoding, Job, Training
@@ -142,3 +145,11 @@ def test_the_report_is_written_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "| 0.2M | 64 | 4 | fp32 | 404 | 0% | 1 | 10% |" in table
     assert "| 0.2M | 64 | 16 | fp32 | out of memory |" in table
+
+
+def test_its_pipeline_names_every_module_that_measures_and_is_no_part_of_the_other() -> None:
+    (stage,) = yaml.safe_load((ROOT / "benchmark/dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
+    assert set(stage["deps"]) == closure("tinygpt/benchmark.py")
+    command = shlex.split(stage["cmd"])
+    assert command[:4] == ["python", "-m", "tinygpt.cli", "benchmark"]
+    assert not any("benchmark" in str(part) for part in STAGES.values())

@@ -141,7 +141,7 @@ class Ladder:
         free = free_memory(self.device)
         if memory > free:
             return f"{size} is left out: its weights and their gradients take {memory:,} bytes, and {free:,} are free."
-        step = config.context_length * training_flops_per_token(config) / (0.3 * self.report.peaks["fp32"])
+        step = config.context_length * training_flops_per_token(config) / (0.3 * max(self.report.peaks.values()))
         if STARTING + (REPEATS + 1) * step > seconds:
             return (
                 f"{size} is left out: it would take over {STARTING + (REPEATS + 1) * step:.0f} s; set --budget higher."
