@@ -2,9 +2,10 @@
 the weights of the last step).
 
 Killed or interrupted, it goes on where it was when started again, to the same bytes: the run in progress is kept in
-.tinygpt/runs, which DVC does not clear.
+.tinygpt/runs, which DVC does not clear. Started by torchrun, several processes train together; the first one writes.
 """
 
+import contextlib
 import sys
 import time
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from stages import interruptible, progress, run, thousands
-from tinygpt import compiling, forecast, hardware, training
+from tinygpt import compiling, distributed, forecast, hardware, training
 from tinygpt.checkpoint import Run, digest, fingerprint, save_model, save_weights
 from tinygpt.config import Params, Train
 from tinygpt.files import Paths, hidden, read_json
@@ -24,19 +25,23 @@ from tinygpt.tokens import TokenDataset, open_tokens
 
 
 def main(params: Params, paths: Paths) -> None:
+    distributed.check(params.train)
     settings, tokenizer = params.train, load(paths.tokenizer)
     data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
     config = GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
     TokenDataset(data["train"], config.context_length)  # refuses a text that is too short
-    device = hardware.pick_device(settings.device)
+    device = distributed.own(hardware.pick_device(settings.device))
     precision = hardware.pick_precision(settings.precision, device)
     hardware.make_deterministic()
     hardware.keep_freed_memory()
     compiled, why = choose_compiling(settings, config, device)
     machine = hardware.describe(device, precision, compiled)
+    if distributed.size() > 1:
+        machine = f"{distributed.size()} × {machine}"
     tracked = {name: params.model_dump()[name] for name in ("seed", "model", "train")}
     lineage = read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
-    with Run(hidden("runs") / fingerprint(lineage, machine), params.runtime.keep) as saves:
+    saves = Run(hidden("runs") / fingerprint(lineage, machine), params.runtime.keep)
+    with saves if distributed.is_first() else contextlib.nullcontext():
         state = initial_state(config, settings, params.seed, device, precision)
         resume(saves, state)
         announce(state, settings, data, precision, machine)
@@ -44,9 +49,10 @@ def main(params: Params, paths: Paths) -> None:
         if compiled:
             compiling.compile_blocks(state.model)
         train(state, params, data, precision, saves, paths)
-        save_weights(paths.training / "last.safetensors", weights(state.model), config)
-        save_model(paths.model, config, state.best, tokenizer, lineage)
-        saves.finish()
+        if distributed.is_first():
+            save_weights(paths.training / "last.safetensors", weights(state.model), config)
+            save_model(paths.model, config, state.best, tokenizer, lineage)
+            saves.finish()
     print(f"best validation loss {state.best_loss:.4f} nats per token, at step {state.best_step} of {settings.steps}")
 
 
@@ -58,13 +64,16 @@ def choose_compiling(settings: Train, config: GPTConfig, device: torch.device) -
 
 
 def resume(saves: Run, state: State) -> None:
-    """Go on from the newest save that is whole, and say so."""
+    """Go on from the newest save that is whole, and say so. All read it, once the first process has locked the run."""
+    distributed.meet()
     saved = saves.latest(state.check)
     for problem in saves.damaged:
         print(problem)
     if saved:
         state.restore(*saved)
         print(f"going on after step {state.step}, from {saves.folder}")
+    if state.step != distributed.largest(state.step):
+        raise ValueError(f"Another process found a later save in {saves.folder}; all of them must see the same folder.")
     others = [folder for folder in saves.folder.parent.iterdir() if folder.is_dir() and folder != saves.folder]
     if others:
         print(
@@ -77,7 +86,8 @@ def announce(state: State, settings: Train, data: dict[str, Any], precision: str
     cost = forecast.count(state, settings, len(data["train"]), precision)
     print(
         f"{thousands(cost.parameters)} parameters, {thousands(cost.tokens)} tokens ({cost.epochs:.1f} times the text), "
-        f"{thousands(cost.flops)} FLOPs; about {thousands(cost.memory)}B of memory",
+        f"{thousands(cost.flops)} FLOPs; about {thousands(cost.memory)}B of memory"
+        + (" in each process" if distributed.size() > 1 else ""),
         flush=True,
     )
     seconds = forecast.seconds_left(state, settings, len(data["validation"]), precision)
@@ -89,24 +99,31 @@ def announce(state: State, settings: Train, data: dict[str, Any], precision: str
 
 def train(state: State, params: Params, data: dict[str, np.ndarray], precision: str, saves: Run, paths: Paths) -> None:
     """Take all steps, with progress shown, curves written and the state saved as it goes."""
-    settings, first, begin = params.train, state.step, time.perf_counter()
-    with interruptible() as interrupted, progress(settings.steps, "step", "training", params.runtime.progress) as bar:
-        bar.update(first)
+    settings, start, begin = params.train, state.step, time.perf_counter()
+    writes, alone = distributed.is_first(), distributed.size() == 1
+    with (
+        interruptible(second_kills=alone) as interrupted,
+        progress(settings.steps, "step", "training", params.runtime.progress and writes) as bar,
+    ):
+        bar.update(start)
         for _ in training.train(state, settings, data, params.seed, precision):
-            speed = (state.step - first) / (time.perf_counter() - begin)  # steps a second
+            speed = (state.step - start) / (time.perf_counter() - begin)  # steps a second
             bar.update()
             bar.set_postfix_str(report(state, settings, speed), refresh=False)
-            if state.validation_rows[-1]["step"] == state.step:
+            if writes and state.validation_rows[-1]["step"] == state.step:
                 bar.write(f"step {state.step}/{settings.steps}  {report(state, settings, speed)}")
                 training.write_curves(paths.training, state, settings)
-            if interrupted() or state.step % params.runtime.checkpoint_every == 0:
+            stop = int(distributed.largest(interrupted()))  # a signal to one process stops all after the same step
+            if writes and (stop or state.step % params.runtime.checkpoint_every == 0):
                 saves.save(state.step, state.tensors(), state.facts())
-            if interrupted():
+            if stop:
                 print(
                     f"\nstopped after step {state.step}; all is saved: run the same command again to go on", flush=True
                 )
-                sys.exit(128 + interrupted())
-    training.write_curves(paths.training, state, settings)
+                distributed.meet()  # torchrun ends all as soon as one has ended: not before the first has saved
+                sys.exit(128 + stop)
+    if writes:
+        training.write_curves(paths.training, state, settings)
 
 
 def report(state: State, settings: Train, speed: float) -> str:
@@ -122,4 +139,5 @@ def report(state: State, settings: Train, speed: float) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    with distributed.joined():
+        run(main)

@@ -1,7 +1,8 @@
 """What a run will cost, told before it is paid: parameters, tokens, FLOPs, memory, time.
 
 `count` needs next to no memory, so it comes first; `seconds_left` times a pass of the real size. Both leave the run
-as it was. Left out: the time that saving takes, and what else the machine is busy with.
+as it was. Several processes must ask together, since a pass ends where they exchange their gradients. Left out: the
+time that saving takes, and what else the machine is busy with.
 """
 
 import math
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tinygpt import distributed
 from tinygpt.config import Train
 from tinygpt.hardware import autocast
 from tinygpt.model import count_parameters, training_flops_per_token
@@ -31,7 +33,7 @@ class Forecast:
     tokens: int
     epochs: float  # times that the training text is read
     flops: int
-    memory: int  # bytes, at the peak of a step
+    memory: int  # bytes, at the peak of a step, in each process
     memory_a_sequence: int  # bytes of it that each sequence of the batch takes
 
 
@@ -50,7 +52,7 @@ def count(state: State, settings: Train, text_tokens: int, precision: str) -> Fo
         tokens=tokens,
         epochs=tokens / text_tokens,
         flops=tokens * training_flops_per_token(config),
-        memory=fixed + settings.batch_size * sequence,
+        memory=fixed + in_a_pass(settings) * sequence,
         memory_a_sequence=sequence,
     )
 
@@ -62,6 +64,7 @@ def lasting_memory(state: State) -> int:
     """
     on_cpu = next(state.model.parameters()).device.type == "cpu"
     copies = 4 if on_cpu else 3  # weights, gradients, those of before the step, the best so far
+    copies += distributed.size() > 1  # gradients on their way
     remembered = sum(math.prod(shape) for shape in state.optimizers.shapes().values())
     alike: Counter[tuple[int, ...]] = Counter()  # numbers in the matrices of each shape, which Muon stacks
     for optimizer in state.optimizers.members:
@@ -83,12 +86,18 @@ def memory_a_sequence(state: State, precision: str) -> int:
 
 def seconds_left(state: State, settings: Train, validation_tokens: int, precision: str) -> float:
     """How long the steps that are left will take: one forward and backward pass is timed, and multiplied."""
-    quickest = min(measure_pass(state, settings.batch_size, precision)[0] for _ in range(5))
-    tokens = settings.batch_size * state.model.config.context_length
+    sequences = in_a_pass(settings)
+    quickest = min(measure_pass(state, sequences, precision)[0] for _ in range(5))
     left = settings.steps - state.step
     looks = 1 + left // min(settings.eval_every, settings.steps)  # at the validation loss: a third of a pass a token
-    passes = left * settings.accumulation + looks * min(settings.eval_tokens, validation_tokens) / tokens / 3
-    return passes * quickest
+    read = min(settings.eval_tokens, validation_tokens) / state.model.config.context_length
+    whole = left * settings.batch_size * settings.accumulation + looks * read / 3  # sequences, of all processes
+    return whole / distributed.size() / sequences * quickest
+
+
+def in_a_pass(settings: Train) -> int:
+    """How many sequences a process takes in one forward pass."""
+    return min(settings.batch_size, settings.batch_size * settings.accumulation // distributed.size())
 
 
 def measure_pass(state: State, sequences: int, precision: str) -> tuple[float, int]:

@@ -105,23 +105,26 @@ class StepSampler(Sampler[list[int]]):
 
     An epoch lays windows side by side, from a random place in [0, T), and visits each once, in random order; both
     come from (seed, epoch). The next epoch begins in the middle of a batch if need be, so no batch is short.
-    `batch_size` counts the sequences of one whole step, all its accumulated parts together.
+    `batch_size` counts the sequences of one whole step, all its accumulated parts together; `part` is what one of
+    several processes takes of it.
     """
 
-    def __init__(self, dataset: TokenDataset, batch_size: int, seed: int, start: int, stop: int) -> None:
+    def __init__(
+        self, dataset: TokenDataset, batch_size: int, seed: int, start: int, stop: int, part: slice = slice(None)
+    ) -> None:
         self.windows = max(1, len(dataset) // dataset.context_length)  # in an epoch, wherever it begins
         self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
-        self._steps = range(start, stop)
+        self._steps, self._part = range(start, stop), part
         self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))  # the last one asked for
 
     def __len__(self) -> int:
         return len(self._steps)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return map(self.batch, self._steps)
+        return (self.batch(step)[self._part] for step in self._steps)
 
     def batch(self, step: int) -> list[int]:
-        """Where the windows of a step begin: a function of (seed, step) alone."""
+        """Where all windows of a step begin: a function of (seed, step) alone."""
         first = step * self._batch_size
         turns = [divmod(turn, self.windows) for turn in range(first, first + self._batch_size)]
         return [int(self._places(epoch)[turn]) for epoch, turn in turns]
@@ -137,16 +140,25 @@ class StepSampler(Sampler[list[int]]):
 
 
 def training_batches(
-    tokens: Tokens, context_length: int, batch_size: int, *, seed: int, start: int, stop: int, pin: bool = False
+    tokens: Tokens,
+    context_length: int,
+    batch_size: int,
+    *,
+    seed: int,
+    start: int,
+    stop: int,
+    part: slice = slice(None),
+    pin: bool = False,
 ) -> DataLoader[Any]:
     """A DataLoader of the batches (inputs, targets) of steps `start` up to `stop`, each (batch_size, T) int64.
 
-    `pin` puts them in page-locked memory, from where a GPU copies them without waiting.
+    `part` takes a part of each batch only, for one of several processes. `pin` puts them in page-locked memory, from
+    where a GPU copies them without waiting.
     """
     dataset = TokenDataset(tokens, context_length)
     return DataLoader(
         dataset,
-        batch_sampler=StepSampler(dataset, batch_size, seed, start, stop),
+        batch_sampler=StepSampler(dataset, batch_size, seed, start, stop, part),
         collate_fn=_as_it_is,
         pin_memory=pin,
         generator=torch.Generator(),  # else each loop over it would draw a number from PyTorch's own

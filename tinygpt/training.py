@@ -8,6 +8,7 @@ and its number alone, so a run that was stopped goes on to the same bits. Nothin
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinygpt import distributed
 from tinygpt.config import Train
 from tinygpt.files import write_json, write_text
 from tinygpt.hardware import autocast
@@ -49,6 +51,7 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
         seed=seed,
         start=state.step,
         stop=settings.steps,
+        part=distributed.part(),
         pin=device.type == "cuda",
     )
 
@@ -59,7 +62,8 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
     if state.step == 0:
         validate()  # before any learning: ln V
     for inputs, targets in batches:
-        torch.manual_seed(seed * 1_000_003 + state.step)  # dropout, too, depends on the seed and the step alone
+        # dropout, too, depends on the seed and the step alone; and on the process, of which each draws its own
+        torch.manual_seed(seed * 1_000_003 + state.step + distributed.rank() * 1_000_000_007)
         batch = (inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True))
         with examined(state) if state.step % HEALTH_EVERY == 0 else nullcontext():
             train_step(state, batch, settings, cast)
@@ -131,6 +135,7 @@ def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: Abst
     """Add up the gradient of the mean loss of `batch`, at most `batch_size` sequences at a time; returns that loss.
 
     Each part's loss is summed and divided by the tokens of the whole batch, so that the parts weigh as they should.
+    Of several processes each has as large a part of the step's batch, so the mean of theirs is that of the step.
     """
     inputs, targets = batch
     state.model.train()
@@ -141,7 +146,8 @@ def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: Abst
         loss = cross_entropy(logits, y, "sum") / targets.numel()
         state.scaler.scale(loss).backward()
         total += loss.detach()
-    return total
+    distributed.average_gradients(state.model)
+    return total if distributed.size() == 1 else total.new_tensor(distributed.total(total.item()) / distributed.size())
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
@@ -156,16 +162,17 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
 
 @torch.no_grad()
 def mean_loss(model: GPT, windows: Iterable[Batch], cast: AbstractContextManager[Any]) -> float:
-    """The mean cross-entropy over all predicted tokens, nats per token."""
+    """The mean cross-entropy over all predicted tokens, nats per token; several processes share the windows."""
     device = next(model.parameters()).device
     model.eval()
     losses, count = [], 0
-    for inputs, targets in windows:
+    for inputs, targets in islice(windows, distributed.rank(), None, distributed.size()):
         with cast, torch.compiler.set_stance("force_eager"):  # other shapes: not worth compiling for
             logits = model(inputs.to(device))
         losses.append(cross_entropy(logits, targets.to(device), "sum"))
         count += targets.numel()
-    return sum(torch.stack(losses).tolist()) / count
+    total = sum(torch.stack(losses).tolist()) if losses else 0.0
+    return distributed.total(total) / distributed.total(count)
 
 
 def record_validation(state: State, loss: float) -> None:
