@@ -23,6 +23,7 @@ from tinygpt.checkpoint import load, save_model
 from tinygpt.generation import generate_ids
 from tinygpt.model import GPT, GPTConfig
 from tinygpt.sampling import Sampling
+from tinygpt.state import initial_state
 from tinygpt.tokenizer import CharTokenizer
 
 Task = tuple[
@@ -79,7 +80,7 @@ class TinyGPT:
     def train(self, size: str, precision: str) -> Ready:
         recipe = {"model.bias": False, "train.batch_size": BATCHES[size]}  # as nanoGPT's recipe has it
         model_config, settings = configured("gpt2", size, recipe)
-        state = training.start(model_config, settings, 1, self.device, precision)
+        state = initial_state(model_config, settings, 1, self.device, precision)
         if self.device.type == "cuda":
             state.model.compile()
         x, y = batch(size, self.device)
@@ -92,10 +93,11 @@ class TinyGPT:
 
     def decode(self, shape: str, size: str, sequences: int) -> Ready:
         model, _ = load(self.folder / f"{shape}-{size}", self.device)
-        count, greedy = model.config.context_length - 1, Sampling(temperature=0.0)
+        count, greedy = model.config.context_length - 1, [Sampling(temperature=0.0)] * sequences
 
         def piece() -> int:
-            steps = generate_ids(model, [1], greedy, list(range(sequences)), count, end_of_text=-1)  # none ends it
+            prompts, seeds = [[1]] * sequences, list(range(sequences))
+            steps = generate_ids(model, prompts, greedy, seeds, count, end_of_text=-1)  # none ends it
             return sum(len(step) for step in steps)
 
         return piece

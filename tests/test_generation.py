@@ -16,7 +16,8 @@ END = 60
 
 
 def ids(model: Any, prompt: list[int], seeds: list[int], count: int = 60, **settings: Any) -> list[list[int]]:
-    steps = generate_ids(model, prompt, Sampling(**settings), seeds, count, END, use_cache=True)
+    prompts, every = [prompt] * len(seeds), [Sampling(**settings)] * len(seeds)
+    steps = generate_ids(model, prompts, every, seeds, count, END)
     return [[token for token in row if token is not None] for row in zip(*steps, strict=True)]
 
 
@@ -25,13 +26,13 @@ def test_cached_and_uncached_generation_agree_past_the_end_of_the_context(
     shape: dict[str, Any], prompt_length: int
 ) -> None:
     model = gpt(**shape)
-    prompt = torch.arange(prompt_length) % 61
+    prompt = [i % 61 for i in range(prompt_length)]
     scores: list[list[torch.Tensor]] = []
     for use_cache in (True, False):
-        steps = next_logits(model, prompt[None], use_cache)
+        steps = next_logits(model, [prompt], use_cache)
         rows = [next(steps)]
         for i in range(40):
-            rows.append(steps.send(torch.tensor([(i * 7) % 61])))
+            rows.append(steps.send([(i * 7) % 61]))
         scores.append(rows)
     torch.testing.assert_close(torch.stack(scores[0]), torch.stack(scores[1]), rtol=1e-4, atol=1e-4)
 
@@ -47,11 +48,11 @@ def test_a_full_window_keeps_its_last_half() -> None:
 def test_top_k_1_and_temperature_0_are_both_greedy() -> None:
     model = gpt()
     expected = []
-    steps = next_logits(model, torch.tensor([[3, 1, 4]]))
+    steps = next_logits(model, [[3, 1, 4]])
     logits = next(steps)
     for _ in range(20):
         expected.append(int(logits.argmax()))
-        logits = steps.send(logits.argmax(-1))
+        logits = steps.send([int(logits.argmax())])
     if END in expected:
         expected = expected[: expected.index(END)]
     assert ids(model, [3, 1, 4], [1], 20, temperature=0.0) == [expected]
@@ -64,6 +65,25 @@ def test_a_seed_gives_the_same_text_alone_and_in_company() -> None:
     alone = [ids(model, [5, 6], [seed], temperature=1.0)[0] for seed in (11, 12, 13)]
     assert together == alone
     assert len({tuple(row) for row in together}) == 3
+
+
+def test_prompts_of_different_lengths_are_continued_as_each_would_be_alone(shape: dict[str, Any]) -> None:
+    """Past the end of the context, which each row reaches, and slides at, in its own time."""
+    model = gpt(**shape)
+    prompts, seeds = [[5], [1, 2, 3, 4, 5, 6, 7], list(range(30)), [5], [9] * 16], [1, 2, 3, 4, 5]
+    settings = [Sampling(temperature=t, top_p=1.0) for t in (0.0, 1.0, 0.0, 1.0, 1.5)]
+    together = [list(row) for row in zip(*generate_ids(model, prompts, settings, seeds, 40, END), strict=True)]
+    for prompt, setting, seed, row in zip(prompts, settings, seeds, together, strict=True):
+        alone = [token for (token,) in generate_ids(model, [prompt], [setting], [seed], 40, END, use_cache=False)]
+        assert [token for token in row if token is not None] == alone
+
+
+def test_closing_a_stream_early_ends_it(model_folder: Path) -> None:
+    model, tokenizer = opened(model_folder)
+    pieces = stream(model, tokenizer, "JUL", max_new_tokens=10**9)
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    assert list(pieces) == []
 
 
 def test_the_repetition_penalty_counts_what_was_generated() -> None:

@@ -49,7 +49,7 @@ def next_logits(
         if decoder and len(going) < len(chosen):
             decoder.keep(going)
         for sequence, token in zip(sequences, chosen, strict=True):
-            sequence += [] if token is None else [token]
+            sequence.extend([] if token is None else [token])
         sequences = [sequences[row] for row in going]
 
 

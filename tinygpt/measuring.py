@@ -136,8 +136,8 @@ def decode(config: GPTConfig, sequences: int, device: torch.device, size: str = 
     """
     model = GPT(config).to(device).eval()
     model.initialise(torch.Generator().manual_seed(1))
-    seeds, room = list(range(sequences)), config.context_length - 1
-    steps = generation.generate_ids(model, [0], Sampling(), seeds, room, end_of_text=-1)
+    seeds, settings, room = list(range(sequences)), [Sampling()] * sequences, config.context_length - 1
+    steps = generation.generate_ids(model, [[0]] * sequences, settings, seeds, room, end_of_text=-1)
     next(steps)
     begin, count = time.perf_counter(), 0
     while time.perf_counter() - begin < limit and next(steps, None):
