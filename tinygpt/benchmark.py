@@ -149,7 +149,7 @@ class Ladder:
         return ""
 
     def double(self, size: str, precision: str, compiled: bool, end: float) -> None:
-        """Batches of 1, 4, 16, … while they should fit and there is time; on CUDA 1, 2, 4, …, and the largest is sought.
+        """Batches of 1, 4, 16, … while they should fit and time is left; on CUDA 1, 2, 4, …, and the largest is sought.
 
         A row costs seconds to start, and on a CPU little changes from a batch to its double.
         """
