@@ -21,7 +21,7 @@ HOLDS = 11  # sequences, in the machine that `pretend` makes
 
 
 def pretend(job: Job, limit: float) -> dict[str, Any]:
-    """A machine that does 1000 FLOP/s, takes 1 ms a step, and runs out of memory above HOLDS sequences."""
+    """A machine that multiplies at 10 TFLOP/s, takes 100 ms a step, and runs out of memory above HOLDS sequences."""
     if job.kind == "peak":
         return {"flops_per_second": 1e13}
     if job.kind == "decoding":
@@ -30,7 +30,7 @@ def pretend(job: Job, limit: float) -> dict[str, Any]:
         return {"problem": OUT_OF_MEMORY}
     cost = {"memory": job.batch, "forecast": job.batch, "forecast_a_sequence": 1}
     speed = 100.0 * min(job.batch, 4) + job.batch
-    return {"parameters": 1000, "tokens_per_second": speed, "step": 0.001, "flops_per_second": 1e12, **cost}
+    return {"parameters": 1000, "tokens_per_second": speed, "step": 0.1, "flops_per_second": 1e12, **cost}
 
 
 def climb(
@@ -58,8 +58,8 @@ def test_the_fastest_batch_is_the_one_of_most_tokens_a_second(monkeypatch: pytes
 def test_on_a_cpu_no_batch_is_tried_that_the_forecast_says_will_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ladder, "refusal", lambda *_: "")
     report = climb(monkeypatch, CPU, free=7)
-    assert [row.batch for row in report.training] == [1, 2, 4]
-    assert "0.2M fp32: batch 8 is left out: it should take 8 bytes, of 7." in report.notes
+    assert [row.batch for row in report.training] == [1, 4]
+    assert "0.2M fp32: batch 16 is left out: it should take 16 bytes, of 7." in report.notes
 
 
 def test_the_ladder_stops_where_time_runs_out_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_the_report_is_written_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     names = ["benchmark_decoding.png", "benchmark_memory.png", "benchmark_training.png", "results.json", "table.md"]
     assert sorted(file.name for file in tmp_path.iterdir()) == names
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
-    assert "| 0.2M | 64 | 4 | fp32 | 404 | 0% | 1 | 10% |" in table
+    assert "| 0.2M | 64 | 4 | fp32 | 404 | 0% | 100 | 10% |" in table
     assert "| 0.2M | 64 | 16 | fp32 | out of memory |" in table
 
 

@@ -36,7 +36,7 @@ SIZES = {  # the rest of a model is params.yaml's
 OWN = {"n_kv_head": None, "head_dim": None, "mlp_hidden": None, "vocab_size": 2000}
 LARGEST = 4096  # sequences; larger batches teach little more a token
 STARTING = 6.0  # seconds that a process takes before it measures
-COMPILING = 60.0  # seconds that compiling may take
+COMPILING = 60.0  # seconds that compiling may take; a third of them are kept back for it
 
 
 @dataclass
@@ -124,7 +124,7 @@ class Ladder:
         for sequences in (1, 16):
             self.decode(size, sequences)
         for index, precision in enumerate(chosen):
-            left = end - time.monotonic() - (0 if compiled is False else COMPILING / 2)
+            left = end - time.monotonic() - (0 if compiled is False else COMPILING / 3)
             self.double(size, precision, bool(compiled), time.monotonic() + left / (len(chosen) - index))
         best = self.report.fastest().get(size)
         lacks = compiling.missing(self.device)
@@ -149,8 +149,12 @@ class Ladder:
         return ""
 
     def double(self, size: str, precision: str, compiled: bool, end: float) -> None:
-        """Batches of 1, 2, 4, … while they should fit and there is time; on CUDA the largest is then sought between."""
+        """Batches of 1, 4, 16, … while they should fit and time is left; on CUDA 1, 2, 4, …, and the largest is sought.
+
+        A row costs seconds to start, and on a CPU little changes from a batch to its double.
+        """
         fits, batch, row = 0, 1, None
+        factor = 2 if self.device.type == "cuda" else 4
         while batch <= LARGEST:
             free = free_memory(self.device)
             if row is not None:
@@ -160,7 +164,7 @@ class Ladder:
                         f"{size} {precision}: batch {batch} is left out: it should take {cost:,} bytes, of {free:,}."
                     )
                     return
-                if STARTING + row.starting + 2 * REPEATS * row.step > end - time.monotonic():
+                if STARTING + row.starting + factor * REPEATS * row.step > end - time.monotonic():
                     room = row.batch + (free - row.forecast) // max(1, row.forecast_a_sequence)
                     self.note(
                         f"{size} {precision}: stopped at batch {row.batch}, where time ran out; "
@@ -170,7 +174,7 @@ class Ladder:
             row = self.train(size, precision, compiled, batch, max(STARTING, end - time.monotonic()))
             if row.problem:
                 break
-            fits, batch = batch, 2 * batch
+            fits, batch = batch, factor * batch
         if row is not None and row.problem == OUT_OF_MEMORY:
             self.bisect(size, precision, compiled, fits, batch, end)
 

@@ -158,7 +158,7 @@ def benchmark(
     sizes: Annotated[str, typer.Option(help="Model sizes, with commas: 0.2M, 1.3M, 10M, 30M, 85M.")] = (
         "0.2M,1.3M,10M,30M,85M"
     ),
-    budget: Annotated[float, typer.Option(min=1, help="Seconds that it may take, about.")] = 300,
+    budget: Annotated[float, typer.Option(min=1, help="Seconds that it may take, about.")] = 600,
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
     precision: Annotated[
         Literal["all", "fp32", "bf16", "fp16"], typer.Option(help="All: those that the machine multiplies.")

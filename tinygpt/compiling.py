@@ -30,7 +30,7 @@ class Guess:
 
 
 GUESSES = {
-    "cpu": Guess(speed=3.5e10, least=0.0, saved=0.0, cost=10.0),
+    "cpu": Guess(speed=3.5e10, least=0.0, saved=0.0, cost=20.0),
     "cuda": Guess(speed=2e13, least=0.001, saved=0.4, cost=45.0),
 }
 

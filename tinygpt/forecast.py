@@ -21,7 +21,7 @@ from tinygpt.optimizer import Muon
 from tinygpt.state import State
 from tinygpt.training import accumulate_gradients
 
-LIBRARIES = 50_000_000  # bytes that a CPU's libraries take for themselves once they work
+LIBRARIES = 20_000_000  # bytes that a CPU's libraries take for themselves once they work
 GAPS = 1.25  # on a CPU: room that freed tensors leave and others do not quite fill, over what the tensors take
 
 
