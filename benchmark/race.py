@@ -48,8 +48,8 @@ RUNS: dict[str, dict[str, Any]] = {  # goal → what differs from params.yaml an
         "train.eval_every": 50,
         "train.eval_tokens": 8192,
     },
-    "60 seconds": {"train.steps": 800},
-    "5 minutes": {"train.steps": 2500, "model.n_layer": 5, "model.n_embd": 160, "model.dropout": 0.1},
+    "60 seconds": {"train.steps": 300},
+    "5 minutes": {"train.steps": 1200, "model.n_layer": 5, "model.n_embd": 160, "model.dropout": 0.1},
 }
 MATCHES = {
     "nanoGPT": ("as good as nanoGPT", 15),
