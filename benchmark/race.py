@@ -48,8 +48,16 @@ RUNS: dict[str, dict[str, Any]] = {  # goal → what differs from params.yaml an
         "train.eval_every": 50,
         "train.eval_tokens": 8192,
     },
-    "60 seconds": {"train.steps": 300},
-    "5 minutes": {"train.steps": 1200, "model.n_layer": 5, "model.n_embd": 160, "model.dropout": 0.1},
+    "60 seconds": {"train.steps": 1000},
+    "5 minutes": {
+        "model.n_layer": 4,
+        "model.n_head": 4,
+        "model.n_embd": 128,
+        "model.dropout": 0.1,
+        "train.steps": 1500,
+        "train.batch_size": 16,
+        "train.weight_decay": 0.5,
+    },
 }
 MATCHES = {
     "nanoGPT": ("as good as nanoGPT", 15),
