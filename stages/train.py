@@ -11,13 +11,14 @@ import time
 from typing import Any
 
 import numpy as np
+import torch
 
 from stages import interruptible, progress, run, thousands
-from tinygpt import distributed, forecast, hardware, training
+from tinygpt import compiling, distributed, forecast, hardware, training
 from tinygpt.checkpoint import Run, digest, fingerprint, save_model, save_weights
 from tinygpt.config import Params, Train
 from tinygpt.files import Paths, hidden, read_json
-from tinygpt.model import GPTConfig
+from tinygpt.model import GPTConfig, training_flops_per_token
 from tinygpt.state import State, initial_state, weights
 from tinygpt.tokenizer import load
 from tinygpt.tokens import TokenDataset, open_tokens
@@ -33,7 +34,8 @@ def main(params: Params, paths: Paths) -> None:
     precision = hardware.pick_precision(settings.precision, device)
     hardware.make_deterministic()
     hardware.keep_freed_memory()
-    machine = hardware.describe(device, precision)
+    compiled, why = choose_compiling(settings, config, device)
+    machine = hardware.describe(device, precision, compiled)
     if distributed.size() > 1:
         machine = f"{distributed.size()} × {machine}"
     tracked = {name: params.model_dump()[name] for name in ("seed", "model", "train")}
@@ -43,12 +45,22 @@ def main(params: Params, paths: Paths) -> None:
         state = initial_state(config, settings, params.seed, device, precision)
         resume(saves, state)
         announce(state, settings, data, precision, machine)
+        print(why, flush=True)
+        if compiled:
+            compiling.compile_blocks(state.model)
         train(state, params, data, precision, saves, paths)
         if distributed.is_first():
             save_weights(paths.training / "last.safetensors", weights(state.model), config)
             save_model(paths.model, config, state.best, tokenizer, lineage)
             saves.finish()
     print(f"best validation loss {state.best_loss:.4f} nats per token, at step {state.best_step} of {settings.steps}")
+
+
+def choose_compiling(settings: Train, config: GPTConfig, device: torch.device) -> tuple[bool, str]:
+    """Whether to compile, and why, in a line."""
+    passes = settings.steps * settings.accumulation
+    flops = passes * settings.batch_size * config.context_length * training_flops_per_token(config)
+    return compiling.choose(settings.compile, flops, passes, config.n_layer, device)
 
 
 def resume(saves: Run, state: State) -> None:

@@ -56,6 +56,7 @@ def test_the_model_section_and_gptconfig_name_the_same_things() -> None:
         ({"sample.top_p": 0}, "sample.top_p is 0; it must be greater than 0."),
         ({"train.weight_decay": float("nan")}, "train.weight_decay is nan; it must be a finite number."),
         ({"tokenize.kind": "bpee"}, "tokenize.kind is 'bpee'; it must be 'char', 'bpe' or 'gpt2'."),
+        ({"train.compile": "maybe"}, "train.compile is 'maybe'; it must be 'auto', True or False."),
         ({"model.n_embd": 130}, "model.n_embd is 130, which 4 heads (model.n_head) do not divide; write 128"),
         ({"model.head_dim": 33}, "rope turns pairs"),
         ({"model.n_kv_head": 3}, "model.n_kv_head is 3, which does not divide model.n_head, 4."),

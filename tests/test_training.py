@@ -116,9 +116,7 @@ def test_accumulated_gradients_equal_those_of_the_big_batch(data: Data) -> None:
     for size in (8, 2, 3):  # whole; in four equal parts; in parts of 3, 3 and 2
         state = start(data, chosen)
         loss = training.accumulate_gradients(state, (inputs, targets), size, autocast(CPU, "fp32"))
-        gradients.append(
-            [p.grad.clone() for p in state.model.parameters() if p.grad is not None] + [torch.tensor(loss)]
-        )
+        gradients.append([p.grad.clone() for p in state.model.parameters() if p.grad is not None] + [loss])
     for other in gradients[1:]:
         for whole, part in zip(gradients[0], other, strict=True):
             torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-6)
@@ -132,9 +130,9 @@ def test_gradients_are_clipped_to_the_limit_and_their_true_norm_reported(data: D
         return math.sqrt(sum(p.grad.square().sum().item() for p in state.model.parameters() if p.grad is not None))
 
     before = norm()
-    assert training.clip_gradients(state.model, 0.0) == pytest.approx(before)  # 0: left as they are
+    assert training.clip_gradients(state.model, 0.0).item() == pytest.approx(before)  # 0: left as they are
     assert norm() == pytest.approx(before)
-    assert training.clip_gradients(state.model, before / 2) == pytest.approx(before)
+    assert training.clip_gradients(state.model, before / 2).item() == pytest.approx(before)
     assert norm() == pytest.approx(before / 2, rel=1e-4)
 
 
@@ -196,7 +194,7 @@ def test_an_fp16_overflow_skips_the_step_for_all_parameters_and_lowers_the_scale
     before = weights(state.model)
     honest = training.accumulate_gradients
 
-    def overflow(*arguments: Any) -> float:
+    def overflow(*arguments: Any) -> torch.Tensor:
         loss = honest(*arguments)
         grad = state.model.head.weight.grad
         assert grad is not None
@@ -219,7 +217,7 @@ def test_a_gradient_that_overflows_at_every_scale_is_a_diverged_one(
 ) -> None:
     state = start(data, settings())
     state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=training.SMALLEST_SCALE)
-    monkeypatch.setattr(training, "clip_gradients", lambda *_: math.inf)
+    monkeypatch.setattr(training, "clip_gradients", lambda *_: torch.tensor(math.inf))
     with pytest.raises(DivergedError):
         training.train_step(state, batch(data, 4), settings(), autocast(CPU, "fp32"))
 

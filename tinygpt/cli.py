@@ -38,7 +38,7 @@ def check(
     folder: Annotated[Path, typer.Argument(help="The pipeline's folder, with its params.yaml.")] = Path(),
 ) -> None:
     """Check params.yaml, and whether this machine and the text can do what it asks, before any work."""
-    from tinygpt import config, hardware
+    from tinygpt import compiling, config, hardware
     from tinygpt.corpus import LEAST, check_enough
     from tinygpt.files import Paths
     from tinygpt.sources import check_source
@@ -49,6 +49,7 @@ def check(
         check_enough(params.download, size, max(LEAST, params.model.context_length))
     device = hardware.pick_device(params.train.device)
     precision = hardware.pick_precision(params.train.precision, device)
+    compiling.check(params.train.compile, device)
     print(f"params.yaml is sound; training would run on {hardware.describe(device, precision)}.")
 
 
@@ -147,6 +148,42 @@ def generate(
             print(json.dumps(record(completion, sampling, max_new_tokens, hashes), ensure_ascii=False))
         else:
             print(("\n" + "—" * 20 + "\n" if number else "") + completion.text)
+
+
+@app.command()
+def benchmark(
+    folder: Annotated[Path, typer.Argument(help="The pipeline's folder; its params.yaml says what kind of model.")] = (
+        Path()
+    ),
+    sizes: Annotated[str, typer.Option(help="Model sizes, with commas: 0.2M, 1.3M, 10M, 30M, 85M.")] = (
+        "0.2M,1.3M,10M,30M,85M"
+    ),
+    budget: Annotated[float, typer.Option(min=1, help="Seconds that it may take, about.")] = 300,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    precision: Annotated[
+        Literal["all", "fp32", "bf16", "fp16"], typer.Option(help="All: those that the machine multiplies.")
+    ] = "all",
+    compile_: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="By default both, compiled at the fastest batch only.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The smallest model, for half a minute.")] = False,
+    write_to: Annotated[Path | None, typer.Option("--write", help="A folder for the table and the figures.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="A file for every number.")] = None,
+) -> None:
+    """Measure training and decoding on this machine: speed, memory, and the batch sizes that pay."""
+    from tinygpt import benchmark as bench
+    from tinygpt import config
+    from tinygpt.files import Paths, write_json
+
+    params = config.load(Paths(folder).params)
+    chosen, seconds, compiled = (["0.2M"], 30.0, False) if quick else (sizes.split(","), budget, compile_)
+    names = [name.strip() for name in chosen]
+    report = bench.run(params, names, seconds, device, precision, compiled, lambda text: print(text, flush=True))
+    print("\n" + "\n".join(bench.table(report)))
+    if json_file is not None:
+        write_json(json_file, report.to_json())
+    if write_to is not None:
+        bench.write(report, write_to)
 
 
 if __name__ == "__main__":

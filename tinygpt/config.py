@@ -130,6 +130,7 @@ class Train(Section):
     eval_tokens: PositiveInt
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
+    compile: Literal["auto", True, False]
 
 
 class Evaluate(Section):

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from tinygpt.files import writing
 
 DARK, LIGHT, ACCENT = "#1f3b57", "#a9bccd", "#c8553d"
 STYLES = ["-", "--", ":", "-."]
+MARKERS = ["o", "s", "^", "D", "v"]
 LABELS = {"five_gram": "5-gram", "bz2": "bzip2 −9", "xz": "xz −9e", "ppmd": "PPMd"}
 
 
@@ -71,6 +73,82 @@ def yardstick_bars(path: Path, bits_per_byte: float, error: float | None, yardst
     _write(figure, path)
 
 
+def race(path: Path, curves: dict[str, list[tuple[float, float]]], marks: dict[str, float]) -> None:
+    """Held-out loss against time: a curve for each system, (seconds, bits per byte); `marks` as lines.
+
+    Seconds on a logarithmic scale. Names that begin with TinyGPT are ours. The high losses of a beginning are cut off.
+    """
+    figure, axes = _canvas()
+    ours = [name for name in curves if name.startswith("TinyGPT")]
+    for number, (name, curve) in enumerate(curves.items()):
+        seconds, bits = zip(*curve, strict=True)
+        color = ACCENT if name in ours else DARK
+        style = STYLES[(ours.index(name) if name in ours else number) % len(STYLES)]
+        label = f"{name}: {bits[-1]:.3f} after {seconds[-1]:.0f} s"
+        axes.plot(seconds, bits, color=color, linewidth=1.8, linestyle=style, marker="o", markersize=3, label=label)
+    lowest = min([*marks.values(), *(bits for curve in curves.values() for _, bits in curve)])
+    axes.set(xlabel="seconds since the start", ylabel="bits per byte of held-out text", title="Loss against time")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(lowest - 0.1, lowest + 1.9)
+    _mark_yardsticks(axes, marks)
+    axes.legend(frameon=False, fontsize=9)
+    _write(figure, path)
+
+
+def training_speed(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Training tokens a second, and the share of the machine's peak, over the batch size; one line a model size.
+
+    rows: dictionaries of measuring.Training, with `mfu` beside.
+    """
+    figure, (left, right) = _canvases(2)
+    for number, size in enumerate(dict.fromkeys(row["size"] for row in rows)):
+        ours = [row for row in rows if row["size"] == size]
+        style: Any = {"color": DARK, "linestyle": STYLES[number % 4], "marker": MARKERS[number % 5], "label": size}
+        left.plot([row["batch"] for row in ours], [row["tokens_per_second"] for row in ours], **style)
+        right.plot([row["batch"] for row in ours], [100 * row["mfu"] for row in ours], **style)
+    left.set(xlabel="batch, sequences", ylabel="tokens a second", title="Training speed", yscale="log")
+    right.set(xlabel="batch, sequences", ylabel="%", title="Of the peak of matrix products", ylim=(0, None))
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.legend(frameon=False, fontsize=9)
+    _write(figure, path)
+
+
+def memory_forecast(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Memory measured at the peak of a step, over the batch size, with the forecast as a line without marks."""
+    figure, axes = _canvas()
+    for number, size in enumerate(dict.fromkeys(row["size"] for row in rows)):
+        ours = sorted((row for row in rows if row["size"] == size), key=lambda row: row["batch"])
+        batches = [row["batch"] for row in ours]
+        marker = MARKERS[number % 5]
+        axes.plot(batches, [row["memory"] / 1e6 for row in ours], marker, color=DARK, label=f"{size}, measured")
+        axes.plot(batches, [row["forecast"] / 1e6 for row in ours], STYLES[number % 4], color=ACCENT)
+    axes.set(xlabel="batch, sequences", ylabel="MB", title="Memory: measured (marks) and forecast (lines)")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.legend(frameon=False, fontsize=9)
+    _write(figure, path)
+
+
+def decoding_speed(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Tokens a second of text written, over the model's size, one line for each number of sequences at once."""
+    figure, axes = _canvas()
+    done = [row for row in rows if not row["problem"]]
+    for number, count in enumerate(dict.fromkeys(row["sequences"] for row in done)):
+        ours = [row for row in done if row["sequences"] == count]
+        style: Any = {"color": DARK, "linestyle": STYLES[number % 4], "marker": MARKERS[number % 5]}
+        speeds = [row["tokens_per_second"] for row in ours]
+        axes.plot([row["parameters"] for row in ours], speeds, label=f"{count} at once", **style)
+    axes.set(xlabel="parameters", ylabel="tokens a second", title="Decoding speed", xscale="log", yscale="log")
+    axes.legend(frameon=False, fontsize=9)
+    _write(figure, path)
+
+
 def smoothed(values: np.ndarray, share: float = 0.02) -> np.ndarray:
     """A running mean over `share` of the points (at least five), centred and shorter at the ends: (N,) → (N,)."""
     half = max(2, int(len(values) * share / 2))
@@ -105,12 +183,19 @@ def _columns(rows: list[dict[str, float]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _canvas() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")  # no pyplot: nothing global, no window
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="0.92")
-    axes.set_axisbelow(True)
+    figure, (axes,) = _canvases(1)
     return figure, axes
+
+
+def _canvases(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with so many pictures side by side."""
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")  # no pyplot: nothing global, no window
+    found = [figure.add_subplot(1, count, place + 1) for place in range(count)]
+    for axes in found:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="0.92")
+        axes.set_axisbelow(True)
+    return figure, found
 
 
 def _write(figure: Figure, path: Path) -> None:

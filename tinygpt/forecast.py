@@ -5,7 +5,9 @@ as it was. Several processes must ask together, since a pass ends where they exc
 time that saving takes, and what else the machine is busy with.
 """
 
+import math
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +17,12 @@ from tinygpt import distributed
 from tinygpt.config import Train
 from tinygpt.hardware import autocast
 from tinygpt.model import count_parameters, training_flops_per_token
+from tinygpt.optimizer import Muon
 from tinygpt.state import State
 from tinygpt.training import accumulate_gradients
+
+LIBRARIES = 50_000_000  # bytes that a CPU's libraries take for themselves once they work
+GAPS = 1.25  # on a CPU: room that freed tensors leave and others do not quite fill, over what the tensors take
 
 
 @dataclass(frozen=True)
@@ -28,27 +34,54 @@ class Forecast:
     epochs: float  # times that the training text is read
     flops: int
     memory: int  # bytes, at the peak of a step, in each process
+    memory_a_sequence: int  # bytes of it that each sequence of the batch takes
 
 
 def count(state: State, settings: Train, text_tokens: int, precision: str) -> Forecast:
     """Count what a run will cost, before it takes any memory to speak of.
 
-    What a step keeps for its backward pass is counted on one sequence, and multiplied. text_tokens: in the training
-    split.
+    What a step keeps for its backward pass is counted on one sequence, and multiplied. On a CPU the memory is that of
+    the process, beyond what it takes before the model is there; elsewhere that of tensors on the device.
+    docs/benchmark.md sets it beside what was measured. text_tokens: in the training split.
     """
     config = state.model.config
     tokens = settings.steps * settings.batch_size * settings.accumulation * config.context_length
-    _, kept = measure_pass(state, 1, precision)
-    size = 4 * count_parameters(state.model)  # bytes of the weights in fp32
-    copies = 4 if settings.optimizer == "muon" else 5  # weights, gradients, the best so far, and running means
-    copies += distributed.size() > 1  # gradients on their way
+    fixed, sequence = lasting_memory(state), memory_a_sequence(state, precision)
     return Forecast(
         parameters=count_parameters(state.model),
         tokens=tokens,
         epochs=tokens / text_tokens,
         flops=tokens * training_flops_per_token(config),
-        memory=size * copies + in_a_pass(settings) * kept,
+        memory=fixed + in_a_pass(settings) * sequence,
+        memory_a_sequence=sequence,
     )
+
+
+def lasting_memory(state: State) -> int:
+    """Bytes that a step takes whatever its batch: weights, gradients, what the optimizers remember and work in.
+
+    Every tenth step the weights are copied, to see how far they move; on a CPU the best so far lie there, too.
+    """
+    on_cpu = next(state.model.parameters()).device.type == "cpu"
+    copies = 4 if on_cpu else 3  # weights, gradients, those of before the step, the best so far
+    copies += distributed.size() > 1  # gradients on their way
+    remembered = sum(math.prod(shape) for shape in state.optimizers.shapes().values())
+    alike: Counter[tuple[int, ...]] = Counter()  # numbers in the matrices of each shape, which Muon stacks
+    for optimizer in state.optimizers.members:
+        for parameter in optimizer.param_groups[0]["params"] if isinstance(optimizer, Muon) else []:
+            alike[tuple(parameter.shape)] += parameter.numel()
+    working = 4 * max(alike.values(), default=0)  # the stack, two steps of its iteration, and their products
+    numbers = copies * count_parameters(state.model) + remembered + working
+    return 4 * numbers + (LIBRARIES if on_cpu else 0)
+
+
+def memory_a_sequence(state: State, precision: str) -> int:
+    """Bytes that each sequence of a batch adds: what the backward pass needs, and the logits and their gradients."""
+    _, kept = measure_pass(state, 1, precision)
+    config = state.model.config
+    logits = 3 * 4 * config.context_length * config.vocab_size  # scores, and in fp32 two gradients on their way back
+    gaps = GAPS if next(state.model.parameters()).device.type == "cpu" else 1.0
+    return int(gaps * (kept + logits))
 
 
 def seconds_left(state: State, settings: Train, validation_tokens: int, precision: str) -> float:
@@ -79,7 +112,7 @@ def measure_pass(state: State, sequences: int, precision: str) -> tuple[float, i
     batch = torch.zeros(sequences, state.model.config.context_length, dtype=torch.int64, device=device)
     begin = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        accumulate_gradients(state, (batch, batch), sequences, autocast(device, precision))
+        accumulate_gradients(state, (batch, batch), sequences, autocast(device, precision)).item()  # waits for a GPU
     seconds = time.perf_counter() - begin
     state.optimizers.zero_grad()
     own = {p.untyped_storage().data_ptr() for p in state.model.parameters()}

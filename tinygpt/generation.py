@@ -1,8 +1,9 @@
-"""Text from a model: prefill the prompt, then decode a token at a time with a cache of keys and values.
+"""Text from a model: read the prompts, then write a token at a time, many sequences at once.
 
-`generate(model, tokenizer, "ROMEO:")` → completions; `stream` hands them out as they come. A full context slides: its
-last half is kept and read again, from position 0 (`window_start` is that rule); the uncached twin,
-`use_cache=False`, follows the same rule and gives the same tokens, slowly.
+`generate(model, tokenizer, "ROMEO:")` → completions; `generate_batch` continues different prompts side by side;
+`stream` hands text out as it comes. A full context slides: its last half is kept and read again, from position 0
+(`window_start` is that rule); the uncached twin, `use_cache=False`, follows the same rule and gives the same tokens,
+slowly.
 """
 
 import codecs
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tinygpt.model import GPT, KVCache
-from tinygpt.sampling import Sampling, draw, probabilities
+from tinygpt.decoding import Decoder
+from tinygpt.model import GPT
+from tinygpt.sampling import Sampling, choose
 from tinygpt.tokenizer import Tokenizer
 
 
@@ -29,58 +31,69 @@ def window_start(length: int, context: int) -> int:
     return -(-(length - context) // stride) * stride
 
 
-@torch.no_grad()
-def next_logits(model: GPT, prompt: Tensor, use_cache: bool = True) -> Generator[Tensor, Tensor]:
-    """Scores of the next token (B, V), again and again: send the chosen tokens, int64 (B,), to get the next scores.
+@torch.inference_mode()
+def next_logits(
+    model: GPT, prompts: list[list[int]], use_cache: bool = True
+) -> Generator[Tensor, list[int | None], None]:
+    """Scores of the next token of each sequence (B, V), on the CPU, again and again.
 
-    prompt: int64 (B, T), T ≥ 1. All tensors that come and go are on the CPU; the model may be elsewhere.
+    prompts: ids, at least one each. Send the chosen ids to get the next scores; a row for which None is sent has
+    ended, and the next scores are without it.
     """
-    device, context = next(model.parameters()).device, model.config.context_length
-    sequence = prompt.to(device)
-    cache = KVCache(model.config, len(prompt), device) if use_cache else None
-    start = 0
+    context, sequences = model.config.context_length, [list(prompt) for prompt in prompts]
+    decoder = Decoder(model, len(prompts)) if use_cache else None
     while True:
-        first = window_start(sequence.shape[1], context)
-        if cache is not None and first != start:
-            cache.length = 0  # the window has moved: prefill it again, from position 0
-        start = first
-        known = 0 if cache is None else cache.length
-        chosen = yield model(sequence[:, start + known :], cache)[:, -1].cpu()
-        sequence = torch.cat((sequence, chosen[:, None].to(device)), dim=1)
+        windows = [sequence[window_start(len(sequence), context) :] for sequence in sequences]
+        chosen = yield (decoder.scores(windows) if decoder else uncached_scores(model, windows)).cpu()
+        going = [row for row, token in enumerate(chosen) if token is not None]
+        if decoder and len(going) < len(chosen):
+            decoder.keep(going)
+        for sequence, token in zip(sequences, chosen, strict=True):
+            sequence += [] if token is None else [token]
+        sequences = [sequences[row] for row in going]
 
 
-@torch.no_grad()
+def uncached_scores(model: GPT, windows: list[list[int]]) -> Tensor:
+    """The decoder's slow twin: every token of every window, each time. (B, V)."""
+    device = next(model.parameters()).device
+    return torch.stack([model(torch.tensor([window], device=device))[0, -1] for window in windows])
+
+
+@torch.inference_mode()
 def generate_ids(
     model: GPT,
-    prompt: list[int],
-    settings: Sampling,
+    prompts: list[list[int]],
+    settings: list[Sampling],
     seeds: list[int],
     max_new_tokens: int,
     end_of_text: int,
     use_cache: bool = True,
 ) -> Iterator[list[int | None]]:
-    """Continue one prompt once for each seed, all at once; yields the next id of each, None for those that have ended.
+    """Continue each prompt, with its own settings and seed, all at once; yields the next id of each, None for those
+    that have ended.
 
-    A continuation ends after `max_new_tokens`, or at <|endoftext|>, which is not handed out. What a seed gives does
-    not depend on the other seeds. Tokens are chosen on the CPU, so the same scores give the same text on any device.
+    A row ends after `max_new_tokens`, or at <|endoftext|>, which is not handed out. What becomes of it does not depend
+    on the other rows. Tokens are chosen on the CPU, so the same scores give the same text on any device.
     """
-    tokens = torch.tensor([prompt or [end_of_text]] * len(seeds))  # (B, T); documents start with <|endoftext|>
+    prompts = [prompt or [end_of_text] for prompt in prompts]  # documents start with <|endoftext|>
     dice = [torch.Generator().manual_seed(seed) for seed in seeds]
-    seen = torch.zeros(len(seeds), model.config.vocab_size, dtype=torch.bool).scatter_(1, tokens, True)
-    ended = [False] * len(seeds)
-    scores = next_logits(model, tokens, use_cache)
+    seen = torch.zeros(len(prompts), model.config.vocab_size, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        seen[row, prompt] = True
+    rows = list(range(len(prompts)))  # those that go on
+    scores = next_logits(model, prompts, use_cache)
     logits = next(scores)
     for count in range(1, max_new_tokens + 1):
-        uniforms = torch.cat([torch.rand(1, generator=die) for die in dice])
-        chosen = draw(probabilities(logits, settings, seen), uniforms)  # (B,)
-        ids = chosen.tolist()
-        ended = [over or token == end_of_text for over, token in zip(ended, ids, strict=True)]
-        if all(ended):
+        uniforms = torch.cat([torch.rand(1, generator=dice[row]) for row in rows])
+        ids = choose(logits, [settings[row] for row in rows], seen[rows], uniforms).tolist()
+        seen[rows, ids] = True
+        going = {row: token for row, token in zip(rows, ids, strict=True) if token != end_of_text}
+        if not going:
             return
-        yield [None if over else token for over, token in zip(ended, ids, strict=True)]
+        yield [going.get(row) for row in range(len(prompts))]
         if count < max_new_tokens:
-            seen.scatter_(1, chosen[:, None], True)
-            logits = scores.send(chosen)
+            logits = scores.send([going.get(row) for row in rows])
+            rows = list(going)
 
 
 @dataclass(frozen=True)
@@ -111,12 +124,26 @@ def generate(
     An empty prompt starts a new document; one longer than the context slides. ValueError for settings out of bounds.
     """
     seeds = [seed + i for i in range(num_samples)]
-    ids: list[list[int]] = [[] for _ in seeds]
-    start = tokenizer.encode(prompt)
-    for step in generate_ids(model, start, sampling or Sampling(), seeds, max_new_tokens, tokenizer.end_of_text):
+    settings = [sampling or Sampling()] * num_samples
+    return generate_batch(model, tokenizer, [prompt] * num_samples, settings, seeds, max_new_tokens)
+
+
+def generate_batch(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: list[str],
+    settings: list[Sampling],
+    seeds: list[int],
+    max_new_tokens: int = 200,
+) -> list[Completion]:
+    """Continue each prompt once, with its own settings and seed: what `generate` makes of each alone, but together."""
+    ids: list[list[int]] = [[] for _ in prompts]
+    starts = [tokenizer.encode(prompt) for prompt in prompts]
+    for step in generate_ids(model, starts, settings, seeds, max_new_tokens, tokenizer.end_of_text):
         for row, token in zip(ids, step, strict=True):
             row.extend([] if token is None else [token])
-    return [Completion(prompt, tokenizer.decode(row), seed) for row, seed in zip(ids, seeds, strict=True)]
+    texts = map(tokenizer.decode, ids)
+    return [Completion(*made) for made in zip(prompts, texts, seeds, strict=True)]
 
 
 def stream(
@@ -130,8 +157,8 @@ def stream(
 ) -> Iterator[str]:
     """The completion that `generate` gives, a token at a time; half a character waits for its other half."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    start = tokenizer.encode(prompt)
-    for (token,) in generate_ids(model, start, sampling or Sampling(), [seed], max_new_tokens, tokenizer.end_of_text):
+    start, settings = tokenizer.encode(prompt), sampling or Sampling()
+    for (token,) in generate_ids(model, [start], [settings], [seed], max_new_tokens, tokenizer.end_of_text):
         if token is not None:
             yield decoder.decode(tokenizer.token_bytes(token))
     yield decoder.decode(b"", final=True)

@@ -36,7 +36,7 @@ def pick_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if device.type == "cpu" and _cpu_multiplies_bf16() else "fp32"
+    return "bf16" if device.type == "cpu" and cpu_multiplies_bf16() else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -72,14 +72,16 @@ def keep_freed_memory() -> None:
     mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
 
 
-def describe(device: torch.device, precision: str) -> str:
-    """The device in words, for people and for fingerprints."""
+def describe(device: torch.device, precision: str, compiled: bool = False) -> str:
+    """The device in words, and how it computes, for people and for fingerprints."""
+    precision += ", compiled" if compiled else ""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
     capability = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     return f"{device.type} ({capability}), {precision}"
 
 
-def _cpu_multiplies_bf16() -> bool:
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for bf16 products; others emulate them, hundreds of times slower."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,9 +1,9 @@
 """The GPT: tokens in, a score for every possible next token out.
 
-Read it from top to bottom; each part is used by the one below it: configuration, norm, positions, attention (with an
-optional cache), MLP, block, the stack. `model(tokens)` → logits; `model(tokens, cache)` continues where the cache
-ends. Nothing here knows of training, sampling, files or devices. Letters for sizes: B sequences in a batch, T tokens
-in a sequence, S tokens seen (cached ones included), C = n_embd, H heads, D = head_dim, V tokens in the vocabulary.
+Read it from top to bottom; each part is used by the one below it: configuration, norm, positions, attention, MLP,
+block, the stack. `model(tokens)` → logits. Nothing here knows of training, sampling, files or devices; decoding.py
+computes the same with a cache, where text is written. Letters for sizes: B sequences in a batch, T tokens in a
+sequence, S tokens seen, C = n_embd, H heads, D = head_dim, V tokens in the vocabulary.
 """
 
 import math
@@ -116,31 +116,10 @@ class Rotary(nn.Module):
         self.register_buffer("cos", angles.cos().float()[:, None], persistent=False)  # (context_length, 1, D)
         self.register_buffer("sin", sin.float()[:, None], persistent=False)
 
-    def forward(self, x: Tensor, start: int) -> Tensor:  # (B, T, H, D), at positions start … start+T−1
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, H, D), at positions 0 … T−1
         T, D = x.shape[1], x.shape[-1]
-        cos, sin = (self.get_buffer(name)[start : start + T].to(x.dtype) for name in ("cos", "sin"))  # (T, 1, D)
+        cos, sin = (self.get_buffer(name)[:T].to(x.dtype) for name in ("cos", "sin"))  # (T, 1, D)
         return torch.addcmul(x * cos, x.roll(D // 2, dims=-1), sin)  # roll: each coordinate's partner in its place
-
-
-class KVCache:
-    """The keys and values of the tokens seen so far, for every block, so that each token is computed once.
-
-    Made for a batch of sequences of equal length; memory is taken once: 2 × n_layer × B × kv_heads × context_length ×
-    D.
-    """
-
-    def __init__(self, config: GPTConfig, batch: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        shape = (config.n_layer, batch, config.kv_heads, config.context_length, config.head_width)
-        self.keys = torch.empty(shape, device=device, dtype=dtype)
-        self.values = torch.empty(shape, device=device, dtype=dtype)
-        self.length = 0
-
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store T new keys and values (B, kv_heads, T, D) of a block; hand back all S = length + T of them."""
-        end = self.length + key.shape[-2]
-        self.keys[layer, :, :, self.length : end] = key
-        self.values[layer, :, :, self.length : end] = value
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
 
 class Attention(nn.Module):
@@ -163,31 +142,22 @@ class Attention(nn.Module):
         self.grouped = config.kv_heads != config.n_head
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, rotary: Rotary | None, cache: KVCache | None, layer: int) -> Tensor:  # (B, T, C)
+    def forward(self, x: Tensor, rotary: Rotary | None) -> Tensor:  # (B, T, C) → (B, T, C)
         B, T, _ = x.shape
-        start = 0 if cache is None else cache.length
         q = self.query_norm(self.query(x).view(B, T, -1, self.D))  # (B, T, H, D)
         k = self.key_norm(self.key(x).view(B, T, -1, self.D))  # (B, T, kv_heads, D)
         v = self.value(x).view(B, T, -1, self.D)
         if rotary is not None:
-            q, k = rotary(q, start), rotary(k, start)
+            q, k = rotary(q), rotary(k)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # heads to the front, as attention wants them
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)  # (B, kv_heads, S, D)
         y = self.attend(q, k.to(q.dtype), v.to(q.dtype))  # (B, H, T, D)
         return self.output(y.transpose(1, 2).reshape(B, T, -1))  # (B, T, C)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B, H, T, D)
-        T, S = q.shape[-2], k.shape[-2]
         dropout = self.dropout if self.training else 0.0
         if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
             return attend_in_full(q, k, v, dropout)  # there SDPA's backward pass takes over twice as long
-        mask = None
-        if 1 < T < S:  # new tokens after cached ones: token t sees all that came before, and itself
-            mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=T == S and T > 1, enable_gqa=self.grouped
-        )
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=self.grouped)
 
 
 def attend_in_full(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
@@ -224,17 +194,16 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, then MLP, each added to the residual stream (pre-norm, as in GPT-2)."""
 
-    def __init__(self, config: GPTConfig, layer: int) -> None:
+    def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.layer = layer
         self.norm1 = Norm(config.n_embd, config)
         self.attention = Attention(config)
         self.norm2 = Norm(config.n_embd, config)
         self.mlp = MLP(config)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotary: Rotary | None, cache: KVCache | None) -> Tensor:  # (B, T, C) → (B, T, C)
-        x = x + self.drop(self.attention(self.norm1(x), rotary, cache, self.layer))
+    def forward(self, x: Tensor, rotary: Rotary | None) -> Tensor:  # (B, T, C) → (B, T, C)
+        x = x + self.drop(self.attention(self.norm1(x), rotary))
         return x + self.drop(self.mlp(self.norm2(x)))
 
 
@@ -249,33 +218,30 @@ class GPT(nn.Module):
         self.position_embedding = nn.Embedding(config.context_length, config.n_embd) if learned else None
         self.rotary = None if learned else Rotary(config)
         self.drop = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = Norm(config.n_embd, config)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight  # Press & Wolf 2017
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         """Scores of the next token after each token: int64 (B, T) → float (B, T, V).
 
-        With a cache, `tokens` continue the cached ones, and the cache then holds them too. ValueError where there
-        are more tokens than the context has room for.
+        ValueError where there are more tokens than the context has room for.
         """
-        x = self.embed(tokens, 0 if cache is None else cache.length)  # (B, T, C)
+        x = self.embed(tokens)  # (B, T, C)
         for block in self.blocks:
-            x = block(x, self.rotary, cache)
-        if cache is not None:
-            cache.length += tokens.shape[1]
+            x = block(x, self.rotary)
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)
         return logits
 
-    def embed(self, tokens: Tensor, start: int) -> Tensor:  # (B, T) → (B, T, C)
-        end = start + tokens.shape[1]
-        if end > self.config.context_length:
-            raise ValueError(f"{end} tokens do not fit into a context of {self.config.context_length}.")
+    def embed(self, tokens: Tensor) -> Tensor:  # (B, T) → (B, T, C)
+        T = tokens.shape[1]
+        if T > self.config.context_length:
+            raise ValueError(f"{T} tokens do not fit into a context of {self.config.context_length}.")
         x = self.token_embedding(tokens)
         if self.position_embedding is not None:
-            x = x + self.position_embedding.weight[start:end]
+            x = x + self.position_embedding.weight[:T]
         embedded: Tensor = self.drop(x)
         return embedded
 

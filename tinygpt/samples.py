@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from tinygpt.config import Sample
-from tinygpt.generation import Completion, generate
+from tinygpt.generation import Completion, generate_batch
 from tinygpt.model import GPT
 from tinygpt.sampling import Sampling
 from tinygpt.tokenizer import Tokenizer
@@ -31,24 +31,16 @@ def settings_of(section: Sample) -> Sampling:
 
 def collect(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes: dict[str, Any]) -> Iterator[Record]:
     """All samples of the section: `num_samples` of each prompt, then one at each pair of the grid."""
-    plain = settings_of(section)
-    for prompt in section.prompts:
-        made = generate(
-            model,
-            tokenizer,
-            prompt,
-            max_new_tokens=section.max_new_tokens,
-            num_samples=section.num_samples,
-            sampling=plain,
-            seed=seed,
-        )
-        yield from (record(completion, plain, section.max_new_tokens, hashes) for completion in made)
-    length = min(GRID_TOKENS, section.max_new_tokens)
-    for temperature in section.grid.temperature:
-        for top_p in section.grid.top_p:
-            settings = replace(plain, temperature=temperature, top_p=top_p)
-            made = generate(model, tokenizer, section.prompts[0], max_new_tokens=length, sampling=settings, seed=seed)
-            yield record(made[0], settings, length, hashes) | {"grid": True}
+    plain, length = settings_of(section), section.max_new_tokens
+    prompts = [prompt for prompt in section.prompts for _ in range(section.num_samples)]
+    seeds = [seed + i for _ in section.prompts for i in range(section.num_samples)]
+    made = generate_batch(model, tokenizer, prompts, [plain] * len(prompts), seeds, length)
+    yield from (record(completion, plain, length, hashes) for completion in made)
+    length = min(GRID_TOKENS, length)
+    pairs = [(temperature, top_p) for temperature in section.grid.temperature for top_p in section.grid.top_p]
+    grid = [replace(plain, temperature=temperature, top_p=top_p) for temperature, top_p in pairs]
+    made = generate_batch(model, tokenizer, [section.prompts[0]] * len(grid), grid, [seed] * len(grid), length)
+    yield from (record(*one, length, hashes) | {"grid": True} for one in zip(made, grid, strict=True))
 
 
 def record(completion: Completion, settings: Sampling, max_new_tokens: int, hashes: dict[str, Any]) -> Record:

@@ -78,10 +78,11 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     In fp16 a gradient may overflow: that step is skipped for all parameters (its row says gradient_norm 0), and the
     scale is lowered. Raises DivergedError, with the weights as they were, where a number is not finite otherwise.
     """
-    loss = accumulate_gradients(state, batch, settings.batch_size, cast)
+    total = accumulate_gradients(state, batch, settings.batch_size, cast)
     for optimizer in state.optimizers.members:
         state.scaler.unscale_(optimizer)
-    norm = clip_gradients(state.model, settings.gradient_clip)
+    length = clip_gradients(state.model, settings.gradient_clip)
+    loss, norm = torch.stack((total, length)).tolist()  # a GPU is waited for once a step: here, before any weight moves
     learning_rate = settings.learning_rate * schedule(state.step, settings)
     overflow = state.scaler.is_enabled() and not math.isfinite(norm) and state.scaler.get_scale() > SMALLEST_SCALE
     if not math.isfinite(loss) or not (math.isfinite(norm) or overflow):
@@ -130,7 +131,7 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(list(tensors))).norm()
 
 
-def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: AbstractContextManager[Any]) -> float:
+def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: AbstractContextManager[Any]) -> Tensor:
     """Add up the gradient of the mean loss of `batch`, at most `batch_size` sequences at a time; returns that loss.
 
     Each part's loss is summed and divided by the tokens of the whole batch, so that the parts weigh as they should.
@@ -146,7 +147,7 @@ def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: Abst
         state.scaler.scale(loss).backward()
         total += loss.detach()
     distributed.average_gradients(state.model)
-    return distributed.total(total.item()) / distributed.size()
+    return total if distributed.size() == 1 else total.new_tensor(distributed.total(total.item()) / distributed.size())
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
@@ -154,9 +155,9 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction=reduction)
 
 
-def clip_gradients(model: nn.Module, limit: float) -> float:
+def clip_gradients(model: nn.Module, limit: float) -> Tensor:
     """Scale all gradients so that their common norm is at most `limit` (0: leave them); returns the norm before."""
-    return nn.utils.clip_grad_norm_(model.parameters(), limit or math.inf).item()
+    return nn.utils.clip_grad_norm_(model.parameters(), limit or math.inf)
 
 
 @torch.no_grad()
@@ -164,12 +165,13 @@ def mean_loss(model: GPT, windows: Iterable[Batch], cast: AbstractContextManager
     """The mean cross-entropy over all predicted tokens, nats per token; several processes share the windows."""
     device = next(model.parameters()).device
     model.eval()
-    total, count = 0.0, 0
+    losses, count = [], 0
     for inputs, targets in islice(windows, distributed.rank(), None, distributed.size()):
-        with cast:
+        with cast, torch.compiler.set_stance("force_eager"):  # other shapes: not worth compiling for
             logits = model(inputs.to(device))
-        total += cross_entropy(logits, targets.to(device), "sum").item()
+        losses.append(cross_entropy(logits, targets.to(device), "sum"))
         count += targets.numel()
+    total = sum(torch.stack(losses).tolist()) if losses else 0.0
     return distributed.total(total) / distributed.total(count)
 
 

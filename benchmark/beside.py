@@ -1,0 +1,194 @@
+"""Tokens a second, ours beside others', on one machine in one run: training and decoding, the same shapes and batches.
+
+    python -m benchmark.beside --nanogpt ../nanoGPT --repeats 5
+
+writes benchmark/beside.json and prints a table. Each system answers from a process of its own (benchmark/contestant.py)
+and takes its turn in every repeat, so that a busy minute slows all of them; medians are compared, extremes are shown.
+llama.cpp joins in decoding where `--llama-bench` names its program of that name (built from its source) and the package
+gguf is installed.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark import common
+from benchmark.contestant import BATCHES, SIZES, Task, write_model
+from benchmark.gguf_file import write_gguf
+from tinygpt import hardware
+from tinygpt.files import write_json
+
+Speeds = dict[Task, dict[str, list[float]]]  # tokens a second, by task and system, one a repeat
+GOALS: dict[tuple[str, str | int, str], float] = {  # how many times as fast TinyGPT means to be, on a CPU
+    ("train", "fp32", "nanoGPT"): 1.2,
+    ("train", "bf16", "nanoGPT"): 2.0,  # which trains in fp32 on a CPU
+    ("decode", 1, "nanoGPT"): 10.0,  # at 10.9 million parameters
+    ("decode", 1, "transformers"): 3.0,
+    ("decode", 16, "transformers"): 4.0,
+}
+GOAL_ON_GPU = 1.2  # in training, beside nanoGPT, both compiled
+
+
+class Contestant:
+    """A process that answers tasks for one system."""
+
+    def __init__(self, system: str, folder: Path, device: str) -> None:
+        command = [sys.executable, "-m", "benchmark.contestant", system, str(folder), device]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, cwd=common.ROOT, stdin=pipe, stdout=pipe, text=True)
+
+    def speed(self, task: Task) -> float:
+        """Tokens a second of one repeat; the first answer to a task comes after a warm-up."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(task) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"A contestant stopped at {task}; what went wrong is printed above.")
+        value: float = json.loads(answer)
+        return value
+
+    def close(self) -> None:
+        self.process.communicate()  # an end of input is the sign to go
+
+
+class LlamaBench:
+    """llama.cpp's own program for measuring, which starts anew for each answer and warms up by itself."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self.program, self.folder = program, folder
+
+    def speed(self, task: Task) -> float:
+        _, size, _, _ = task
+        model = self.folder / f"gpt2-{size}.gguf"
+        if not model.is_file():
+            write_gguf(self.folder / f"gpt2-{size}", model)
+        words = ["-m", model, "-p", 0, "-n", SIZES[size]["context_length"] - 1, "-r", 1, "-o", "json"]
+        words += ["-t", torch.get_num_threads()]
+        done = subprocess.run([self.program, *map(str, words)], capture_output=True, text=True, check=True)
+        value: float = json.loads(done.stdout)[0]["avg_ts"]
+        return value
+
+    def close(self) -> None:
+        """Nothing runs between two answers."""
+
+
+def main() -> None:
+    options = arguments()
+    device = hardware.pick_device(options.device)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        common.copied(options.nanogpt, folder / "nanoGPT")
+        for size in SIZES.keys() - BATCHES.keys():
+            for shape in ("gpt2", "qwen3"):
+                write_model(folder / f"{shape}-{size}", shape, size)
+        systems: dict[str, Contestant | LlamaBench] = {
+            system: Contestant(system, folder, device.type) for system in ("TinyGPT", "nanoGPT", "transformers")
+        }
+        if options.llama_bench:
+            systems["llama.cpp"] = LlamaBench(options.llama_bench, folder)
+        speeds = measure(systems, tasks(device), options.repeats)
+        for system in systems.values():
+            system.close()
+    report(speeds, device, options)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure tokens a second, TinyGPT's beside others'.")
+    parser.add_argument("--nanogpt", type=Path, required=True, help="a checkout of nanoGPT; it is copied, not changed")
+    parser.add_argument("--llama-bench", type=Path, help="the program llama-bench of llama.cpp")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each system at each task")
+    parser.add_argument("--device", default="auto", help="auto | cpu | cuda")
+    parser.add_argument("--results", type=Path, default=common.ROOT / "benchmark/beside.json")
+    return parser.parse_args()
+
+
+def tasks(device: torch.device) -> list[Task]:
+    """(kind, size, shape, sequences or precision) of all that is measured on this device."""
+    fast = hardware.pick_precision("auto", device)
+    precisions = [fast] if device.type == "cuda" else sorted({"fp32", fast}, reverse=True)
+    training: list[Task] = [("train", size, "gpt2", precision) for size in BATCHES for precision in precisions]
+    shapes = [(size, shape) for size in SIZES if size not in BATCHES for shape in ("gpt2", "qwen3")]
+    return training + [("decode", size, shape, count) for size, shape in shapes for count in (1, 16)]
+
+
+def takes_part(system: str, task: Task) -> bool:
+    """nanoGPT knows GPT-2's shape only; 16 sequences would take it minutes, since it reads all tokens anew for each.
+
+    transformers and llama.cpp do not train here, and llama.cpp's program measures one sequence.
+    """
+    kind, _, shape, detail = task
+    if system == "nanoGPT":
+        return shape == "gpt2" and detail != 16
+    if system == "transformers":
+        return kind == "decode"
+    return system == "TinyGPT" or (kind == "decode" and shape == "gpt2" and detail == 1)
+
+
+def measure(systems: Mapping[str, Contestant | LlamaBench], tasks: list[Task], repeats: int) -> Speeds:
+    """Every system's answers, taking turns."""
+    speeds: Speeds = {}
+    for task in tasks:
+        players = {name: system for name, system in systems.items() if takes_part(name, task)}
+        speeds[task] = {name: [] for name in players}
+        for _ in range(repeats):
+            for name, system in players.items():
+                speeds[task][name].append(system.speed(task))
+        print(".", end="", flush=True, file=sys.stderr)
+    print(file=sys.stderr)
+    return speeds
+
+
+def rows(speeds: Speeds) -> list[dict[str, Any]]:
+    """One row for each task and system: the median, the extremes, and how many times as fast TinyGPT is."""
+    table = []
+    for (kind, size, shape, detail), answers in speeds.items():
+        ours = statistics.median(answers["TinyGPT"])
+        for system, values in answers.items():
+            middle = statistics.median(values)
+            facts = {"kind": kind, "size": size, "shape": shape, "detail": detail, "system": system}
+            numbers = {"tokens_per_second": middle, "slowest": min(values), "fastest": max(values)}
+            table.append(facts | numbers | {"tinygpt_is_times_as_fast": ours / middle})
+    return table
+
+
+def report(speeds: Speeds, device: torch.device, options: argparse.Namespace) -> None:
+    """Write all of it, print the table."""
+    table = rows(speeds)
+    versions = {"TinyGPT": common.commit(common.ROOT), "nanoGPT": common.commit(options.nanogpt)}
+    facts = {"machine": common.machine(device), "versions": versions, "repeats": options.repeats, "rows": table}
+    write_json(options.results, facts)
+    print(f"{facts['machine']}\n")
+    head = ("task", "size", "shape", "", "system", "tokens/s", "slowest–fastest", "TinyGPT is × as fast", "goal")
+    common.print_table([head, *((*shown(row), goal(row, device)) for row in table)])
+
+
+def goal(row: dict[str, Any], device: torch.device) -> str:
+    """What the ratio in a row should be at least; empty where nothing is promised."""
+    if device.type == "cuda":
+        return f"{GOAL_ON_GPU:g}" if (row["kind"], row["system"]) == ("train", "nanoGPT") else ""
+    if (row["kind"], row["size"], row["system"]) == ("decode", "0.9M", "nanoGPT"):
+        return ""
+    times = GOALS.get((row["kind"], row["detail"], row["system"]))
+    return "" if times is None else f"{times:g}"
+
+
+def shown(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row as the table prints it."""
+    detail = row["detail"] if row["kind"] == "train" else f"{row['detail']} at once"
+    ratio = "" if row["system"] == "TinyGPT" else f"{row['tinygpt_is_times_as_fast']:.2f}"
+    speed, extremes = f"{row['tokens_per_second']:.0f}", f"{row['slowest']:.0f}–{row['fastest']:.0f}"
+    return (row["kind"], row["size"], row["shape"], detail, row["system"], speed, extremes, ratio)
+
+
+if __name__ == "__main__":
+    main()

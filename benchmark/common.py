@@ -1,0 +1,114 @@
+"""What the scripts share: parameters, a copy of a rival's checkout, a process watched, the machine in words."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tinygpt import hardware
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a process printed, each line with the seconds since the process was started."""
+
+    lines: list[tuple[float, str]]
+    seconds: float  # of the whole process
+
+    def first(self, part: str) -> float:
+        """When the first line that holds `part` appeared; ValueError where none did."""
+        return self._when(part)[0]
+
+    def last(self, part: str) -> float:
+        """When the last line that holds `part` appeared; ValueError where none did."""
+        return self._when(part)[-1]
+
+    def _when(self, part: str) -> list[float]:
+        found = [seconds for seconds, line in self.lines if part in line]
+        if not found:
+            raise ValueError(f"Nothing that was printed holds {part!r}. Does the rival's version print something else?")
+        return found
+
+
+def watch(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Watched:
+    """Run a command in `folder` to its end; RuntimeError with its last lines where it fails.
+
+    environment: variables to add; PYTHONPATH is dropped from what is inherited, so that each project finds itself.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    settings = inherited | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | dict(environment or {})
+    begin = time.perf_counter()
+    lines: list[tuple[float, str]] = []
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=folder, env=settings, **streams) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append((time.perf_counter() - begin, line.rstrip("\n")))
+    if process.returncode:
+        last = "\n".join(line for _, line in lines[-15:])
+        raise RuntimeError(f"`{' '.join(command)}` failed in {folder}:\n{last}")
+    return Watched(lines, time.perf_counter() - begin)
+
+
+def python(*words: str) -> list[str]:
+    """A command of this Python."""
+    return [sys.executable, *words]
+
+
+def parameters(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of params.yaml, with some changed: `{"train.steps": 100}`; KeyError for a name it does not hold."""
+    values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        section, _, key = name.partition(".")
+        if key not in values[section]:
+            raise KeyError(f"params.yaml has no {name}.")
+        values[section][key] = value
+    return values
+
+
+def copied(checkout: Path, to: Path) -> Path:
+    """A copy of a rival's checkout to run in, without its history; the checkout itself stays as it is."""
+    if not checkout.is_dir():
+        raise FileNotFoundError(f"There is no checkout at {checkout}. Clone the project there first.")
+    shutil.copytree(checkout, to, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+    return to
+
+
+def commit(checkout: Path) -> str:
+    """Which version a checkout is of; "unknown" where git cannot say."""
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What it was measured on."""
+    listed = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    names = [line.partition(":")[2].strip() for line in listed.splitlines() if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "device": hardware.describe(device, hardware.pick_precision("auto", device)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def print_table(rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as their widest entry; the first row is the head."""
+    texts = [[str(entry) for entry in row] for row in rows]
+    widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
+    for row in texts:
+        print("  ".join(entry.ljust(width) for entry, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,219 @@
+"""A race on one text: how soon do TinyGPT, nanoGPT and nanochat reach which loss, on this machine, in one run?
+
+    python -m benchmark.race --text tinyshakespeare.txt --nanogpt ../nanoGPT --nanochat ../nanochat --repeats 3
+
+writes benchmark/race.json (every run, with its curve) and docs/race.png, and prints a table and the ratios. The rivals
+are checkouts, copied before they are run; a rival not named does not run. TinyGPT runs its own pipeline's stages in a
+temporary folder, once for each entry of RUNS: one run whose schedule ends where the goal is, since a learning rate that
+still has far to fall says nothing of how soon the loss can be reached. Each repeat has another seed.
+"""
+
+import argparse
+import re
+import statistics
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from benchmark import common
+from benchmark.common import ROOT, Watched, python, watch
+from benchmark.rivals import Curve, NanoChat, NanoGPT, Result
+from tinygpt import figures
+from tinygpt.files import Paths, read_json, write_json
+from tinygpt.training import read_curve
+
+COMMON = {"download.source": "files", "tokenize.kind": "bpe", "tokenize.vocab_size": 1024, "train.device": "cpu"}
+RUNS: dict[str, dict[str, Any]] = {  # goal → what differs from params.yaml and COMMON
+    "as good as nanoGPT": {
+        "model.n_layer": 2,
+        "model.context_length": 64,
+        "train.steps": 150,
+        "train.batch_size": 8,
+        "train.learning_rate": 0.02,
+        "train.warmup_steps": 10,
+        "train.eval_every": 50,
+        "train.eval_tokens": 8192,
+    },
+    "as good as nanochat": {
+        "model.context_length": 64,
+        "train.steps": 200,
+        "train.batch_size": 16,
+        "train.learning_rate": 0.02,
+        "train.warmup_steps": 10,
+        "train.eval_every": 50,
+        "train.eval_tokens": 8192,
+    },
+    "60 seconds": {"train.steps": 800},
+    "5 minutes": {"train.steps": 2500, "model.n_layer": 5, "model.n_embd": 160, "model.dropout": 0.1},
+}
+MATCHES = {
+    "nanoGPT": ("as good as nanoGPT", 15),
+    "nanochat": ("as good as nanochat", 8),
+}  # rival → our run, times as fast
+LIMITS = {"60 seconds": (60, 2.120), "5 minutes": (300, 2.026)}  # our run → seconds of training, bits per byte
+A100 = 2.120  # bits per byte that nanoGPT publishes for its recipe for a GPU: three minutes of an A100
+
+
+def main() -> None:
+    options = arguments()
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        text = options.text.resolve()
+        rivals: list[NanoGPT | NanoChat] = []
+        if options.nanogpt:
+            rivals.append(NanoGPT(options.nanogpt, text, folder))
+        if options.nanochat:
+            rivals.append(NanoChat(options.nanochat, text, folder))
+        pipelines = [prepare(run, text, folder) for run in options.runs]
+        for repeat in range(options.repeats):  # one of each in turn, so that a busy hour slows them all
+            for rival in rivals:
+                results.append(told(rival.run(repeat)))
+            for run, pipeline in zip(options.runs, pipelines, strict=True):
+                results.append(told(train(run, text, pipeline, repeat)))
+        marks = yardsticks(pipelines)
+    report(results, options, marks)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Race TinyGPT against nanoGPT and nanochat on one text.")
+    parser.add_argument("--text", type=Path, required=True, help="the text, UTF-8; its last tenth is held out")
+    parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT; it is copied, not changed")
+    parser.add_argument("--nanochat", type=Path, help="a checkout of nanochat; it is copied, not changed")
+    parser.add_argument("--repeats", type=int, default=3, help="trainings of each")
+    parser.add_argument("--runs", nargs="*", default=list(RUNS), choices=list(RUNS), help="ours; all if not given")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmark/race.json", help="where to write every run")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs/race.png", help="where to draw them")
+    return parser.parse_args()
+
+
+def prepare(run: str, text: Path, folder: Path) -> Paths:
+    """A pipeline's folder for one entry of RUNS, with the text fetched and tokenized."""
+    paths = Paths(folder / f"run-{list(RUNS).index(run)}")
+    paths.folder.mkdir()
+    write_parameters(run, text, paths, seed=1337)
+    for name in ("download", "tokenize"):
+        stage(name, paths)
+    return paths
+
+
+def write_parameters(run: str, text: Path, paths: Paths, seed: int) -> None:
+    values = common.parameters(COMMON | RUNS[run] | {"download.path": str(text)}) | {"seed": seed}
+    paths.params.write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
+def stage(name: str, paths: Paths) -> Watched:
+    """Run one of the pipeline's stages; what it hides (runs in progress, the log) stays in the pipeline's folder."""
+    return watch(python("-m", f"stages.{name}", str(paths.folder)), ROOT, {"DVC_ROOT": str(paths.folder)})
+
+
+def train(run: str, text: Path, paths: Paths, repeat: int) -> Result:
+    """Train and evaluate one of RUNS, with a seed of its own."""
+    write_parameters(run, text, paths, seed=1337 + repeat)
+    watched = stage("train", paths)
+    stage("evaluate", paths)
+    metrics = read_json(paths.evaluation / "metrics.json")
+    share = metrics["bits_per_byte"] / metrics["loss"]  # bits a byte in one nat a token
+    losses = {row["step"]: row["loss"] * share for row in read_curve(paths.training / "validation.tsv")}
+    curve = [(seconds, losses[step]) for seconds, step in steps_shown(watched.lines)]
+    seconds = curve[-1][0] - watched.last(" minutes on ")  # the forecast is the last line before the first step
+    return Result("TinyGPT", run, repeat, watched.seconds, seconds, metrics["bits_per_byte"], curve)
+
+
+def steps_shown(lines: Iterable[tuple[float, str]]) -> list[tuple[float, int]]:
+    """(seconds, step) of each look at the held-out text that `stages.train` prints."""
+    found = [(seconds, re.match(r"step (\d+)/\d+ ", line)) for seconds, line in lines]
+    return [(seconds, int(match[1])) for seconds, match in found if match]
+
+
+def told(result: Result) -> Result:
+    print(
+        f"{result.system}, {result.run}: {result.bits_per_byte:.3f} bits per byte, {result.whole_seconds:.1f} s, "
+        f"{result.step_seconds:.1f} s of them steps",
+        flush=True,
+    )
+    return result
+
+
+def yardsticks(pipelines: list[Paths]) -> dict[str, float]:
+    """What compressors make of the same held-out text, in bits per byte."""
+    if not pipelines:
+        return {}
+    bits = read_json(pipelines[0].yardsticks)["bits_per_byte"]
+    return {name: bits[name] for name in ("bz2", "xz", "ppmd")}
+
+
+def report(results: list[Result], options: argparse.Namespace, marks: dict[str, float]) -> None:
+    """Write every run, draw the middle one of each kind, and print the table and the ratios."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.system, result.run), []).append(result)
+    rivals = {"nanoGPT": options.nanogpt, "nanochat": options.nanochat}
+    facts = {
+        "machine": common.machine(torch.device("cpu")),
+        "versions": {name: common.commit(path) for name, path in {"TinyGPT": ROOT, **rivals}.items() if path},
+        "yardsticks": marks,
+        "runs": {run: COMMON | RUNS[run] for run in options.runs},
+        "verdicts": verdicts(groups),
+        "results": [asdict(result) for result in results],
+    }
+    write_json(options.results, facts)
+    curves = {f"{system}, {run}": middle(group) for (system, run), group in groups.items()}
+    figures.race(options.figure, curves, marks | {"nanoGPT on an A100": A100})
+    print(f"\n{facts['machine']}\n")
+    common.print_table([("system", "run", "bits per byte", "whole process, s", "steps, s"), *map(row, groups.values())])
+    print("\n" + "\n".join(facts["verdicts"]))
+
+
+def middle(group: list[Result]) -> Curve:
+    """The curve of the run that took neither longest nor shortest."""
+    return sorted(group, key=lambda result: result.whole_seconds)[len(group) // 2].curve
+
+
+def row(group: list[Result]) -> tuple[str, ...]:
+    """A row of the table: medians, and the extremes in brackets."""
+    values = ("bits_per_byte", ".3f"), ("whole_seconds", ".1f"), ("step_seconds", ".1f")
+    return (group[0].system, group[0].run, *(spread([getattr(r, name) for r in group], form) for name, form in values))
+
+
+def spread(values: list[float], form: str) -> str:
+    low, high = format(min(values), form), format(max(values), form)
+    return format(statistics.median(values), form) + (f" ({low}–{high})" if low != high else "")
+
+
+def verdicts(groups: dict[tuple[str, str], list[Result]]) -> list[str]:
+    """The goals, one sentence each, from the medians; a goal whose runs are missing is left out."""
+    bits = {key: statistics.median(r.bits_per_byte for r in group) for key, group in groups.items()}
+    whole = {key: statistics.median(r.whole_seconds for r in group) for key, group in groups.items()}
+    steps = {key: statistics.median(r.step_seconds for r in group) for key, group in groups.items()}
+    sentences = []
+    for rival in (key for key in groups if key[0] in MATCHES):
+        run, times = MATCHES[rival[0]]
+        ours = ("TinyGPT", run)
+        if ours in groups:
+            ratio, reached = whole[rival] / whole[ours], bits[ours] <= bits[rival]
+            sentences.append(
+                f"{mark(reached and ratio >= times)}: {rival[0]} takes {whole[rival]:.1f} s to {bits[rival]:.3f} bits "
+                f"per byte, TinyGPT {whole[ours]:.1f} s to {bits[ours]:.3f}: 1/{ratio:.1f} of it (goal 1/{times})."
+            )
+    for run, (limit, goal) in LIMITS.items():
+        ours = ("TinyGPT", run)
+        if ours in groups:
+            sentences.append(
+                f"{mark(bits[ours] <= goal and steps[ours] <= limit)}: {bits[ours]:.3f} bits per byte (goal {goal}) "
+                f"after {steps[ours]:.1f} s of training (goal {limit} s)."
+            )
+    return sentences
+
+
+def mark(reached: bool) -> str:
+    return "reached" if reached else "not reached"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The projects that TinyGPT races against, each run as its own documentation says, from a copy of its checkout.
+
+`NanoGPT(checkout, text, folder).run(repeat)` and `NanoChat(…).run(repeat)` → a `Result`. Preparing the data and
+training a vocabulary stand outside the seconds, for them and for TinyGPT alike. The loss at the end is measured on the
+whole held-out text by benchmark/rival_loss.py; on the way it is the rival's own estimate.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmark.common import ROOT, copied, python, watch
+
+Curve = list[tuple[float, float]]  # seconds since the process was started, bits per byte of held-out text
+
+NANOGPT_RECIPE = (  # the README's, for a CPU; the losses are printed every 250 steps
+    "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64 "
+    "--batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
+)
+NANOCHAT_RECIPE = (  # runs/runcpu.sh, smaller
+    "--depth=4 --aspect-ratio=32 --head-dim=32 --window-pattern=L --max-seq-len=256 --device-batch-size=16 "
+    "--total-batch-size=4096 --num-iterations=300 --eval-every=100 --eval-tokens=32768 --core-metric-every=-1 "
+    "--sample-every=-1 --device-type=cpu"
+)
+NANOCHAT_VOCABULARY = 1024
+DOCUMENT = 600  # characters: about as long as nanochat's context, so that little is cropped
+
+
+@dataclass(frozen=True)
+class Result:
+    """One training from nothing."""
+
+    system: str
+    run: str
+    repeat: int
+    whole_seconds: float  # of the process that trains
+    step_seconds: float  # of its steps and looks at the held-out text; without starting, compiling and saving
+    bits_per_byte: float  # at the end, on the whole held-out text
+    curve: Curve = field(default_factory=list)
+
+
+def split(text: str) -> tuple[str, str]:
+    """Training and held-out text, as nanoGPT parts them: the last tenth of the characters is held out."""
+    cut = int(len(text) * 0.9)
+    return text[:cut], text[cut:]
+
+
+def documents(text: str) -> list[str]:
+    """The text in pieces of at least DOCUMENT characters, cut at blank lines (the last may be shorter)."""
+    pieces, current = [], ""
+    for part in re.findall(r".*?\n\n|.+$", text, flags=re.DOTALL):
+        current += part
+        if len(current) >= DOCUMENT:
+            pieces.append(current)
+            current = ""
+    return pieces + ([current] if current else [])
+
+
+def nanogpt_losses(lines: Iterable[tuple[float, str]]) -> Curve:
+    """(seconds, held-out loss in nats per character) from what nanoGPT prints."""
+    pattern = re.compile(r"step \d+: train loss [\d.]+, val loss ([\d.]+)")
+    found = [(seconds, pattern.match(line)) for seconds, line in lines]
+    return [(seconds, float(match[1])) for seconds, match in found if match]
+
+
+def nanochat_losses(lines: Iterable[tuple[float, str]]) -> Curve:
+    """(seconds, held-out bits per byte) from what nanochat prints."""
+    pattern = re.compile(r"Step \d+ \| Validation bpb: ([\d.]+)")
+    found = [(seconds, pattern.match(line)) for seconds, line in lines]
+    return [(seconds, float(match[1])) for seconds, match in found if match]
+
+
+def final_loss(rival: str, folder: Path, text: Path, environment: dict[str, str]) -> float:
+    """Bits per byte of the held-out part of `text`, by the model that the rival left in `folder`."""
+    command = python(str(ROOT / "benchmark/rival_loss.py"), rival, str(text.resolve()))
+    value: float = json.loads(watch(command, folder, environment).lines[-1][1])
+    return value
+
+
+class NanoGPT:
+    """nanoGPT's recipe for a CPU: characters, 0.8 million parameters, 2000 steps of AdamW."""
+
+    name = "nanoGPT"
+
+    def __init__(self, checkout: Path, text: Path, folder: Path) -> None:
+        self.folder, self.text = copied(checkout, folder / "nanoGPT"), text
+        data = self.folder / "data/shakespeare_char"
+        (data / "input.txt").write_bytes(text.read_bytes())  # found there, it is not fetched
+        watch(python("prepare.py"), data)
+
+    def run(self, repeat: int) -> Result:
+        watched = watch(python("train.py", *NANOGPT_RECIPE.split()), self.folder)
+        held_out = split(self.text.read_text(encoding="utf-8"))[1]
+        nats = len(held_out.encode()) / len(held_out) * math.log(2)  # nats a character in one bit a byte
+        curve = [(seconds, loss / nats) for seconds, loss in nanogpt_losses(watched.lines)]
+        steps = watched.last("iter ") - watched.first("step 0:")
+        return Result(self.name, "CPU recipe", repeat, watched.seconds, steps, self.loss(), curve)
+
+    def loss(self) -> float:
+        return final_loss("nanogpt", self.folder, self.text, {"PYTHONPATH": str(self.folder)})
+
+
+class NanoChat:
+    """nanochat at depth 4 and width 128 (1.3 million parameters), compiled, 300 steps of Muon and AdamW."""
+
+    name = "nanochat"
+
+    def __init__(self, checkout: Path, text: Path, folder: Path) -> None:
+        self.folder, self.text = copied(checkout, folder / "nanochat"), text
+        extras = folder / "nanochat-packages"
+        watch(python("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(extras), "rustbpe"), folder)
+        (extras / "wandb.py").write_text("")  # imported, but asked for nothing when a run is not logged
+        paths = {"NANOCHAT_BASE_DIR": str(folder / "nanochat-cache"), "PYTHONPATH": f"{self.folder}:{extras}"}
+        self.environment = paths | {"NANOCHAT_DTYPE": "float32"}
+        shards = folder / "nanochat-cache/base_data_climbmix"
+        shards.mkdir(parents=True)
+        for number, part in enumerate(split(text.read_text(encoding="utf-8"))):  # the last shard is the held-out one
+            pq.write_table(pa.table({"text": documents(part)}), shards / f"shard_{number:05d}.parquet")
+        words = ("-m", "scripts.tok_train", f"--vocab-size={NANOCHAT_VOCABULARY}")
+        watch(python(*words), self.folder, self.environment)
+
+    def run(self, repeat: int) -> Result:
+        # a cache of its own, so that each run compiles, as a newcomer's first one does
+        compiled = {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / f"compiled-{repeat}")}
+        command = python("-m", "scripts.base_train", *NANOCHAT_RECIPE.split())
+        watched = watch(command, self.folder, self.environment | compiled)
+        steps = watched.last("step 00") - watched.first("step 00000/")  # the first one compiles
+        curve = nanochat_losses(watched.lines)
+        loss = final_loss("nanochat", self.folder, self.text, self.environment)
+        return Result(self.name, "depth 4, width 128", repeat, watched.seconds, steps, loss, curve)

@@ -1,0 +1,82 @@
+"""Compiling is chosen by what it should save, refused where it cannot be done, and changes nothing but rounding."""
+
+import shutil
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import CPU
+from tests.test_training import Data, settings, start
+from tinygpt import compiling, hardware, training
+from tinygpt.compiling import GUESSES, Guess
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture
+def complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that lacks nothing, whose CPU would save a fifth of its time."""
+    monkeypatch.setattr(compiling, "missing", lambda _: "")
+    monkeypatch.setitem(GUESSES, "cpu", Guess(speed=1e10, least=0.0, saved=0.2, cost=10.0))
+
+
+@pytest.mark.parametrize(
+    ("device", "flops", "passes", "n_layer", "pays"),
+    [
+        (CPU, 4.9e11, 100, 4, False),  # 49 s, of which a fifth is less than 10
+        (CPU, 5.1e11, 100, 4, True),
+        (CUDA, 1e9, 28_000, 4, False),  # little to compute, but each block takes a millisecond: 112 s, of which 40%
+        (CUDA, 1e9, 29_000, 4, True),
+        (CUDA, 1e9, 10_000, 12, True),
+        (CUDA, 2.2e15, 10, 4, False),  # 110 s
+        (CUDA, 2.3e15, 10, 4, True),
+        (torch.device("mps"), 1e20, 10**6, 12, False),  # nobody knows
+    ],
+)
+@pytest.mark.usefixtures("complete")
+def test_auto_compiles_where_it_should_save_more_than_it_costs(
+    device: torch.device, flops: float, passes: int, n_layer: int, pays: bool
+) -> None:
+    compiled, why = compiling.choose("auto", flops, passes, n_layer, device)
+    assert compiled == pays
+    assert why.startswith("compiled: it should save" if pays else "not compiled: ")
+
+
+def test_what_is_asked_for_is_done_and_said() -> None:
+    assert compiling.choose(False, 1e20, 10**6, 4, CPU) == (False, "not compiled: train.compile is false")
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA])
+def test_without_a_compiler_auto_says_no_and_true_is_refused(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    compiled, why = compiling.choose("auto", 1e20, 10**6, 4, device)
+    assert (compiled, why.partition(" (")[0]) == (False, "not compiled: there is no C++ compiler")
+    with pytest.raises(ValueError, match=r"train\.compile is true, but there is no C\+\+ compiler .*; write auto or"):
+        compiling.choose(True, 1e20, 10**6, 4, device)
+
+
+def test_a_compiled_run_is_another_machine_to_the_fingerprint() -> None:
+    assert hardware.describe(CPU, "fp32", compiled=True) == hardware.describe(CPU, "fp32") + ", compiled"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(compiling.missing(CPU)), reason="no compiler here")
+def test_a_compiled_run_equals_an_eager_one_but_for_rounding(data: Data) -> None:
+    chosen = settings(steps=12, accumulation=2, eval_every=6)
+    runs: list[dict[str, Any]] = []
+    for compiled in (False, True, True):
+        state = start(data, chosen, n_layer=1)
+        if compiled:
+            compiling.compile_blocks(state.model)
+        for _ in training.train(state, chosen, data, 3, "fp32"):
+            pass
+        runs.append({**state.tensors(), "scale": torch.tensor([row["activation_scale"] for row in state.health_rows])})
+    eager, compiled_run, again = runs
+    assert eager.keys() == compiled_run.keys()  # no weight has another name
+    assert not all(torch.equal(eager[name], compiled_run[name]) for name in eager)  # it did compile
+    assert all(torch.equal(again[name], compiled_run[name]) for name in again)
+    for name in eager:
+        torch.testing.assert_close(compiled_run[name], eager[name], rtol=1e-3, atol=1e-4)

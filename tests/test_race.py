@@ -1,0 +1,133 @@
+"""The scripts in benchmark/ read rightly what others print, and count rightly what they measure."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark import beside, contestant, race, rivals
+from benchmark.common import copied, parameters, watch
+from benchmark.gguf_file import renamed
+from benchmark.rival_loss import summed_nats
+from tinygpt import config, figures
+
+NANOGPT = [
+    (3.0, "tokens per iteration will be: 768"),
+    (4.5, "step 0: train loss 4.1676, val loss 4.1649"),
+    (4.6, "iter 0: loss 4.1835, time 300.11ms, mfu -100.00%"),
+    (20.0, "step 250: train loss 2.4249, val loss 2.4283"),
+]
+NANOCHAT = [
+    (9.0, "Step 00000 | Validation bpb: 4.017839"),
+    (70.0, "step 00000/00300 (0.00%) | loss: 6.931465 | lrm: 0.03 | dt: 62081.93ms | tok/sec: 65"),
+    (99.0, "Step 00100 | Validation bpb: 2.812000"),
+]
+OURS = [
+    (4.0, "about 0.1 minutes on cpu (2 threads, AVX2), fp32"),
+    (6.0, "step 50/150  loss 5.011  validation 4.912  10.2k tokens/s  0:05 left"),
+    (9.5, "step 150/150  loss 4.202  validation 4.301  10.1k tokens/s  0:00 left"),
+]
+
+
+def result(system: str, run: str, seconds: float, bits: float, repeat: int = 0) -> rivals.Result:
+    return rivals.Result(system, run, repeat, seconds, seconds - 4, bits, [(1.0, 3.0), (seconds, bits)])
+
+
+def test_losses_are_read_from_what_each_project_prints() -> None:
+    assert rivals.nanogpt_losses(NANOGPT) == [(4.5, 4.1649), (20.0, 2.4283)]
+    assert rivals.nanochat_losses(NANOCHAT) == [(9.0, 4.017839), (99.0, 2.812)]
+    assert race.steps_shown(OURS) == [(6.0, 50), (9.5, 150)]
+
+
+def test_every_run_of_the_race_is_one_that_params_yaml_allows(tmp_path: Path) -> None:
+    for run, changes in race.RUNS.items():
+        config.check(parameters(race.COMMON | changes), run)
+    assert {run for run, _ in race.MATCHES.values()} | set(race.LIMITS) == set(race.RUNS)
+    with pytest.raises(KeyError, match=r"params\.yaml has no train\.step"):
+        parameters({"train.step": 3})
+
+
+def test_documents_lose_no_character_and_are_long_enough() -> None:
+    text = "\n\nROMEO:\nBut, soft!\n\n" * 100 + "the end"
+    pieces = rivals.documents(text)
+    assert "".join(pieces) == text
+    assert len(pieces) > 2
+    assert all(len(piece) >= rivals.DOCUMENT for piece in pieces[:-1])
+
+
+def test_a_goal_counts_as_reached_only_with_both_loss_and_time() -> None:
+    def verdict(seconds: float, bits: float) -> str:
+        groups = {
+            ("nanoGPT", "CPU recipe"): [result("nanoGPT", "CPU recipe", 150.0, 2.72)],
+            ("TinyGPT", "as good as nanoGPT"): [result("TinyGPT", "as good as nanoGPT", seconds, bits)],
+        }
+        (sentence,) = race.verdicts(groups)
+        return sentence.partition(":")[0]
+
+    assert verdict(10.0, 2.71) == "reached"
+    assert verdict(10.0, 2.73) == "not reached"
+    assert verdict(11.0, 2.71) == "not reached"
+
+
+def test_the_table_shows_medians_and_extremes_and_the_middle_run_is_drawn(tmp_path: Path) -> None:
+    group = [result("TinyGPT", "60 seconds", seconds, 2.1, i) for i, seconds in enumerate((50.0, 70.0, 58.0))]
+    assert race.row(group) == ("TinyGPT", "60 seconds", "2.100", "58.0 (50.0–70.0)", "54.0 (46.0–66.0)")
+    assert race.middle(group)[-1] == (58.0, 2.1)
+    figures.race(tmp_path / "race.png", {"TinyGPT, 60 seconds": race.middle(group)}, {"ppmd": 2.026})
+    assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_watched_process_tells_when_it_said_what_and_fails_with_its_last_words(tmp_path: Path) -> None:
+    code = "import time; print('first'); time.sleep(0.05); print('second')"
+    watched = watch([sys.executable, "-c", code], tmp_path)
+    assert [line for _, line in watched.lines] == ["first", "second"]
+    assert 0 < watched.first("first") < watched.last("second") <= watched.seconds
+    with pytest.raises(ValueError, match="Nothing that was printed holds 'third'"):
+        watched.first("third")
+    with pytest.raises(RuntimeError, match="no such luck"):
+        watch([sys.executable, "-c", "raise SystemExit('no such luck')"], tmp_path)
+
+
+def test_a_checkout_is_copied_without_its_history(tmp_path: Path) -> None:
+    (tmp_path / "rival/.git").mkdir(parents=True)
+    (tmp_path / "rival/train.py").write_text("")
+    assert [path.name for path in copied(tmp_path / "rival", tmp_path / "copy").iterdir()] == ["train.py"]
+    with pytest.raises(FileNotFoundError, match="no checkout"):
+        copied(tmp_path / "none", tmp_path / "other")
+
+
+def test_every_token_but_the_first_is_charged_once() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def nats(x: torch.Tensor, y: torch.Tensor) -> float:
+        seen.extend(zip(x[0].tolist(), y[0].tolist(), strict=True))
+        return float(y.numel())
+
+    assert summed_nats(list(range(11)), 4, nats) == 10
+    assert seen == [(i, i + 1) for i in range(10)]
+
+
+def test_ratios_are_of_medians_and_goals_stand_beside_them() -> None:
+    task = ("decode", "10.9M", "gpt2", 1)
+    ours, rival = beside.rows({task: {"TinyGPT": [100.0, 300.0, 200.0], "nanoGPT": [20.0, 10.0, 90.0]}})
+    assert (ours["tokens_per_second"], ours["slowest"], ours["fastest"]) == (200.0, 100.0, 300.0)
+    assert rival["tinygpt_is_times_as_fast"] == 10.0
+    assert beside.goal(rival, torch.device("cpu")) == "10"
+    assert beside.goal(ours, torch.device("cpu")) == ""
+
+
+def test_our_contestant_decodes_to_the_end_of_the_context_and_trains(tmp_path: Path) -> None:
+    contestant.write_model(tmp_path / "gpt2-0.9M", "gpt2", "0.9M")
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    try:
+        ours = contestant.TinyGPT(tmp_path, torch.device("cpu"))
+        assert ours.decode("gpt2", "0.9M", 2)() == 2 * 127
+        assert ours.train("0.8M", "fp32")() == 12 * 64
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def test_tensors_are_named_as_llama_cpp_names_them() -> None:
+    assert renamed("transformer.wte.weight") == "token_embd.weight"
+    assert renamed("transformer.h.3.attn.c_attn.bias") == "blk.3.attn_qkv.bias"

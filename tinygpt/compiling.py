@@ -1,0 +1,90 @@
+"""Whether torch.compile pays: it writes the blocks as fewer, larger kernels, and takes a while to write them.
+
+`choose` settles `train.compile`, and says why in a line; `compile_blocks` does it. The choice rests on counted FLOPs
+and the table below, never on a timing: compiled and eager arithmetic round differently, and the same parameters on
+the same machine must give the same bytes.
+"""
+
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from tinygpt.model import GPT
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What is assumed of a kind of device. Only the order of magnitude matters; docs/benchmark.md measures it."""
+
+    speed: float  # FLOP/s of eager training; on a CPU, of one thread
+    least: float  # seconds that a pass through one block takes however small it is: a hundred kernels to launch
+    saved: float  # share of the time that compiled blocks save
+    cost: float  # seconds of compiling: forward, backward and evaluation of one block, whose code all blocks share
+
+
+GUESSES = {
+    "cpu": Guess(speed=3.5e10, least=0.0, saved=0.0, cost=10.0),
+    "cuda": Guess(speed=2e13, least=0.001, saved=0.4, cost=45.0),
+}
+
+
+def choose(
+    asked: bool | Literal["auto"], flops: float, passes: int, n_layer: int, device: torch.device
+) -> tuple[bool, str]:
+    """Whether to compile, and why, in a line. flops: of the whole run; passes: forward and backward, in the whole run.
+
+    ValueError, in a sentence, where compiling is asked for and the machine cannot.
+    """
+    lacks = missing(device)
+    if asked != "auto":
+        check(asked, device)
+        return asked, f"{'compiled' if asked else 'not compiled'}: train.compile is {str(asked).lower()}"
+    if lacks:
+        return False, f"not compiled: {lacks}"
+    guess = GUESSES.get(device.type)
+    if guess is None or not guess.saved:
+        return False, f"not compiled: on {device.type} it is not known to save time"
+    speed = guess.speed * (torch.get_num_threads() if device.type == "cpu" else 1)
+    saved = guess.saved * max(flops / speed, passes * n_layer * guess.least)
+    pays = saved > guess.cost
+    words = f"it should save about {saved:.0f} s ({guess.saved:.0%} of the run) and cost {guess.cost:.0f}"
+    return pays, f"{'compiled' if pays else 'not compiled'}: {words}"
+
+
+def check(asked: bool | Literal["auto"], device: torch.device) -> None:
+    """ValueError, in a sentence, where `train.compile` is true and the machine cannot."""
+    lacks = missing(device)
+    if asked != "auto" and asked and lacks:
+        raise ValueError(f"train.compile is true, but {lacks}; write auto or false.")
+
+
+def missing(device: torch.device) -> str:
+    """What torch.compile needs and this machine lacks, in words; empty where it lacks nothing."""
+    if device.type == "mps":
+        return ""  # Metal's compiler is part of the system
+    default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX", default)  # PyTorch's own rule
+    if shutil.which(compiler) is None:
+        return f"there is no C++ compiler ({compiler}) here"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return "Python's headers (Python.h, of python3-dev or the like) are not here"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "the package triton, which writes kernels for CUDA, is not here"
+    return ""
+
+
+def compile_blocks(model: GPT) -> None:
+    """From now on run each block compiled, at the shapes that come first.
+
+    Block by block, since they share one code: a deep model compiles as fast as a shallow one. The modules stay the
+    same, and so do the names of their weights and the hooks between them.
+    """
+    for block in model.blocks:
+        block.compile(dynamic=False)
