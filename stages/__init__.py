@@ -48,19 +48,14 @@ def thousands(number: float) -> str:
 
 
 @contextlib.contextmanager
-def interruptible(second_kills: bool = True) -> Iterator[Callable[[], int]]:
-    """Turn Ctrl-C and SIGTERM into a question, asked when it suits: the signal's number, or 0. A second one kills.
-
-    Under torchrun it does not: that hands on the Ctrl-C which the terminal has sent to all already, and kills by itself
-    what has not ended after half a minute.
-    """
+def interruptible() -> Iterator[Callable[[], int]]:
+    """Turn Ctrl-C and SIGTERM into a question, asked when it suits: the signal's number, or 0. A second one kills."""
     caught: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _: FrameType | None) -> None:
         caught.append(number)
-        if second_kills:
-            signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
 
     for number in before:
         signal.signal(number, note)

@@ -100,11 +100,8 @@ def announce(state: State, settings: Train, data: dict[str, Any], precision: str
 def train(state: State, params: Params, data: dict[str, np.ndarray], precision: str, saves: Run, paths: Paths) -> None:
     """Take all steps, with progress shown, curves written and the state saved as it goes."""
     settings, start, begin = params.train, state.step, time.perf_counter()
-    writes, alone = distributed.is_first(), distributed.size() == 1
-    with (
-        interruptible(second_kills=alone) as interrupted,
-        progress(settings.steps, "step", "training", params.runtime.progress and writes) as bar,
-    ):
+    writes, show = distributed.is_first(), distributed.is_first() and params.runtime.progress
+    with interruptible() as interrupted, progress(settings.steps, "step", "training", show) as bar:
         bar.update(start)
         for _ in training.train(state, settings, data, params.seed, precision):
             speed = (state.step - start) / (time.perf_counter() - begin)  # steps a second
