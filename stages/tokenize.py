@@ -16,7 +16,7 @@ def main(params: Params, paths: Paths) -> None:
         sizes["train_bytes"], "B", f"learning a {params.tokenize.kind} tokenizer", params.runtime.progress
     ) as bar:
         texts = (_counted(text, bar.update) for _, text in read_rows(paths.text("train")))
-        vocabulary = tokenizer.build(params.tokenize, texts)
+        vocabulary = tokenizer.build(params.tokenize, texts, sizes["train_bytes"])
     with writing(paths.tokenizer) as folder:
         folder.mkdir()
         vocabulary.save(folder)
@@ -31,6 +31,8 @@ def main(params: Params, paths: Paths) -> None:
         # what the model's lineage will name: the text by its files' hashes, and the tokenizer by its own
         text = {split: sha256(paths.text(split)) for split in counts}
         write_json(folder / "lineage.json", {"text": text, "tokenizer": sha256(paths.tokenizer / "tokenizer.json")})
+    if params.tokenize.kind == "bpe" and sizes["train_bytes"] > tokenizer.LEARNED:
+        print(f"learned from {tokenizer.LEARNED / 1e6:.0f} MB of the training text, spread over it evenly")
     for split, count in counts.items():
         print(
             f"{split}: {count:,} tokens of {sizes[f'{split}_bytes'] / count:.2f} bytes; {vocabulary.vocab_size} kinds"

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinygpt import config, files
-from tinygpt.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, build, load
+from tinygpt.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, build, load, spread
 
 ENGLISH = [str(text) for _, text in sorted(topics.topics.items())]  # about 700 KB that comes with Python
 MIXED = ["naïve café, 東京タワー, Ωμέγα, 🙂👍🏽 don't  we'll\n\n\tx = 12345;\r\n" * 50]
@@ -58,7 +58,7 @@ def kinds(bpe: Tokenizer, char: Tokenizer) -> list[Tokenizer]:
 
 def test_ids_agree_with_the_tokenizers_library_on_prose(bpe: Tokenizer) -> None:
     theirs = [encoding.ids for encoding in library(bpe).encode_batch_fast(ENGLISH + MIXED)]
-    assert bpe.encode_batch(ENGLISH + MIXED) == theirs
+    assert [bpe.encode(text) for text in ENGLISH + MIXED] == theirs
 
 
 @quick
@@ -89,7 +89,7 @@ def test_ids_agree_with_the_tokenizers_library_on_every_code_point() -> None:
     joined = [f"a{point}1{point} {point}" for point in classed]
     beside = ["".join(joined[start : start + 1024]) for start in range(0, len(joined), 1024)]
     theirs = [encoding.ids for encoding in library(keen).encode_batch_fast(blocks + beside)]
-    assert keen.encode_batch(blocks + beside) == theirs
+    assert [keen.encode(text) for text in blocks + beside] == theirs
     assert "".join(keen.decode(ids) for ids in theirs) == "".join(blocks + beside)
 
 
@@ -134,6 +134,30 @@ def test_too_large_a_vocabulary_is_refused_with_the_largest_that_works() -> None
         build(section(vocab_size=999), ["a small text, a smaller text"])
     largest = int(str(caught.value).rstrip(" orles.").rsplit(" ", 1)[-1])
     assert build(section(vocab_size=largest), ["a small text, a smaller text"]).vocab_size == largest
+
+
+def test_of_a_large_text_as_much_is_learned_from_as_is_allowed_and_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinygpt.tokenizer.LEARNED", 30_000)
+    read: list[str] = []
+    texts = [f"{number:02} " + "to be or not " * 77 for number in range(100)]  # about 100 KB
+
+    def train(vocab_size: int, texts: Iterator[str]) -> None:
+        read.extend(texts)
+
+    monkeypatch.setattr("tinygpt.tokenizer._train_bpe", train)
+    build(section(), texts, sum(map(len, texts)))
+    assert 29_000 < sum(map(len, read)) <= 30_000
+    gaps = np.diff([texts.index(text) for text in read])
+    assert set(gaps.tolist()) == {3, 4}
+    read.clear()
+    build(section(), texts[:29], 30_000)
+    assert read == texts[:29]
+
+
+def test_a_large_rows_turn_comes_when_enough_was_passed_over() -> None:
+    texts = ["s" * 10, "l" * 1000] * 50
+    taken = list(spread(texts, 0.25))
+    assert 0.2 < sum(map(len, taken)) / sum(map(len, texts)) <= 0.25
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["a"]])
@@ -262,10 +286,13 @@ def test_a_literal_end_of_text_is_plain_text(kinds: list[Tokenizer]) -> None:
         assert tokenizer.decode([*ids, tokenizer.end_of_text]) == "<|endoftext|>"
 
 
-def test_a_batch_is_its_texts_one_by_one(kinds: list[Tokenizer]) -> None:
-    texts = [*MIXED, "", "x = 1"]
+@pytest.mark.parametrize("text", [*MIXED, "", "x = 1", "x = don't " * 60_000, "<|endoftext|> = <|endoftext|>"])
+def test_an_array_holds_the_same_ids_as_a_list(kinds: list[Tokenizer], text: str) -> None:
     for tokenizer in kinds:
-        assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+        known = text if tokenizer.unknown or isinstance(tokenizer, BPETokenizer) else text.replace("<|endoftext|>", "")
+        ids = tokenizer.encode_array(known)
+        assert isinstance(ids, np.ndarray)
+        assert ids.tolist() == tokenizer.encode(known)
 
 
 def test_half_a_character_decodes_as_a_replacement(bpe: Tokenizer) -> None:
@@ -386,8 +413,8 @@ def test_a_file_of_absurd_size_is_refused_unread(
 ) -> None:
     bpe.save(tmp_path)
     os.truncate(tmp_path / "tokenizer.json", 2**40)
-    monkeypatch.delattr(files, "read_json")
-    with pytest.raises(ValueError, match="larger than"):
+    monkeypatch.delattr(Path, "read_text")
+    with pytest.raises(ValueError, match=r"is larger than [\d,]+ bytes\. Run `dvc repro tokenize`"):
         load(tmp_path)
 
 

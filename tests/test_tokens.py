@@ -1,5 +1,7 @@
 """tinygpt/tokens.py: files written in constant memory, batches that depend on seed and step alone."""
 
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +51,7 @@ def test_end_of_text_stands_before_each_document_and_rows_follow_one_another(abc
 def test_documents_are_told_apart_across_batches(
     abc: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "BATCH_CHARACTERS", 2)
+    monkeypatch.setattr(tokens, "TASK_CHARACTERS", 2)
     rows = [("first", "a"), ("first", "b"), ("first", "c"), ("second", "a"), ("second", "b")]
     write_tokens(rows, abc, tmp_path / "tokens.npy")
     assert open_tokens(tmp_path / "tokens.npy").tolist() == [END, 0, 1, 2, END, 0, 1]
@@ -88,7 +90,8 @@ def test_progress_is_told_in_bytes_of_text(tmp_path: Path) -> None:
 def test_writing_takes_no_more_memory_for_a_longer_text(
     abc: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "BATCH_CHARACTERS", 2**14)
+    monkeypatch.setattr(tokens, "TASK_CHARACTERS", 2**14)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
 
     def peak(rows: int) -> int:
         tracemalloc.start()
@@ -99,6 +102,29 @@ def test_writing_takes_no_more_memory_for_a_longer_text(
 
     peak(8)
     assert peak(400) < 1.5 * peak(40)
+
+
+def test_a_process_takes_no_more_memory_for_a_longer_text(tmp_path: Path) -> None:
+    """With a bpe, whose library takes memory that Python does not see."""
+    script = """if True:
+        import re, sys
+        from pathlib import Path
+        from pydoc_data.topics import topics
+        from tinygpt import config, tokenizer, tokens
+
+        def written(megabytes):
+            rows = (("d", text) for _ in range(megabytes * 2) for text in [english])
+            tokens.write_tokens(rows, words, Path(sys.argv[1]) / "tokens.npy")
+            return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+        english = "".join(topics.values())[:500_000]
+        section = config.Tokenize(kind="bpe", vocab_size=300, unknown="replace")
+        words = tokenizer.build(section, [english])
+        short = written(4)
+        print(written(16) - short)
+    """
+    run = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 8_000, "kB more for 12 MB more of text"
 
 
 def test_after_a_failure_the_old_file_is_as_it_was(abc: Tokenizer, tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ stopped goes on with the very batch it would have seen. Left out: shuffling of d
 (indexing a mapped file takes microseconds).
 """
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,8 +24,10 @@ from tinygpt.tokenizer import Tokenizer
 
 Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]  # (number of tokens,)
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, each (B, T) int64
+Task = list[tuple[bool, str]]  # rows: whether a document begins there, and the text
+Done = tuple[npt.NDArray[Any], int]  # its ids, and the bytes of its text
 
-BATCH_CHARACTERS = 2**21  # text encoded at once: several rows, one for each core
+TASK_CHARACTERS = 2**18  # text that one core encodes at a time: many short rows, or one long one
 
 
 def write_tokens(
@@ -40,8 +45,9 @@ def write_tokens(
     count = 0
     with files.writing(path) as partial, partial.open("wb") as file:
         start = _write_header(file, dtype, 0)
-        for ids, size in _encoded(rows, tokenizer):
-            count += file.write(np.array(ids, dtype=dtype).tobytes()) // dtype.itemsize
+        for ids, size in _in_threads(lambda task: _encoded(task, tokenizer, dtype), _tasks(rows)):
+            file.write(ids.data)
+            count += len(ids)
             advance(size)
         if not count:
             raise ValueError(f"There is no text to make {path} of. Run `dvc repro download`.")
@@ -185,27 +191,43 @@ def evaluation_windows(
         yield TokenDataset(tokens, max(1, left)).__getitems__([windows * context_length])
 
 
-def _encoded(rows: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> Iterator[tuple[list[int], int]]:
-    """For each row its ids, after <|endoftext|> where a document begins, and the bytes of its text."""
-    previous = None
-    for batch in _batches(rows):
-        every = tokenizer.encode_batch([text for _, text in batch])
-        for (document, text), ids in zip(batch, every, strict=True):
-            begin = [tokenizer.end_of_text] if document != previous else []
-            yield begin + ids, len(text.encode())
-            previous = document
+def _encoded(task: Task, tokenizer: Tokenizer, dtype: np.dtype[Any]) -> Done:
+    """The ids of a task, <|endoftext|> before each beginning, and the bytes of its text."""
+    end = np.array([tokenizer.end_of_text], dtype=dtype)
+    parts = []
+    for begins, text in task:
+        parts += [end] * begins + [tokenizer.encode_array(text).astype(dtype)]
+    return np.concatenate(parts), sum(len(text.encode()) for _, text in task)
 
 
-def _batches(rows: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    batch, size = [], 0
-    for row in rows:
-        batch.append(row)
-        size += len(row[1])
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _tasks(rows: Iterable[tuple[str, str]]) -> Iterator[Task]:
+    """The rows in groups, each enough work for a core to be worth the handing over."""
+    task, size, previous = [], 0, None
+    for document, text in rows:
+        task.append((document != previous, text))
+        previous = document
+        size += len(text)
+        if size >= TASK_CHARACTERS:
+            yield task
+            task, size = [], 0
+    if task:
+        yield task
+
+
+def _in_threads(work: Callable[[Task], Done], tasks: Iterable[Task]) -> Iterator[Done]:
+    """The results of all tasks in their order, by all cores, few enough at once that memory stays constant.
+
+    Threads do, since both tokenizers let go of Python's lock where they work.
+    """
+    cores = os.cpu_count() or 1
+    waiting: deque[Future[Done]] = deque()
+    with ThreadPoolExecutor(cores) as pool:
+        for task in tasks:
+            waiting.append(pool.submit(work, task))
+            if len(waiting) > 2 * cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype[Any], count: int) -> int:

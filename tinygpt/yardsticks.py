@@ -51,24 +51,18 @@ def yardsticks(
     """Bits per byte of `validation`, by name; `advance` hears 1 as each of NAMES is done."""
     if not train or not validation:
         raise ValueError("A yardstick needs text to learn from and text to predict. Run `dvc repro download`.")
-    # Compressors leave Python's lock free while they run; but PPMd, beside itself, takes five times as long
+    found = {"uniform": float(np.log2(len(set(train + validation))))}
+    advance(1)
+    for name, order in (("unigram", 1), ("bigram", 2), ("five_gram", 5)):
+        found[name] = ngram_bits(train, validation, order)
+        advance(1)
+    # After the counts and not beside them, so that the memory of both never adds up. Compressors leave Python's lock
+    # free while they run; but PPMd, beside itself, takes five times as long
     with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as alone:
-        xz_bits, bz2_bits, ppmd_bits = (
-            _added(compress, train, validation, workers)
-            for compress, workers in ((_xz, pool), (_bz2, pool), (_ppmd, alone))
-        )
-        bits: dict[str, Callable[[], float]] = {
-            "uniform": lambda: float(np.log2(len(set(train + validation)))),
-            "unigram": lambda: ngram_bits(train, validation, 1),
-            "bigram": lambda: ngram_bits(train, validation, 2),
-            "five_gram": lambda: ngram_bits(train, validation, 5),
-            "bz2": bz2_bits,
-            "xz": xz_bits,
-            "ppmd": ppmd_bits,
-        }
-        found = {}
-        for name in NAMES:
-            found[name] = bits[name]()
+        tools = {"bz2": (_bz2, pool), "xz": (_xz, pool), "ppmd": (_ppmd, alone)}
+        waits = {name: _added(compress, train, validation, workers) for name, (compress, workers) in tools.items()}
+        for name, wait in waits.items():
+            found[name] = wait()
             advance(1)
     return found
 

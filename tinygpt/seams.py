@@ -1,0 +1,63 @@
+"""Where a text can be cut without changing its tokens: `for part in parts(text, 2**14)`.
+
+GPT-2's pattern splits a text into words, and pairs merge inside a word only. A space between two characters that are
+not white space always begins a word, whatever stands around it: a seam. Work in parts cut at seams gives the ids of the
+whole, takes little memory, and is shared evenly among the cores. `encodable` and `learnable` mend, besides, the two
+texts that the libraries choke on: white space without end, and words without end.
+
+Left out: every other place where a text could be cut, since spaces are found soonest.
+"""
+
+import re
+from collections.abc import Iterator
+
+# GPT-2's pattern as tiktoken writes it: contractions, words, numbers, other signs, white space.
+PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+
+# Python counts four control characters as white space that Unicode does not; beside them is no seam, which is safe.
+_SEAM = re.compile(r"(?<=\S)(?= \S)")
+
+# tiktoken's regex engine overflows on a million white-space characters in a row. In a text longer than this, long runs
+# are set apart exactly where the pattern would: all of them at the text's end, all but the last elsewhere.
+_LONGEST_BACKTRACK = 500_000
+_LONG_SPACE = re.compile(r"([^\S\x1c-\x1f]{100,}(?=[^\S\x1c-\x1f]|\Z))")
+
+_LEARNED_AT_ONCE = 2**14  # characters; the library holds 256 parts at once, and some words' worth of facts on each
+_LONGEST_WORD = 1000  # characters; only the learning minds
+_ENDLESS_WORD, _HALF_OF_ONE = (  # of letters and digits, or of anything else; sought from where it begins, or inside it
+    re.compile(rf"(?<![^\W_])[^\W_]{{{_LONGEST_WORD}}}|(?<![\W_])[\W_]{{{_LONGEST_WORD}}}"),
+    re.compile(rf"[^\W_]{{{_LONGEST_WORD // 2}}}|[\W_]{{{_LONGEST_WORD // 2}}}"),
+)
+
+
+def parts(text: str, size: int) -> Iterator[str]:
+    """The text, cut at the first seam after every `size` characters; a part without a seam is longer."""
+    start = 0
+    while start < len(text):
+        seam = _SEAM.search(text, start + size)
+        end = seam.start() if seam else len(text)
+        yield text[start:end]
+        start = end
+
+
+def encodable(text: str) -> Iterator[str]:
+    """The text in parts that tiktoken encodes, however long it is and whatever it holds."""
+    for part in parts(text, _LONGEST_BACKTRACK // 2):
+        yield from [part] if len(part) <= _LONGEST_BACKTRACK else _LONG_SPACE.split(part)
+
+
+def learnable(text: str) -> Iterator[str]:
+    """The text in small parts; where it holds a word without end, in parts of 1000 characters, cut anywhere.
+
+    Learning takes time with the square of a word's length. A megabyte of one letter, or of letters without white
+    space, would take minutes; so it takes a second.
+    """
+    if not _has_endless_word(text):
+        return parts(text, _LEARNED_AT_ONCE)
+    return (text[start : start + _LONGEST_WORD] for start in range(0, len(text), _LONGEST_WORD))
+
+
+def _has_endless_word(text: str) -> bool:
+    """Look closely only where half of such a word is; each holds a whole stride of half its length."""
+    strides = range(0, len(text), _LONGEST_WORD // 2)
+    return any(_HALF_OF_ONE.match(text, start) for start in strides) and _ENDLESS_WORD.search(text) is not None
