@@ -6,6 +6,7 @@ Killed or interrupted, it goes on where it was when started again, to the same b
 """
 
 import contextlib
+import math
 import sys
 import time
 from typing import Any
@@ -58,8 +59,9 @@ def main(params: Params, paths: Paths) -> None:
 
 def choose_compiling(settings: Train, config: GPTConfig, device: torch.device) -> tuple[bool, str]:
     """Whether to compile, and why, in a line."""
-    passes = settings.steps * settings.accumulation
-    flops = passes * settings.batch_size * config.context_length * training_flops_per_token(config)
+    sequences = settings.batch_size * settings.accumulation // distributed.size()  # of a step, in this process
+    passes = settings.steps * math.ceil(sequences / forecast.in_a_pass(settings))
+    flops = settings.steps * sequences * config.context_length * training_flops_per_token(config)
     return compiling.choose(settings.compile, flops, passes, config.n_layer, device)
 
 

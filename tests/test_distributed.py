@@ -89,7 +89,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused_with_one_that_can(
     distributed.check(settings(batch_size=even, accumulation=accumulation))
     if even != batch_size:
         with pytest.raises(
-            ValueError, match=rf"{size} processes cannot share evenly; set train.batch_size to {even}\."
+            ValueError, match=rf"{size} processes cannot share evenly; set train\.batch_size to {even}\."
         ):
             distributed.check(settings(batch_size=batch_size, accumulation=accumulation))
 

@@ -94,14 +94,12 @@ def own(device: torch.device) -> torch.device:
     return device
 
 
-def average_gradients(model: nn.Module) -> None:
-    """Replace each gradient by its mean over the processes: the same bits in all of them."""
-    if size() == 1:
-        return
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    vector = nn.utils.parameters_to_vector(gradients)
-    _reduce(vector, "SUM")
-    nn.utils.vector_to_parameters(vector.div_(size()), gradients)
+def average(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over the processes: the same bits in all of them. All float32, on one device."""
+    if size() > 1:
+        vector = nn.utils.parameters_to_vector(tensors)
+        _reduce(vector, "SUM")
+        nn.utils.vector_to_parameters(vector.div_(size()), tensors)
 
 
 def meet() -> None:

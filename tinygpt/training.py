@@ -146,8 +146,8 @@ def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: Abst
         loss = cross_entropy(logits, y, "sum") / targets.numel()
         state.scaler.scale(loss).backward()
         total += loss.detach()
-    distributed.average_gradients(state.model)
-    return total if distributed.size() == 1 else total.new_tensor(distributed.total(total.item()) / distributed.size())
+    distributed.average([total, *(p.grad for p in state.model.parameters() if p.grad is not None)])
+    return total
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
