@@ -36,6 +36,7 @@ SIZES = {  # the rest of a model is params.yaml's
 OWN = {"n_kv_head": None, "head_dim": None, "mlp_hidden": None, "vocab_size": 2000}
 LARGEST = 4096  # sequences; larger batches teach little more a token
 STARTING = 6.0  # seconds that a process takes before it measures
+LEAST = 20.0  # seconds that a row gets once it has begun
 COMPILING = 60.0  # seconds that compiling may take; a third of them are kept back for it
 
 
@@ -171,7 +172,7 @@ class Ladder:
                         f"by the forecast about {room:,} sequences would fit."
                     )
                     return
-            row = self.train(size, precision, compiled, batch, max(STARTING, end - time.monotonic()))
+            row = self.train(size, precision, compiled, batch, max(LEAST, end - time.monotonic()))
             if row.problem:
                 break
             fits, batch = batch, factor * batch
@@ -182,7 +183,7 @@ class Ladder:
         """The largest batch that fits, to within an eighth, by trying."""
         while fails - fits > max(1, fits // 8) and time.monotonic() < end:
             middle = (fits + fails) // 2
-            row = self.train(size, precision, compiled, middle, max(STARTING, end - time.monotonic()))
+            row = self.train(size, precision, compiled, middle, max(LEAST, end - time.monotonic()))
             fits, fails = (fits, middle) if row.problem else (middle, fails)
         self.note(f"{size} {precision}: the largest batch that fits is {fits}; {fails} does not.")
 
