@@ -3,7 +3,7 @@
 Read it from top to bottom; each part is used by the one below it: configuration, norm, positions, attention, MLP,
 block, the stack. `model(tokens)` → logits. Nothing here knows of training, sampling, files or devices; decoding.py
 computes the same with a cache, where text is written. Letters for sizes: B sequences in a batch, T tokens in a
-sequence, S tokens seen, C = n_embd, H heads, D = head_dim, V tokens in the vocabulary.
+sequence, C = n_embd, H heads, D = head_dim, V tokens in the vocabulary.
 """
 
 import math
@@ -161,12 +161,12 @@ class Attention(nn.Module):
 
 
 def attend_in_full(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """softmax(q kᵀ / √D) v with its matrix of weights written out: (B, H, T, D), (B, kv_heads, S, D) → (B, H, T, D)."""
+    """softmax(q kᵀ / √D) v with its matrix of weights written out: (B, H, T, D), (B, kv_heads, T, D) → (B, H, T, D)."""
     B, H, T, D = q.shape
-    S, groups = k.shape[-2], H // k.shape[1]
-    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, S, D)
-    future = torch.full((T, S), -math.inf, dtype=q.dtype, device=q.device).triu(S - T + 1)  # −∞ where s comes after t
-    scores = torch.baddbmm(future, (q * D**-0.5).flatten(0, 1), k.flatten(0, 1).mT)  # (B·H, T, S)
+    groups = H // k.shape[1]
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, T, D)
+    future = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)  # −∞ for keys behind the query
+    scores = torch.baddbmm(future, (q * D**-0.5).flatten(0, 1), k.flatten(0, 1).mT)  # (B·H, T, T)
     weights = F.dropout(scores.softmax(dim=-1), dropout)
     return (weights @ v.flatten(0, 1)).view(B, H, T, D)
 
@@ -236,9 +236,9 @@ class GPT(nn.Module):
         return logits
 
     def embed(self, tokens: Tensor) -> Tensor:  # (B, T) → (B, T, C)
-        T = tokens.shape[1]
-        if T > self.config.context_length:
-            raise ValueError(f"{T} tokens do not fit into a context of {self.config.context_length}.")
+        T, room = tokens.shape[1], self.config.context_length
+        if room < T:
+            raise ValueError(f"{T} tokens do not fit into a context of {room}.")
         x = self.token_embedding(tokens)
         if self.position_embedding is not None:
             x = x + self.position_embedding.weight[:T]
