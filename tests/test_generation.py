@@ -1,5 +1,6 @@
-"""Cached and uncached agree past the end of the context, a seed's text is its own, streaming loses nothing."""
+"""Cached and uncached agree past the end of the context, a row's text is its own, streaming loses nothing."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -8,33 +9,91 @@ import torch
 
 import tinygpt
 from tests.conftest import gpt
-from tinygpt.generation import generate, generate_ids, next_logits, stream, window_start
+from tinygpt import decoding
+from tinygpt.generation import generate, generate_batch, generate_ids, next_logits, stream, window_start
 from tinygpt.sampling import Sampling
 from tinygpt.tokenizer import Tokenizer, load
 
 END = 60
 
 
-def ids(model: Any, prompt: list[int], seeds: list[int], count: int = 60, **settings: Any) -> list[list[int]]:
-    prompts, every = [prompt] * len(seeds), [Sampling(**settings)] * len(seeds)
-    steps = generate_ids(model, prompts, every, seeds, count, END)
+def ids(model: Any, prompts: list[list[int]], seeds: list[int], count: int = 60, **settings: Any) -> list[list[int]]:
+    rows = [Sampling(**settings)] * len(seeds)
+    steps = generate_ids(model, prompts * (len(seeds) // len(prompts)), rows, seeds, count, END)
     return [[token for token in row if token is not None] for row in zip(*steps, strict=True)]
 
 
-@pytest.mark.parametrize("prompt_length", [1, 15, 16, 17, 40])
+def numbers(length: int) -> list[int]:
+    return [i % 61 for i in range(length)]
+
+
+def scored(model: Any, prompts: list[list[int]], steps: int = 40, use_cache: bool = True) -> torch.Tensor:
+    """Scores of a few steps, for which fixed tokens are sent: (steps + 1, B, V)."""
+    scores = next_logits(model, prompts, use_cache)
+    rows = [next(scores)] + [scores.send([(i * 7 + len(prompt)) % 61 for prompt in prompts]) for i in range(steps)]
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("cores", [1, 2])
 def test_cached_and_uncached_generation_agree_past_the_end_of_the_context(
-    shape: dict[str, Any], prompt_length: int
+    shape: dict[str, Any], cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = gpt(**shape)
-    prompt = [i % 61 for i in range(prompt_length)]
-    scores: list[list[torch.Tensor]] = []
-    for use_cache in (True, False):
-        steps = next_logits(model, [prompt], use_cache)
-        rows = [next(steps)]
-        for i in range(40):
-            rows.append(steps.send([(i * 7) % 61]))
-        scores.append(rows)
-    torch.testing.assert_close(torch.stack(scores[0]), torch.stack(scores[1]), rtol=1e-4, atol=1e-4)
+    """Side by side, at prompt lengths around that of the context (16), with whole matrices and with ones cut in two."""
+    monkeypatch.setattr(decoding, "LARGE", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    model, prompts = gpt(**shape), [numbers(length) for length in (1, 40, 15, 16, 17, 3, 3)]
+    assert decoding.Decoder(model, 1).layers[0][0].pieces == cores
+    fast, slow = scored(model, prompts), scored(model, prompts, use_cache=False)
+    torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)
+    assert torch.equal(fast.argmax(-1), slow.argmax(-1))
+
+
+@pytest.mark.parametrize("context_length", [2, 3, 5])
+def test_the_shortest_contexts_slide_too(context_length: int) -> None:
+    model, prompts = gpt(context_length=context_length), [[1], [2, 3, 4]]
+    torch.testing.assert_close(scored(model, prompts), scored(model, prompts, use_cache=False), rtol=1e-4, atol=1e-4)
+
+
+def test_a_rows_scores_are_what_they_are_alone(shape: dict[str, Any]) -> None:
+    """Among longer, shorter and like sequences, which slide when it does not; and when those beside it have ended."""
+    model, prompts = gpt(**shape), [numbers(length) for length in (5, 12, 1, 5, 30)]
+    together = scored(model, prompts, 20)
+    for row, prompt in enumerate(prompts):
+        torch.testing.assert_close(together[:, row], scored(model, [prompt], 20)[:, 0], rtol=1e-4, atol=1e-4)
+    some = next_logits(model, prompts)
+    next(some)
+    left = some.send([None, (len(prompts[1])) % 61, None, None, len(prompts[4]) % 61])
+    torch.testing.assert_close(left, together[1, [1, 4]], rtol=1e-4, atol=1e-4)
+
+
+def test_each_token_is_computed_once_until_the_window_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    plain = decoding.Decoder.blocks
+
+    def counted(self: Any, tokens: list[int], *rest: Any) -> torch.Tensor:
+        computed.append(len(tokens))
+        return plain(self, tokens, *rest)
+
+    monkeypatch.setattr(decoding.Decoder, "blocks", counted)
+    scored(gpt(), [numbers(10), numbers(10), numbers(14)], 5)
+    # both prompts of 10 are read once, but for the last token; the third is full (16) after two more, and keeps 8
+    assert computed == [9, 13, 3, 3, 3, 7, 3, 3, 3]
+
+
+def test_closing_the_text_early_frees_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoders: list[weakref.ref[Any]] = []
+    build = decoding.Decoder.__init__
+
+    def remembered(self: Any, *rest: Any) -> None:
+        build(self, *rest)
+        decoders.append(weakref.ref(self))
+
+    monkeypatch.setattr(decoding.Decoder, "__init__", remembered)
+    steps: Any = generate_ids(gpt(), [[1, 2]], [Sampling()], [1], 50, END)
+    next(steps)
+    assert [decoder() is None for decoder in decoders] == [False]
+    steps.close()
+    assert [decoder() is None for decoder in decoders] == [True]
 
 
 def test_a_full_window_keeps_its_last_half() -> None:
@@ -52,43 +111,24 @@ def test_top_k_1_and_temperature_0_are_both_greedy() -> None:
     logits = next(steps)
     for _ in range(20):
         expected.append(int(logits.argmax()))
-        logits = steps.send([int(logits.argmax())])
+        logits = steps.send(expected[-1:])
     if END in expected:
         expected = expected[: expected.index(END)]
-    assert ids(model, [3, 1, 4], [1], 20, temperature=0.0) == [expected]
-    assert ids(model, [3, 1, 4], [2], 20, temperature=1.0, top_k=1) == [expected]
+    assert ids(model, [[3, 1, 4]], [1], 20, temperature=0.0) == [expected]
+    assert ids(model, [[3, 1, 4]], [2], 20, temperature=1.0, top_k=1) == [expected]
 
 
 def test_a_seed_gives_the_same_text_alone_and_in_company() -> None:
     model = gpt()
-    together = ids(model, [5, 6], [11, 12, 13], temperature=1.0)
-    alone = [ids(model, [5, 6], [seed], temperature=1.0)[0] for seed in (11, 12, 13)]
+    together = ids(model, [[5, 6]], [11, 12, 13], temperature=1.0)
+    alone = [ids(model, [[5, 6]], [seed], temperature=1.0)[0] for seed in (11, 12, 13)]
     assert together == alone
     assert len({tuple(row) for row in together}) == 3
 
 
-def test_prompts_of_different_lengths_are_continued_as_each_would_be_alone(shape: dict[str, Any]) -> None:
-    """Past the end of the context, which each row reaches, and slides at, in its own time."""
-    model = gpt(**shape)
-    prompts, seeds = [[5], [1, 2, 3, 4, 5, 6, 7], list(range(30)), [5], [9] * 16], [1, 2, 3, 4, 5]
-    settings = [Sampling(temperature=t, top_p=1.0) for t in (0.0, 1.0, 0.0, 1.0, 1.5)]
-    together = [list(row) for row in zip(*generate_ids(model, prompts, settings, seeds, 40, END), strict=True)]
-    for prompt, setting, seed, row in zip(prompts, settings, seeds, together, strict=True):
-        alone = [token for (token,) in generate_ids(model, [prompt], [setting], [seed], 40, END, use_cache=False)]
-        assert [token for token in row if token is not None] == alone
-
-
-def test_closing_a_stream_early_ends_it(model_folder: Path) -> None:
-    model, tokenizer = opened(model_folder)
-    pieces = stream(model, tokenizer, "JUL", max_new_tokens=10**9)
-    next(pieces)
-    pieces.close()  # type: ignore[attr-defined]
-    assert list(pieces) == []
-
-
 def test_the_repetition_penalty_counts_what_was_generated() -> None:
     """Greedy with an overwhelming penalty: no token comes twice, be it from the prompt or from the answer."""
-    (row,) = ids(gpt(), [3, 1, 4], [1], 40, temperature=0.0, repetition_penalty=1e9)
+    (row,) = ids(gpt(), [[3, 1, 4]], [1], 40, temperature=0.0, repetition_penalty=1e9)
     assert len({3, 1, 4, *row}) == 3 + len(row)
 
 
@@ -97,10 +137,10 @@ def test_generation_ends_at_end_of_text_and_does_not_hand_it_out() -> None:
     with torch.no_grad():
         model.head.weight[END] = 0
         model.norm.weight.fill_(1)
-    rows = ids(model, [1], list(range(8)), 400, temperature=3.0)
+    rows = ids(model, [[1]], list(range(8)), 400, temperature=3.0)
     assert all(END not in row for row in rows)
     assert min(map(len, rows)) < 400  # some did end early
-    assert ids(model, [1], [0], 5, temperature=1.0, top_k=1) == [ids(model, [1], [0], 60, temperature=0.0)[0][:5]]
+    assert ids(model, [[1]], [0], 5, temperature=1.0, top_k=1) == [ids(model, [[1]], [0], 60, temperature=0.0)[0][:5]]
 
 
 def opened(folder: Path) -> tuple[Any, Tokenizer]:
@@ -124,6 +164,16 @@ def test_samples_are_numbered_by_their_seeds(model_folder: Path) -> None:
     made = generate(model, tokenizer, "O ", num_samples=3, max_new_tokens=20, seed=100)
     assert [completion.seed for completion in made] == [100, 101, 102]
     assert generate(model, tokenizer, "O ", max_new_tokens=20, seed=102)[0] == made[2]
+
+
+def test_a_batch_of_prompts_and_settings_gives_what_each_gives_alone(model_folder: Path) -> None:
+    model, tokenizer = opened(model_folder)
+    prompts, seeds = ["O Romeo, Romeo! wherefore", "JUL", "", "JUL"], [1, 2, 3, 4]
+    settings = [Sampling(), Sampling(temperature=0), Sampling(temperature=1.5), Sampling(repetition_penalty=1.5)]
+    for prompt, one, seed, made in zip(
+        prompts, settings, seeds, generate_batch(model, tokenizer, prompts, settings, seeds, 30), strict=True
+    ):
+        assert generate(model, tokenizer, prompt, max_new_tokens=30, sampling=one, seed=seed) == [made]
 
 
 def test_an_empty_prompt_starts_a_document_and_a_long_one_slides(model_folder: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt.sampling import Sampling, draw, probabilities
+from tinygpt.sampling import Sampling, choose, draw, keep_top_p, probabilities
 
 PLAIN = Sampling(temperature=1.0, top_p=1.0)
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]])
@@ -51,6 +51,26 @@ def test_top_p_keeps_the_smallest_set_that_holds_p() -> None:
     cumulative = softmax()[0].cumsum(0)  # 0.56 0.77 0.90 0.97 1.00
     assert kept(top_p=float(cumulative[1]) - 0.01) == [0, 1]
     assert kept(top_p=float(cumulative[1]) + 0.01) == [0, 1, 2]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30).filter(any), st.floats(0.001, 0.999))
+def test_top_p_is_that_of_a_stable_sort_among_equals_too(weights: list[int], p: float) -> None:
+    probs = torch.tensor([weights]) / sum(weights)
+    kept, held = [], 0.0
+    for token in sorted(range(len(weights)), key=lambda token: -weights[token]):  # stable: first come, first kept
+        if held < p - 1e-6:
+            kept.append(token)
+        elif held < p + 1e-6:
+            return  # too close to p to say
+        held += weights[token] / sum(weights)
+    expected = [token for token in sorted(kept) if weights[token]]
+    assert keep_top_p(probs, p).nonzero()[:, 1].tolist() == expected
+
+
+def test_rows_are_drawn_by_their_own_settings() -> None:
+    settings = [Sampling(temperature=0), PLAIN, Sampling(temperature=0), Sampling(top_k=2)]
+    seen, uniforms = torch.zeros(4, 5, dtype=torch.bool), torch.full((4,), 0.99)
+    assert choose(LOGITS.expand(4, -1), settings, seen, uniforms).tolist() == [0, 4, 0, 1]
 
 
 def test_min_p_drops_what_is_unlikely_beside_the_likeliest() -> None:

@@ -175,7 +175,7 @@ def turns(model: GPT) -> list[tuple[Tensor, Tensor]]:
     D, still = config.head_width, model.token_embedding.weight.new_ones(config.context_length, 1, config.head_width)
     cos, sin = still, torch.zeros_like(still)
     if model.rotary is not None:
-        cos, sin = model.rotary.get_buffer("cos"), model.rotary.get_buffer("sin")
+        cos, sin = (model.rotary.get_buffer(name) for name in ("cos", "sin"))
     weights = still.new_ones(config.n_layer, 1, config.n_head + config.kv_heads, D)
     if config.qk_norm:  # √D as in `rescaled`
         for weight, block in zip(weights, blocks, strict=True):

@@ -7,7 +7,7 @@ slowly.
 """
 
 import codecs
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +34,7 @@ def window_start(length: int, context: int) -> int:
 @torch.inference_mode()
 def next_logits(
     model: GPT, prompts: list[list[int]], use_cache: bool = True
-) -> Generator[Tensor, list[int | None], None]:
+) -> Generator[Tensor, Sequence[int | None], None]:
     """Scores of the next token of each sequence (B, V), on the CPU, again and again.
 
     prompts: ids, at least one each. Send the chosen ids to get the next scores; a row for which None is sent has
@@ -45,12 +45,10 @@ def next_logits(
     while True:
         windows = [sequence[window_start(len(sequence), context) :] for sequence in sequences]
         chosen = yield (decoder.scores(windows) if decoder else uncached_scores(model, windows)).cpu()
-        going = [row for row, token in enumerate(chosen) if token is not None]
+        going = {row: token for row, token in enumerate(chosen) if token is not None}
         if decoder and len(going) < len(chosen):
-            decoder.keep(going)
-        for sequence, token in zip(sequences, chosen, strict=True):
-            sequence.extend([] if token is None else [token])
-        sequences = [sequences[row] for row in going]
+            decoder.keep([*going])
+        sequences = [[*sequences[row], token] for row, token in going.items()]
 
 
 def uncached_scores(model: GPT, windows: list[list[int]]) -> Tensor:
