@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 
 from benchmark.common import parameters
-from tinygpt import config, hardware, training
+from tinygpt import compiling, config, hardware, training
 from tinygpt.checkpoint import load, save_model
 from tinygpt.generation import generate_ids
 from tinygpt.model import GPT, GPTConfig
@@ -82,7 +82,7 @@ class TinyGPT:
         model_config, settings = configured("gpt2", size, recipe)
         state = initial_state(model_config, settings, 1, self.device, precision)
         if self.device.type == "cuda":
-            state.model.compile()
+            compiling.compile_blocks(state.model)
         x, y = batch(size, self.device)
 
         def step() -> int:

@@ -107,6 +107,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     assert distributed.own(torch.device("cpu")) == torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_project_as_one_does(project: Project) -> None:
     curves = {name: read_curve(project.folder / f"data/training/{name}.tsv") for name in ("train", "validation")}
     printed = project.run(*TORCHRUN)

@@ -59,8 +59,8 @@ def test_documents_are_told_apart_across_batches(
 
 def test_no_token_crosses_a_row(tmp_path: Path) -> None:
     class Pairs(CharTokenizer):
-        def encode(self, text: str) -> list[int]:
-            return [0] * (len(text) // 2) + [1] * (len(text) % 2)
+        def encode_array(self, text: str) -> np.ndarray:
+            return np.array([0] * (len(text) // 2) + [1] * (len(text) % 2))
 
     write_tokens([("d", "abc"), ("d", "a")], Pairs("abc", "error"), tmp_path / "tokens.npy")
     assert open_tokens(tmp_path / "tokens.npy").tolist() == [END, 0, 1, 1]
