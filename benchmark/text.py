@@ -144,8 +144,7 @@ if __name__ == "__main__":
     parser.add_argument("--task", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task:
-        work = task(options.task[0], Path(options.task[1]), options.gigabytes)
-        print(timeit.timeit(work, number=1))
+        print(timeit.timeit(task(options.task[0], Path(options.task[1]), options.gigabytes), number=1))
     else:
         with tempfile.TemporaryDirectory() as temporary:
             report(options.gigabytes, Path(temporary))
