@@ -31,7 +31,7 @@ _ENDLESS_WORD, _HALF_OF_ONE = (  # of letters and digits, or of anything else; s
 
 
 def parts(text: str, size: int) -> Iterator[str]:
-    """The text, cut at the first seam after every `size` characters; a part without a seam is longer."""
+    """The text, cut at the first seam after every `size` ≥ 1 characters; a part without a seam is longer."""
     start = 0
     while start < len(text):
         seam = _SEAM.search(text, start + size)
