@@ -1,4 +1,4 @@
-"""The GPT once more, made to write: the scores of `model(tokens)`, a token at a time and several times as fast.
+"""The GPT once more, made to write: the scores of `model(tokens)`, a token at a time, in fewer and larger steps.
 
 `decoder = Decoder(model, B)`; `decoder.scores(windows)` → the next token's scores of B sequences of any lengths. Where
 a step computes little, it waits: for weights to come from memory, and for PyTorch between two small operations. So
