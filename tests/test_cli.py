@@ -104,7 +104,7 @@ def test_check_accepts_the_projects_own_parameters(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("n_embd: 128", "n_embd: 130", "model.n_embd is 130"),
+        ("n_embd: 96", "n_embd: 130", "model.n_embd is 130"),
         ("device: auto", "device: cuda", "train.device is 'cuda'"),
         ("precision: auto", "precision: fp16", "needs a CUDA device"),
         ("source: shakespeare", "source: files", "There is no text in data/own"),
