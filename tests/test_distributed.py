@@ -142,7 +142,7 @@ def test_torchrun_as_the_command_in_dvc_yaml_serves_experiments_too(project: Pro
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batch_size": 5}, "2 processes cannot share evenly; set train.batch_size to 6."),
+        ({"batch_size": 5}, "2 processes cannot share evenly; set train.batch_size to 4."),
         ({"learning_rate": 1e30, "gradient_clip": 0.0, "warmup_steps": 0}, "Training diverged at step"),
     ],
 )
