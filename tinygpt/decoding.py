@@ -3,7 +3,7 @@
 `decoder = Decoder(model, B)`; `decoder.scores(windows)` → the next token's scores of B sequences of any lengths. Where
 a step computes little, it waits: for weights to come from memory, and for PyTorch between two small operations. So
 keys and values are kept, and each token is computed once; matrices that read the same vector become one matrix, and
-the weights of the norm before it a part of it; and large matrices are cut, so that every core reads a piece.
+the weights of the norm before it a part of it; and large matrices are laid out as they are read.
 Letters are those of model.py, and N is the number of tokens computed at once.
 """
 
@@ -17,34 +17,38 @@ from torch import Tensor, nn
 
 from tinygpt.model import GPT, Norm
 
-LARGE = 2**17  # weights; a second core is not awake before one has read a matrix smaller than that
+LARGE = 2**18  # weights; a smaller matrix stays in a core's own cache, and is read before a second core is awake
+WIDTH = 32  # outputs in a piece of a large matrix
 
 
 class Matrix:
     """Linear layers that read the same vector, and the norm before them if there is one: (N, C) → (N, outputs).
 
-    It stands transposed, in as many pieces as there are cores: PyTorch would leave a product with few vectors to one
-    core, which alone cannot draw all that the memory gives.
+    On a CPU a large matrix is cut into pieces of WIDTH outputs, each standing in memory as it is read, from one end to
+    the other, so that the next numbers are on their way before they are asked for, and each core takes its share.
     """
 
     def __init__(self, layers: list[nn.Linear], norm: Norm | None = None) -> None:
         weight = torch.cat([layer.weight for layer in layers])  # (outputs, C)
-        self.bias = torch.cat([layer.bias for layer in layers]) if layers[0].bias is not None else None
+        bias = torch.cat([layer.bias for layer in layers]) if layers[0].bias is not None else weight.new_zeros(1)
         if norm is not None:
             if norm.bias is not None:
-                self.bias = weight @ norm.bias + (0 if self.bias is None else self.bias)
+                bias = weight @ norm.bias + bias
             length = 1.0 if norm.kind == "layernorm" else weight.shape[1] ** 0.5  # see `rescaled`
             weight = weight * (norm.weight * length)
-        cores = torch.get_num_threads() if weight.device.type == "cpu" and weight.numel() >= LARGE else 1
-        self.pieces = max(n for n in range(1, cores + 1) if len(weight) % n == 0)
-        self.weight = weight.unflatten(0, (self.pieces, -1)).mT.contiguous()  # (pieces, C, outputs / pieces)
+        self.outputs = len(weight)
+        width = WIDTH if weight.device.type == "cpu" and weight.numel() >= LARGE else self.outputs
+        missing = -self.outputs % width
+        weight, bias = F.pad(weight, (0, 0, 0, missing)), F.pad(bias.expand(self.outputs), (0, missing))
+        self.pieces = len(weight) // width
+        self.weight = weight.unflatten(0, (-1, width)).mT.contiguous()  # (pieces, C, width)
+        self.bias = bias.unflatten(0, (-1, 1, width))  # (pieces, 1, width)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.pieces == 1:
-            y = torch.mm(x, self.weight[0])
-        else:
-            y = torch.bmm(x.expand(self.pieces, -1, -1), self.weight).transpose(0, 1).flatten(1)
-        return y if self.bias is None else y.add_(self.bias)
+            return torch.addmm(self.bias[0], x, self.weight[0])
+        y = torch.baddbmm(self.bias, x.expand(self.pieces, -1, -1), self.weight)
+        return y.transpose(0, 1).flatten(1)[:, : self.outputs]
 
 
 class Decoder:
@@ -124,7 +128,10 @@ class Decoder:
         keys, values = self.cache[:, :, :, :S].chunk(2, dim=2)  # (n_layer, B, kv_heads, S, D)
 
         def attend(layer: int, heads: Tensor) -> Tensor:  # (B, H + 2·kv_heads, D) → (B, H·D)
-            self.cache[layer][rows, :, last] = heads[:, H:]
+            if mask is None:  # they end at one place: no indices to gather
+                self.cache[layer, :, :, S - 1] = heads[:, H:]
+            else:
+                self.cache[layer][rows, :, last] = heads[:, H:]
             q, k, v = heads[:, :H, None], keys[layer], values[layer]
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).flatten(1)
 
@@ -136,10 +143,11 @@ class Decoder:
         x = self.embedding[torch.tensor(tokens, device=at.device)]
         if self.position is not None:
             x += self.position.weight[at]
-        cos, sin = (table[at] * weight for table, weight in self.turns)  # (n_layer, N, H + kv_heads, D)
+        turns = [table[at] * weight for table, weight in self.turns]  # (n_layer, N, H + kv_heads, D)
         for layer, (project, output, up, down) in enumerate(self.layers):
             heads = project(self.rescaled(x)).view(len(x), -1, self.D)  # (N, H + 2·kv_heads, D)
-            self.turn(heads[:, :turned], cos[layer], sin[layer])
+            if turns:
+                self.turn(heads[:, :turned], *(table[layer] for table in turns))
             x += output(attend(layer, heads))
             x += down(self.activated(up(self.rescaled(x))))
         return x
@@ -169,9 +177,12 @@ class Decoder:
 
 def turns(model: GPT) -> list[tuple[Tensor, Tensor]]:
     """Two tables of turns, cosines and sines (context_length, 1, D), each with what it is multiplied by in each block:
-    the weights of queries' and keys' norms (n_layer, 1, H + kv_heads, D). Learned positions turn by nothing.
+    the weights of queries' and keys' norms (n_layer, 1, H + kv_heads, D). Learned positions turn by nothing; none
+    where there is no such norm either.
     """
     config, blocks = model.config, list[Any](model.blocks)
+    if model.rotary is None and not config.qk_norm:
+        return []
     D, still = config.head_width, model.token_embedding.weight.new_ones(config.context_length, 1, config.head_width)
     cos, sin = still, torch.zeros_like(still)
     if model.rotary is not None:
