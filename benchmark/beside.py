@@ -104,8 +104,10 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure tokens a second, TinyGPT's beside others'.")
-    parser.add_argument("--nanogpt", type=Path, required=True, help="a checkout of nanoGPT; it is copied, not changed")
-    parser.add_argument("--llama-bench", type=Path, help="the program llama-bench of llama.cpp")
+    parser.add_argument(
+        "--nanogpt", type=common.checkout, required=True, help="a checkout of nanoGPT; it is copied, not changed"
+    )
+    parser.add_argument("--llama-bench", type=common.file, help="the program llama-bench of llama.cpp")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each system at each task")
     parser.add_argument("--device", default="auto", help="auto | cpu | cuda")
     parser.add_argument("--results", type=Path, default=common.ROOT / "benchmark/beside.json")

@@ -1,5 +1,6 @@
 """What the scripts share: parameters, a copy of a rival's checkout, a process watched, the machine in words."""
 
+import argparse
 import os
 import platform
 import shutil
@@ -77,10 +78,24 @@ def parameters(changes: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def checkout(text: str) -> Path:
+    """The folder that an option of the command line names; refused in a sentence where there is none."""
+    folder = Path(text)
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"There is no checkout at {folder}. Clone the project there first.")
+    return folder
+
+
+def file(text: str) -> Path:
+    """The file that an option of the command line names; refused in a sentence where there is none."""
+    found = Path(text)
+    if not found.is_file():
+        raise argparse.ArgumentTypeError(f"There is no file {found}.")
+    return found
+
+
 def copied(checkout: Path, to: Path) -> Path:
     """A copy of a rival's checkout to run in, without its history; the checkout itself stays as it is."""
-    if not checkout.is_dir():
-        raise FileNotFoundError(f"There is no checkout at {checkout}. Clone the project there first.")
     shutil.copytree(checkout, to, ignore=shutil.ignore_patterns(".git", "__pycache__"))
     return to
 

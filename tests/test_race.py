@@ -93,8 +93,28 @@ def test_a_checkout_is_copied_without_its_history(tmp_path: Path) -> None:
     (tmp_path / "rival/.git").mkdir(parents=True)
     (tmp_path / "rival/train.py").write_text("")
     assert [path.name for path in copied(tmp_path / "rival", tmp_path / "copy").iterdir()] == ["train.py"]
-    with pytest.raises(FileNotFoundError, match="no checkout"):
-        copied(tmp_path / "none", tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            ["--text", "{text}", "--nanogpt", "nowhere"],
+            "There is no checkout at nowhere. Clone the project there first.",
+        ),
+        (["--text", "nowhere"], "There is no file nowhere."),
+        (["--text", "{text}", "--runs"], "expected at least one argument"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_anything_runs(
+    tmp_path: Path, words: list[str], problem: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text"
+    text.touch()
+    monkeypatch.setattr("sys.argv", ["race", *(word.format(text=text) for word in words)])
+    with pytest.raises(SystemExit):
+        race.arguments()
+    assert problem in capsys.readouterr().err
 
 
 def test_every_token_but_the_first_is_charged_once() -> None:
