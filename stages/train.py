@@ -59,6 +59,8 @@ def main(params: Params, paths: Paths) -> None:
 
 def choose_compiling(settings: Train, config: GPTConfig, device: torch.device) -> tuple[bool, str]:
     """Whether to compile, and why, in a line."""
+    if settings.implementation == "scratch":
+        return False, "not compiled: train.implementation is scratch"
     sequences = settings.batch_size * settings.accumulation // distributed.size()  # of a step, in this process
     passes = settings.steps * math.ceil(sequences / forecast.in_a_pass(settings))
     flops = settings.steps * sequences * config.context_length * training_flops_per_token(config)

@@ -106,7 +106,7 @@ def cut_short(folder: Path) -> None:
         (cut_short, "is damaged"),
         (replace_in("config.json", '"qwen3"', '"bert"'), "model_type 'bert'"),
         (replace_in("config.json", '"hidden_size": 32', '"hidden_size": 64'), "does not fit its config.json"),
-        (replace_in("config.json", '"rope_theta": 10000.0,', ""), "lacks 'rope_theta'"),
+        (replace_in("config.json", '"rope_theta": 500.0,', ""), "lacks 'rope_theta'"),
         (replace_in("config.json", '"vocab_size"', '"vocab_size": 9, "other"'), "tokens, but the model knows"),
         (replace_in("config.json", "{", "["), "not JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), "holds no keys"),

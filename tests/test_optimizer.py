@@ -82,6 +82,22 @@ def test_every_parameter_is_in_exactly_one_group(shape: dict[str, Any]) -> None:
         assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
 
 
+def test_beside_muon_the_embedding_learns_faster_and_decays_as_the_rest() -> None:
+    def stepped(gradient: float, **changes: Any) -> tuple[float, float]:
+        """The embedding's first number and the head's, both 1 before a step at the learning rate 0.01."""
+        model = gpt(tie_embeddings=changes.pop("tied", False))
+        for parameter in model.parameters():
+            torch.nn.init.ones_(parameter)
+            parameter.grad = torch.full_like(parameter, gradient)
+        build(model, settings(weight_decay=0.5, **changes)).step(0.01)
+        return model.token_embedding.weight[0, 0].item(), model.head.weight[0, 0].item()
+
+    assert stepped(0.0, optimizer="muon") == pytest.approx((0.995, 0.995))
+    assert stepped(1.0, optimizer="muon") == pytest.approx((0.995 - 0.05, 0.995 - 0.01))
+    assert stepped(1.0, optimizer="adamw") == pytest.approx((0.995 - 0.01, 0.995 - 0.01))
+    assert stepped(1.0, optimizer="muon", tied=True) == pytest.approx((0.995 - 0.01, 0.995 - 0.01))
+
+
 def test_muon_gets_the_matrices_inside_the_stack_only() -> None:
     model = gpt()
     hidden, ends, vectors = split_parameters(model)

@@ -98,7 +98,8 @@ def test_git_ignores_what_dvc_keeps() -> None:
 
 def test_data_flows_one_way() -> None:
     """The package's files can be put in an order in which each imports only files before it."""
-    needs = {f"tinygpt/{file.name}": imported(f"tinygpt/{file.name}") for file in (ROOT / "tinygpt").glob("*.py")}
+    files = [file.relative_to(ROOT).as_posix() for file in (ROOT / "tinygpt").rglob("*.py")]
+    needs = {file: imported(file) for file in files}
     placed: set[str] = set()
     while ready := {file for file, needed in needs.items() if file not in placed and needed - {file} <= placed}:
         placed |= ready

@@ -131,6 +131,7 @@ class Train(Section):
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: Literal["auto", True, False]
+    implementation: Literal["fast", "scratch"]
 
 
 class Evaluate(Section):

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from tinygpt.config import Train
 from tinygpt.model import GPT
 
+EMBEDDING_RATE = 5.0  # times the learning rate, for the token embedding: few tokens of a batch are there to move a row
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum, made orthogonal (Jordan et al. 2024): every direction of a matrix's update gets the same size.
@@ -86,7 +88,10 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Optimizers:
-    """The optimizers of one model, stepped together. `state_dict` and `load_state_dict` speak in flat tensors."""
+    """The optimizers of one model, stepped together. `state_dict` and `load_state_dict` speak in flat tensors.
+
+    A group's `rate`, where it has one, is how many times the learning rate it steps at.
+    """
 
     def __init__(self, *members: torch.optim.Optimizer) -> None:
         self.members = members
@@ -95,7 +100,7 @@ class Optimizers:
         """Step every parameter that has a gradient, at this learning rate."""
         for optimizer in self.members:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group.get("rate", 1.0)
             optimizer.step()
 
     def zero_grad(self) -> None:
@@ -136,20 +141,23 @@ class Optimizers:
 def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Optimizers:
     """The optimizers that `settings` asks for. Weight decay pulls on matrices, never on norms and biases.
 
-    dtype: of Muon's iteration.
+    AdamW alone is GPT-2's recipe. Beside Muon it is left with the two ends and the vectors, and an embedding that is
+    not the head as well learns at EMBEDDING_RATE. dtype: of Muon's iteration.
     """
-    hidden, matrices, vectors = split_parameters(model)
-    if settings.optimizer == "adamw":
-        hidden, matrices = [], hidden + matrices
+    hidden, ends, vectors = split_parameters(model)
+    decay, (beta1, beta2) = settings.weight_decay, settings.betas
+    muon = settings.optimizer == "muon"
     groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": ends if muon else hidden + ends, "weight_decay": decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    beta1, beta2 = settings.betas
+    if muon and not model.config.tie_embeddings:
+        embedding, *groups[0]["params"] = ends
+        groups.append({"params": [embedding], "weight_decay": decay / EMBEDDING_RATE, "rate": EMBEDDING_RATE})
     adamw = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(beta1, beta2), eps=1e-10, fused=True)
-    if not hidden:
+    if not muon:
         return Optimizers(adamw)
-    return Optimizers(adamw, Muon(hidden, settings.learning_rate, weight_decay=settings.weight_decay, dtype=dtype))
+    return Optimizers(adamw, Muon(hidden, settings.learning_rate, weight_decay=decay, dtype=dtype))
 
 
 def split_parameters(model: GPT) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:

@@ -16,8 +16,15 @@ from torch import Tensor, nn
 from tinygpt.config import PositiveInt, Train
 from tinygpt.model import GPT, GPTConfig
 from tinygpt.optimizer import Optimizers, build
+from tinygpt.scratch import gpt as scratch_gpt
+from tinygpt.scratch import training as scratch_training
 
 Row = dict[str, float]
+# train.implementation → what makes the model, and its optimizers; both kinds are used alike
+MAKERS: dict[str, tuple[Any, Any]] = {
+    "fast": (GPT, build),
+    "scratch": (scratch_gpt.GPT, scratch_training.build),
+}
 FACTS = ("step", "best_step", "best_loss", "validation_rows", "health_rows")  # of a State, what is saved as JSON
 
 
@@ -46,6 +53,7 @@ class State:
     model: GPT
     optimizers: Optimizers
     scaler: torch.amp.GradScaler  # keeps fp16 gradients from vanishing; switched off in other precisions
+    implementation: str = "fast"  # or "scratch": which of MAKERS made the model, and which loss and clipping go with it
     step: int = 0  # steps taken
     best_step: int = 0
     best_loss: float = math.inf  # the lowest validation loss so far, nats per token
@@ -109,9 +117,10 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 def initial_state(config: GPTConfig, settings: Train, seed: int, device: torch.device, precision: str) -> State:
     """A fresh state: initial weights drawn from `seed`, on `device`."""
-    model = GPT(config)
+    make_model, make_optimizers = MAKERS[settings.implementation]
+    model = make_model(config)
     model.initialise(torch.Generator().manual_seed(seed))
     model.to(device)
     muon_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    return State(model, build(model, settings, muon_dtype), scaler)
+    return State(model, make_optimizers(model, settings, muon_dtype), scaler, settings.implementation)

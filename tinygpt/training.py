@@ -23,6 +23,8 @@ from tinygpt.files import write_json, write_text
 from tinygpt.hardware import autocast
 from tinygpt.model import GPT, count_parameters, training_flops_per_token
 from tinygpt.optimizer import schedule
+from tinygpt.scratch import loss as scratch_loss
+from tinygpt.scratch import training as scratch_training
 from tinygpt.state import Row, State, weights
 from tinygpt.tokens import evaluation_windows, training_batches
 
@@ -81,7 +83,8 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     total = accumulate_gradients(state, batch, settings.batch_size, cast)
     for optimizer in state.optimizers.members:
         state.scaler.unscale_(optimizer)
-    length = clip_gradients(state.model, settings.gradient_clip)
+    clip = scratch_training.clip_gradients if state.implementation == "scratch" else clip_gradients
+    length = clip(state.model, settings.gradient_clip)
     loss, norm = torch.stack((total, length)).tolist()  # a GPU is waited for once a step: here, before any weight moves
     learning_rate = settings.learning_rate * schedule(state.step, settings)
     overflow = state.scaler.is_enabled() and not math.isfinite(norm) and state.scaler.get_scale() > SMALLEST_SCALE
@@ -138,12 +141,13 @@ def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: Abst
     Of several processes each has as large a part of the step's batch, so the mean of theirs is that of the step.
     """
     inputs, targets = batch
+    loss_of = scratch_loss.cross_entropy if state.implementation == "scratch" else cross_entropy
     state.model.train()
     total = torch.zeros((), device=inputs.device)
     for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
         with cast:
             logits = state.model(x)  # (batch_size, T, V)
-        loss = cross_entropy(logits, y, "sum") / targets.numel()
+        loss = loss_of(logits, y, "sum") / targets.numel()
         state.scaler.scale(loss).backward()
         total += loss.detach()
     distributed.average([total, *(p.grad for p in state.model.parameters() if p.grad is not None)])

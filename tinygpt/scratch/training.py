@@ -1,0 +1,141 @@
+"""One step of training: guess, measure, find the gradient, clip it, change the weights. And the next.
+
+    optimizers = build(model, settings)
+    for step, (inputs, targets) in enumerate(batches):
+        loss = train_step(model, optimizers, inputs, targets, settings, step)
+
+`settings` is the `train` section of params.yaml. `Optimizers` keeps its state in the same flat tensors as
+tinygpt/optimizer.py does, so a run in progress can go on with either. Left out: batches too large for memory, several
+processes, half precision, and looking at the validation loss (tinygpt/training.py).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from tinygpt.config import Train
+from tinygpt.optimizer import EMBEDDING_RATE
+from tinygpt.scratch.gpt import GPT
+from tinygpt.scratch.loss import cross_entropy
+from tinygpt.scratch.optimizers import AdamW, Muon, Optimizer, grouped
+
+
+def train_step(
+    model: GPT, optimizers: "Optimizers", inputs: Tensor, targets: Tensor, settings: Train, step: int
+) -> float:
+    """Learn from one batch, inputs and targets int64 (B, T); returns the loss before the step, nats per token.
+
+    The targets are the inputs, one token further on: what each position should have guessed.
+    """
+    logits = model(inputs)  # (B, T, V)
+    loss = cross_entropy(logits, targets)
+    loss.backward()  # for each weight: how the loss would change with it (backward.py)
+    clip_gradients(model, settings.gradient_clip)
+    optimizers.step(settings.learning_rate * schedule(step, settings))
+    optimizers.zero_grad()
+    return loss.item()
+
+
+@torch.no_grad()
+def clip_gradients(model: nn.Module, limit: float) -> Tensor:
+    """Shorten the gradient of all parameters, as one long vector, to length `limit`; returns its length before.
+
+    A rare batch gives a gradient far longer than others, and one step along it could undo many. The direction stays
+    (Pascanu et al. 2013). A limit of 0 leaves everything as it is.
+    """
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    length = torch.stack([(gradient**2).sum() for gradient in gradients]).sum().sqrt()
+    if limit and length > limit:
+        for gradient in gradients:
+            gradient.mul_(limit / (length + 1e-6))
+    return length
+
+
+def schedule(step: int, settings: Train) -> float:
+    """The share of the peak learning rate at `step`, of which 0 is the first: up in equal steps, then down.
+
+    Up, since AdamW's averages are not worth much yet (Goyal et al. 2017 warmed up SGD); down, since near the goal large
+    steps overshoot it. Down to `final_fraction`, in a straight line, along half a cosine (Loshchilov & Hutter 2016), or
+    not at all.
+    """
+    warmup = min(settings.warmup_steps, settings.steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, settings.steps - warmup)  # 0 at the peak, 1 after the last step
+    height = 1.0  # "constant": of what lies above final_fraction, how much is left
+    if settings.schedule == "linear":
+        height = 1 - done
+    if settings.schedule == "cosine":
+        height = (1 + math.cos(math.pi * done)) / 2
+    return settings.final_fraction + (1 - settings.final_fraction) * height
+
+
+class Optimizers:
+    """The optimizers of one model, stepped together; the interface of tinygpt.optimizer.Optimizers."""
+
+    def __init__(self, *members: Optimizer) -> None:
+        self.members = members
+
+    def step(self, learning_rate: float) -> None:
+        """Step every parameter that has a gradient, at this learning rate."""
+        for optimizer in self.members:
+            optimizer.step(learning_rate)
+
+    def zero_grad(self) -> None:
+        """Drop the gradients; else the next backward pass would add to them."""
+        for optimizer in self.members:
+            for _, parameter, _ in optimizer.parameters():
+                parameter.grad = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """`<member>.<parameter>.<name>` → tensor, e.g. `0.3.exp_avg`."""
+        return {
+            f"{i}.{j}.{name}": tensor
+            for i, optimizer in enumerate(self.members)
+            for j, memory in optimizer.state.items()
+            for name, tensor in memory.items()
+        }
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `state_dict` gave, on optimizers built the same way."""
+        for i, optimizer in enumerate(self.members):
+            optimizer.state = {}
+            for j, parameter, _ in optimizer.parameters():
+                names = [name for name in optimizer.remembers if f"{i}.{j}.{name}" in tensors]
+                if names:
+                    found = {name: tensors[f"{i}.{j}.{name}"].clone().to(parameter.device) for name in names}
+                    optimizer.state[j] = found
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """What `state_dict` holds after the first step."""
+        return {
+            f"{i}.{j}.{name}": torch.Size() if name == "step" else parameter.shape
+            for i, optimizer in enumerate(self.members)
+            for j, parameter, _ in optimizer.parameters()
+            for name in optimizer.remembers
+        }
+
+
+def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Optimizers:
+    """The optimizers that `settings` asks for.
+
+    Matrices decay; norms and biases, which are there to set a size, do not. Muon is for matrices that turn vectors into
+    vectors; beside it AdamW keeps the two ends, where each row belongs to a token. Few tokens of a batch move a given
+    row, so an embedding that is not the head as well learns faster, and decays no faster for it.
+    """
+    inside: list[nn.Parameter] = []
+    ends: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        group = vectors if parameter.dim() == 1 else inside if name.startswith("blocks.") else ends
+        group.append(parameter)
+    decay, (beta1, beta2) = settings.weight_decay, settings.betas
+    if settings.optimizer == "adamw":
+        return Optimizers(AdamW([grouped(inside + ends, decay), grouped(vectors, 0.0)], (beta1, beta2)))
+    groups = [grouped(ends, decay), grouped(vectors, 0.0)]
+    if not model.config.tie_embeddings:
+        embedding, *others = ends
+        fast = grouped([embedding], decay / EMBEDDING_RATE, EMBEDDING_RATE)
+        groups = [grouped(others, decay), grouped(vectors, 0.0), fast]
+    return Optimizers(AdamW(groups, (beta1, beta2)), Muon([grouped(inside, decay)], dtype=dtype))
