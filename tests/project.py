@@ -10,11 +10,19 @@ import yaml
 
 from tests.conftest import ROOT, TEXT
 
+# fp32, so that the tests see the same numbers on every machine: `auto` is bf16 where the hardware multiplies it
 SMALL = {
     "download": {"source": "files"},
     "tokenize": {"vocab_size": 300},
     "model": {"n_layer": 1, "n_head": 2, "n_embd": 32, "context_length": 32},
-    "train": {"steps": 20, "batch_size": 4, "warmup_steps": 2, "eval_every": 10, "eval_tokens": 512},
+    "train": {
+        "steps": 20,
+        "batch_size": 4,
+        "warmup_steps": 2,
+        "eval_every": 10,
+        "eval_tokens": 512,
+        "precision": "fp32",
+    },
     "sample": {"prompts": ["ROMEO:"], "num_samples": 1, "max_new_tokens": 12},
     "runtime": {"checkpoint_every": 4},
 }

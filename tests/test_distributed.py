@@ -19,7 +19,7 @@ from tests import together
 from tests.conftest import ROOT
 from tests.project import Project
 from tests.test_faults import wait_for
-from tests.test_training import Data, settings
+from tests.test_training import Data, settings, start
 from tinygpt import distributed
 from tinygpt.state import weights
 from tinygpt.training import read_curve
@@ -51,9 +51,11 @@ def test_three_processes_learn_what_one_does(three: Path, data: Data, case: str)
     assert [row["step"] for row in found["looks"]] == [0, 3, 6]
     for mine, theirs in zip(alone.train_rows + alone.validation_rows, found["rows"] + found["looks"], strict=True):
         assert theirs == pytest.approx(mine, rel=1e-5)
-    expected = weights(alone.model)
+    before, expected = weights(start(data, settings(**together.CASES[case])).model), weights(alone.model)
     for name, tensor in load_file(three / f"{case} 0").items():
-        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-5)
+        # AdamW takes a step of full size even along a gradient that is only rounding: single numbers may part ways
+        apart, way = (tensor - expected[name]).norm(), (expected[name] - before[name]).norm()
+        assert apart < 1e-4 * way, name
 
 
 @pytest.mark.parametrize("case", together.CASES)
