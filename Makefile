@@ -43,7 +43,7 @@ check: setup
 	@tinygpt check
 
 test: setup .venv/ready-for-tests
-	pytest $(TESTS)
+	pytest -n auto --dist loadfile $(TESTS)
 
 lint: .venv/ready-for-tests
 	ruff check
