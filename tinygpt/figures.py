@@ -94,7 +94,7 @@ def race(path: Path, curves: dict[str, list[tuple[float, float]]], marks: dict[s
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(lowest - 0.1, lowest + 1.9)
     _mark_yardsticks(axes, marks)
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
     _write(figure, path)
 
 
