@@ -25,6 +25,7 @@ from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokens import Tokens, evaluation_windows
 
 VIEWS = ("tokens", "embeddings", "position", "attention", "lens", "next", "surprisal")  # in the order of the model
+EXAMPLE = Sampling(temperature=0.8, top_k=20, top_p=0.95, min_p=0.05)  # every filter on, so that each can be compared
 MOST_BITS = 12.0  # where the scale of surprisal ends, in print and in pictures: one of 4096
 
 

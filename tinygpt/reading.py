@@ -73,7 +73,7 @@ def beside(folder: Path) -> Tokens:
 def passage(tokens: Tokens, tokenizer: Tokenizer, length: int) -> list[int]:
     """Up to `length` tokens of a text, from the first paragraph, or else line, that begins after a third of it."""
     start = min(len(tokens) // 3, max(0, len(tokens) - length))
-    near = [tokenizer.token_bytes(int(token)) for token in tokens[start : len(tokens) - length][:SEARCHED]]
+    near = [tokenizer.token_bytes(int(token)) for token in tokens[start : max(start, len(tokens) - length)][:SEARCHED]]
     for ending in (b"\n\n", b"\n"):
         for place in range(1, len(near) + 1):
             if b"".join(near[max(0, place - 2) : place]).endswith(ending):

@@ -106,10 +106,10 @@ def position(subject: Subject) -> Iterator[str]:
     learned, rotary = inspecting.position_similarity(subject.model), inspecting.rotary_products(subject.model)
     if learned is not None:
         curve = inspecting.by_distance(learned)
-        yield "learned positions: mean cosine similarity of two vectors, by distance in tokens"
+        yield "learned positions: mean cosine similarity of two, by their distance in tokens"
     elif rotary is not None:
         curve = rotary.mean(axis=0)
-        yield "rotary positions: what is left of the product of a query and an equal key, by distance in tokens"
+        yield "rotary positions: what distance leaves of the product of a query and its equal"
     for distance in [0, *(2**power for power in range(20))]:
         if distance < len(curve):
             yield f"{distance:>8}  {curve[distance]:6.3f}  {'█' * round(30 * max(0.0, float(curve[distance])))}"
@@ -181,17 +181,17 @@ def next_tokens(subject: Subject, look: Look, settings: Sampling, colour: bool) 
     """A line a token that came: how likely it was, and how many tokens each filter keeps there; ✗: not this one."""
     steps = inspecting.steps(look.logits, settings)
     bits, ranks = inspecting.surprisal(look.logits, look.ids), inspecting.ranks(look.logits, look.ids)
-    heads = "".join(f"{name:>12}" for name in steps.kept)
-    yield f"{'came':11}{'bits':>6}{'rank':>6}{'p':>6}{f'at {settings.temperature:g}':>8}{heads}  likeliest"
+    heads = "".join(f"{name:>11}" for name in steps.kept)
+    yield f"{'came':10}{'bits':>6}{'rank':>6}{'p':>5}{f'at {settings.temperature:g}':>7}{heads}  likeliest"
     for row, token in enumerate(look.ids[1:].tolist()):
         p, warm = float(steps.probs[row, token]), float(steps.warmed[row, token])
-        kept = "".join(f"{int(k[row].sum()):10} {' ' if k[row, token] else '✗'}" for k in steps.kept.values())
+        kept = "".join(f"{int(k[row].sum()):9} {' ' if k[row, token] else '✗'}" for k in steps.kept.values())
         best = label(subject.tokenizer, int(steps.probs[row].argmax()), 10)
-        text = _fit(label(subject.tokenizer, token, 10), 11)
-        yield f"{_shade(text, p**0.5, colour)}{bits[row]:6.1f}{ranks[row]:6}{p:6.0%}{warm:8.0%}{kept}  {best}"
+        text = _fit(label(subject.tokenizer, token, 9), 10)
+        yield f"{_shade(text, p**0.5, colour)}{bits[row]:6.1f}{ranks[row]:6}{p:5.0%}{warm:7.0%}{kept}  {best}"
     best_of = steps.warmed[-1].argsort(descending=True, stable=True)[:6].tolist()
     likely = ", ".join(f"{label(subject.tokenizer, one)} {float(steps.warmed[-1, one]):.0%}" for one in best_of)
-    yield f"{'?':11}{'':26}" + "".join(f"{int(kept[-1].sum()):10}  " for kept in steps.kept.values())
+    yield f"{'?':34}" + "".join(f"{int(kept[-1].sum()):9}  " for kept in steps.kept.values())
     yield f"\nnext, at temperature {settings.temperature:g}: {likely}"
 
 

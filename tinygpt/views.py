@@ -26,6 +26,7 @@ from tinygpt.sampling import Sampling
 SHARES = PowerNorm(0.5, 0, 1)  # shaded by the root, so that small shares are seen
 PANELS = 6  # blocks and heads that fit into one picture, each way
 DEPTHS = 9  # of the lens
+ROWS = 48  # of a table; of a longer text, the last tokens
 COLUMNS, LINES = 80, 40  # of a page of text
 ROW = 0.215  # inches: a line of a table
 
@@ -77,7 +78,7 @@ def tokens(path: Path, subject: Subject, look: Look) -> None:
     ladders = merge_ladders(subject.tokenizer, ids)
     lines = ["The longest words, from bytes to tokens; merges numbered as they were learned"] if ladders else []
     lines += [line for ladder in ladders for line in ("", *ladder)]
-    title = f"How the text is cut: {len(ids)} tokens, of a vocabulary of {subject.tokenizer.vocab_size}"
+    title = f"How the text is cut, by a vocabulary of {subject.tokenizer.vocab_size}"
     figure, axes = _page(title, below + len(lines))
     for text, token, (row, column), width in zip(labels, ids, places, wide, strict=False):
         shade = LIGHT if token % 2 else "#e3eaf0"  # the same token, the same shade
@@ -120,6 +121,7 @@ def position(path: Path, learned: np.ndarray | None, rotary: np.ndarray | None) 
         values, title, what = rotary.mean(axis=0), "Rotary positions", "product of a query and an equal key"
     figure.colorbar(shown, ax=image, shrink=0.8)
     curve.plot(values, color=DARK, linewidth=1.6)
+    curve.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     curve.axhline(0, color="0.6", linewidth=0.8)
     curve.set(xlabel="distance, tokens", ylabel=what, title=title)
     curve.spines[["top", "right"]].set_visible(False)
@@ -133,16 +135,16 @@ def attention(path: Path, subject: Subject, look: Look, blocks: Sequence[int], h
     side = min(6.0, 9.0 / max(len(rows), len(columns)))  # inches
     size = min(9.0, 72 * 0.85 * side / len(labels))  # points, so that a label is as high as a row
     figure = Figure(figsize=(side * len(columns) + 1.5, side * len(rows) + 0.8), dpi=DPI, layout="constrained")
-    panels = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
+    panels = figure.subplots(len(rows), len(columns), squeeze=False)
     for (row, block), (column, head) in itertools.product(enumerate(rows), enumerate(columns)):
         axes = panels[row, column]
         axes.imshow(look.shares[block, head].numpy(), cmap=SHADES, norm=SHARES, interpolation="nearest")
         axes.set_title(f"block {block + 1}, head {head + 1}", fontsize=9)
-    if size >= 4:  # else there are too many tokens to name them, and their places do
-        for axes in panels[:, 0]:
-            name_ticks(axes.yaxis, labels, size)
-        for axes in panels[-1]:
-            name_ticks(axes.xaxis, labels, size, rotation=90)
+        for axis, edge, turned in ((axes.yaxis, column == 0, 0), (axes.xaxis, row == len(rows) - 1, 90)):
+            if not edge:
+                axis.set_ticks([])
+            elif size >= 4:  # else there are too many tokens to name them, and their places do
+                name_ticks(axis, labels, size, rotation=turned)
     bar = figure.colorbar(ScalarMappable(SHARES, SHADES), ax=panels, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1], shrink=0.5)
     bar.set_label("share of what the token of the row gathers")
     save(figure, path)
@@ -159,10 +161,11 @@ def lens(path: Path, subject: Subject, look: Look) -> None:
     chances[:-1] = 2.0 ** -seen.bits[depths].T
     for row, column in np.argwhere(seen.ranks[depths].T == 1):
         texts[row][column] += " ✓"
-    figure = Figure(figsize=(9, ROW * len(texts) + 1.2), dpi=DPI, layout="constrained")
+    high = min(max(len(texts), 12), ROWS)
+    figure = Figure(figsize=(9, ROW * high + 1.2), dpi=DPI, layout="constrained")
     table, curve = figure.subplots(1, 2, width_ratios=[3, 1])
-    _cells(table, chances, texts, SHARES)
-    name_ticks(table.yaxis, [f"{here} → {then}" for here, then in itertools.pairwise(labels)])
+    _cells(table, chances[-ROWS:], texts[-ROWS:], SHARES)
+    name_ticks(table.yaxis, [f"{here} → {then}" for here, then in itertools.pairwise(labels)][-ROWS:])
     name_ticks(table.xaxis, ["embedding" if depth == 0 else f"block {depth}" for depth in depths])
     table.xaxis.tick_top()
     table.set_title("What it would say after each block")
@@ -172,7 +175,7 @@ def lens(path: Path, subject: Subject, look: Look) -> None:
         "o-",
         color=DARK,
     )
-    curve.set(xlabel="bits", ylabel="blocks", title="Mean surprisal", xlim=(0, None))
+    curve.set(xlabel="bits", ylabel="blocks", title="Mean surprisal", xlim=(0, 1.08 * curve.get_xlim()[1]))
     curve.invert_yaxis()
     curve.yaxis.set_major_locator(MaxNLocator(integer=True))
     curve.spines[["top", "right"]].set_visible(False)
@@ -183,34 +186,35 @@ def lens(path: Path, subject: Subject, look: Look) -> None:
 
 
 def next_token(path: Path, subject: Subject, look: Look, settings: Sampling) -> None:
-    """Left: how likely each token was that came. Right: what could come now, and what each filter keeps of it."""
+    """Left: how likely each token was that came. Right: what could come after the last, and what each filter keeps."""
     steps = inspecting.steps(look.logits, settings)
-    count = min(max(20, len(look.ids)), steps.probs.shape[1])
-    figure = Figure(figsize=(10, ROW * count + 1.4), dpi=DPI, layout="constrained")
+    rows = min(max(20, len(look.ids) - 1), ROWS)
+    figure = Figure(figsize=(10, ROW * rows + 1.4), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
     _came(left, subject, look, steps)
-    _coming(right, subject, steps, settings.temperature, count)
+    _coming(right, subject, steps, settings.temperature, rows)
     for axes in (left, right):
-        axes.set_ylim(count + 0.5, -1.7)
+        axes.set_ylim(rows + 0.5, -1.7)
         axes.spines[["top", "right"]].set_visible(False)
     save(figure, path)
 
 
 def _came(axes: Axes, subject: Subject, look: Look, steps: inspecting.Steps) -> None:
     """The probability of each token that came, its bits and rank, and what was likelier."""
-    bits, ranks = inspecting.surprisal(look.logits, look.ids), inspecting.ranks(look.logits, look.ids)
+    bits, ranks = (of(look.logits, look.ids)[-ROWS:] for of in (inspecting.surprisal, inspecting.ranks))
     axes.barh(range(len(bits)), 2.0**-bits, color=DARK, height=0.7)
-    name_ticks(axes.yaxis, [label(subject.tokenizer, token) for token in look.ids[1:].tolist()])
+    name_ticks(axes.yaxis, [label(subject.tokenizer, token) for token in look.ids[1:].tolist()[-ROWS:]])
+    likeliest = steps.probs[:-1].argmax(-1).tolist()[-ROWS:]
     write(axes, 1.04, -1, " bits  rank  likeliest", color="0.35", fontsize=8)
-    for row, (told, rank) in enumerate(zip(bits, ranks, strict=True)):
-        best = label(subject.tokenizer, int(steps.probs[row].argmax()), 10)
-        write(axes, 1.04, row, f"{told:5.1f} {rank:5}  {best}", fontsize=8)
+    for row, (told, rank, best) in enumerate(zip(bits, ranks, likeliest, strict=True)):
+        write(axes, 1.04, row, f"{told:5.1f} {rank:5}  {label(subject.tokenizer, best, 10)}", fontsize=8)
     axes.set(xlim=(0, 1.9), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="probability", title="Each token that came")
 
 
-def _coming(axes: Axes, subject: Subject, steps: inspecting.Steps, temperature: float, count: int) -> None:
+def _coming(axes: Axes, subject: Subject, steps: inspecting.Steps, temperature: float, most: int) -> None:
     """The likeliest tokens after the last one, and a column for each filter: ● where it keeps the token."""
-    order = steps.warmed[-1].argsort(descending=True, stable=True)[:count]
+    order = steps.warmed[-1].argsort(descending=True, stable=True)[:most]
+    count = len(order)
     plain, warmed = steps.probs[-1, order].numpy(), steps.warmed[-1, order].numpy()
     axes.barh(range(count), plain, color=LIGHT, height=0.8)
     axes.barh(range(count), warmed, color="none", edgecolor=DARK, height=0.8)
@@ -223,9 +227,9 @@ def _coming(axes: Axes, subject: Subject, steps: inspecting.Steps, temperature: 
         write(axes, x, count - 0.1, f"{int(kept[-1].sum())} kept", color="0.35", **style)
         for row, token in enumerate(order.tolist()):
             write(axes, x, row, "●" if kept[-1, token] else "·", **style)
-    axes.set(xlim=(0, top * (1.1 + 0.25 * len(steps.kept))), title="What could come now")
+    axes.set(xlim=(0, top * (1.1 + 0.25 * len(steps.kept))), title="What could come after the last")
     axes.set_xlabel(f"probability; in outline at temperature {temperature:g}")
-    axes.set_xticks([place for place in axes.get_xticks() if place <= top * 1.05])
+    axes.set_xticks([place for place in MaxNLocator(5).tick_values(0, top) if place <= top * 1.05])
 
 
 def surprisal(path: Path, subject: Subject, look: Look) -> None:
