@@ -118,7 +118,7 @@ def run(command: str) -> tuple[int, str]:
     path = f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
     changes = {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "PYTHONUTF8": "1"}
     done = subprocess.run(
-        ["bash", "-c", command],
+        ["bash", "-o", "pipefail", "-c", command],
         cwd=ROOT,
         env=os.environ | changes,
         stdin=subprocess.DEVNULL,

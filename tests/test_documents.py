@@ -31,6 +31,7 @@ def test_a_true_page_passes(tmp_path: Path) -> None:
         ("echo loss 3.88 1", "loss 3.88", "<!-- within 2% -->", "+loss 3.88 1"),
         ("echo 1201 steps", "1200 steps", "<!-- within 2% -->", "1200 is now 1201"),
         ("echo 3.88; exit 3", "3.88", "", "exit status 3, where 0 is meant"),
+        ("false | cat", "", "", "exit status 1"),
         ("no-such-command", "fine", "<!-- shape only -->", "exit status 127"),
         ("true", "some text", "<!-- shape only -->", "it prints nothing"),
         ("echo fine", "fine", "<!-- fails -->", "exit status 0, where another than 0 is meant"),
