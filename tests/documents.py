@@ -21,6 +21,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,8 +212,10 @@ def main() -> None:
     options = parser.parse_args()
     problems = []
     for file in options.files:
+        begin = time.perf_counter()
         problems += (update if options.update else check)(file)
-        print(f"{file}: {'updated' if options.update else 'checked'}", flush=True)
+        seconds = time.perf_counter() - begin
+        print(f"{file}: {'updated' if options.update else 'checked'} in {seconds:.0f} s", flush=True)
     if problems:
         sys.exit("\n" + "\n\n".join(problems))
 

@@ -1,5 +1,6 @@
 """The checker of documents sees what is wrong, and mends it; every lesson can be read by it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from tests import documents
 from tests.conftest import ROOT
+from tinygpt import exercising
 
 PAGES = [*sorted((ROOT / "docs/lessons").glob("*.md")), ROOT / "docs/tour.md", ROOT / "docs/README.md"]
 
@@ -98,6 +100,22 @@ def test_the_command_exits_with_1_and_says_where(tmp_path: Path) -> None:
     assert "-2\n+1" in done.stderr
 
 
-@pytest.mark.parametrize("file", [file for file in PAGES if file.is_file()], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
 def test_every_page_can_be_read(file: Path) -> None:
     list(documents.blocks(file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_every_link_leads_to_a_file(file: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", file.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if "://" not in link and not (file.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("lesson", exercising.lessons())
+def test_every_lesson_has_a_picture_and_names_its_exercises(lesson: int) -> None:
+    (file,) = (ROOT / "docs/lessons").glob(f"{lesson:02}_*.md")
+    text = file.read_text(encoding="utf-8")
+    assert [name for name in exercising.names(lesson) if f"`{name}`" not in text] == []
+    assert re.search(rf"!\[.+\]\({lesson:02}_\w+\.png\)", text)
+    assert "```console" in text

@@ -211,7 +211,7 @@ def norms(path: Path) -> None:
     for values, color, label in ((stream, DARK, "the stream"), (handed, ACCENT, "what the norm hands on")):
         sizes_ = [float(value.square().mean().sqrt()) for value in values]
         axes.plot(names, sizes_, "o-", color=color, label=label)
-    axes.set(ylabel="root mean square", title="Vectors before and after the norm of each part", yscale="log")
+    axes.set(ylabel="root mean square", title="Vectors before and after the norm of each part", ylim=(0, None))
     axes.legend(frameon=False)
     figures._write(figure, path)
 
@@ -220,7 +220,7 @@ def curves(path: Path) -> None:
     """The losses and gradients of the last run, and three schedules."""
     settings = config.load(PATHS.params).train
     figure, (left, middle, right) = figures._canvases(3)
-    figure.set_size_inches(12, 4)
+    figure.set_size_inches(10.5, 3.6)
     train, held = (training.read_curve(PATHS.training / f"{split}.tsv") for split in ("train", "validation"))
     losses = np.array([row["loss"] for row in train])
     left.plot([row["step"] for row in train], losses, color=LIGHT, linewidth=0.7, label="training, each batch")
