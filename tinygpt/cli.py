@@ -204,6 +204,35 @@ def inspect(
 
 
 @app.command()
+def exercise(
+    lesson: Annotated[int, typer.Argument(help="The number of a lesson; none lists all exercises.")] = 0,
+    check: Annotated[bool, typer.Option("--check", help="Test what you wrote.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where you write.")] = Path("exercises"),
+) -> None:
+    """Copy the exercises of a lesson to where you write, and test them with --check."""
+    from tinygpt import exercising
+
+    if not lesson:
+        for number in exercising.lessons():
+            for name in exercising.names(number):
+                print(f"{number:2}  {name:20} {exercising.title(number, name)}")
+        return
+    if not check:
+        for file, new in exercising.copy(lesson, folder):
+            print(f"{file}: {exercising.title(lesson, file.stem) if new else 'there already, and left as it is'}")
+        print(f"Write what they ask for, then: tinygpt exercise {lesson} --check")
+        return
+    wrong = 0
+    for name, problem in exercising.check(lesson, folder):
+        wrong += problem is not None
+        print(
+            f"{'green' if problem is None else 'red':6} {name}: {problem or exercising.home(lesson, name)}", flush=True
+        )
+    if wrong:
+        raise typer.Exit(1)
+
+
+@app.command()
 def benchmark(
     folder: Annotated[Path, typer.Argument(help="The pipeline's folder; its params.yaml says what kind of model.")] = (
         Path()
