@@ -116,7 +116,7 @@ def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
         if text is None:
             raise FileNotFoundError(f"{name} holds no {path}. Run `dvc repro` there first.")
     try:
-        stages = yaml.safe_load(texts[LOCK] or "")["stages"]
+        stages = config.read_value(texts[LOCK] or "")["stages"]
         parameters = {stage: stages[stage]["params"]["params.yaml"] for stage in SECTIONS}
         code = {d["path"]: d["md5"] for s in ("train", "evaluate") for d in stages[s]["deps"] if _is_code(d["path"])}
         claimed = {out["path"]: out["md5"] for s in ("train", "evaluate") for out in stages[s]["outs"]}
@@ -137,7 +137,7 @@ def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
             steps=parameters["train"]["train"]["steps"],
             parameters=training["parameters"],
         )
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, StopIteration):
+    except (ValueError, KeyError, TypeError, StopIteration):
         raise ValueError(f"{name} holds no whole run in {LOCK} and its metrics. Run `dvc repro` there.") from None
     if changed:
         raise ValueError(
