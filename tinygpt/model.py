@@ -251,10 +251,12 @@ class GPT(nn.Module):
 
         Matrices keep the size of what passes through them (standard deviation 1/√inputs). What a block adds to the
         residual stream starts at zero, so the stack begins as the identity and deepens as it learns (Zhang et al.
-        2019); the head starts near zero. Embeddings start at GPT-2's 0.02; where they are the head as well, at 1/C or
-        less, since a token's score for itself is C times that, and the model would expect every token twice.
+        2019); the head starts near zero. Embeddings start at 0.5, the size of what blocks soon add to them: at GPT-2's
+        0.02 a token's own vector would be drowned (docs/speed.md). Where they are the head as well, they start at 0.02,
+        or at 1/C if that is less, since a token's score for itself is C times the square of that, and the model would
+        expect every token twice.
         """
-        embedding = min(0.02, 1 / self.config.n_embd) if self.config.tie_embeddings else 0.02
+        embedding = min(0.02, 1 / self.config.n_embd) if self.config.tie_embeddings else 0.5
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)

@@ -82,8 +82,8 @@ class GPT(nn.Module):
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             elif name.endswith(("attention.output.weight", "mlp.down.weight")):
                 parameter.zero_()
-            elif "embedding" in name:  # GPT-2's size; smaller where the embedding has to serve as the head
-                parameter.normal_(0.0, min(0.02, 1 / C) if tied else 0.02, generator=generator)
+            elif "embedding" in name:  # as large as what blocks soon add; small where it has to serve as the head
+                parameter.normal_(0.0, min(0.02, 1 / C) if tied else 0.5, generator=generator)
             elif name == "head.weight":
                 parameter.normal_(0.0, 0.001, generator=generator)
             else:
