@@ -72,7 +72,7 @@ def main() -> None:
     chosen = [entry for entry in entries if not options.only or entry.name in options.only]
     if not (options.time or options.tables):
         run(chosen)
-    ablation_tables.renew_page(entries, scaling(), load_results())
+    ablation_tables.renew_page(entries, load_results())
 
 
 def arguments() -> argparse.Namespace:

@@ -85,8 +85,8 @@ def compare(a: str, b: str, results: Path | None, allowed: Sequence[str] = ()) -
     rows = runs.of_results(results) if results is not None and results.is_file() else []
     if "=" in a:
         return by_settings(a, b, runs.distinct([*rows, *runs.of_experiments(), *_workspace()]), allowed)
-    sides = (Side(name, runs.distinct(named(name, rows))) for name in (a, b))
-    return [pair(*sides, allowed)]
+    first, second = (Side(name, runs.distinct(named(name, rows))) for name in (a, b))
+    return [pair(first, second, allowed)]
 
 
 def by_settings(a: str, b: str, known: list[Run], allowed: Sequence[str] = ()) -> list[Comparison]:
