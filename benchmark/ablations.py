@@ -133,11 +133,7 @@ def run(entries: list[Entry]) -> None:
     code = runs.code_here(ROOT)
     missing = collect(entries, code)  # also what a call that was stopped has left to DVC
     print(f"{len(missing)} runs to do, of {sum(len(entry.seeds) for entry in entries)}", flush=True)
-    for name in missing - waiting():
-        entry, seed = next((e, seed) for e in entries for seed in e.seeds if f"{e.name}-{seed}" == name)
-        if runs.of_experiments(name, runs.commit_here()):
-            dvc("exp", "remove", name)  # of the same commit, but of code that was edited since
-        dvc(*queue_words(entry, seed))
+    enqueue(entries, missing - waiting())
     while missing:
         if not missing & waiting():
             missing = collect(entries, code)
@@ -146,25 +142,31 @@ def run(entries: list[Entry]) -> None:
                 raise RuntimeError(f"DVC's queue is done, but holds no result of {names}; `dvc queue logs` says why.")
             break
         dvc("queue", "start", "--jobs", str(os.cpu_count()))  # does nothing where as many workers are at work
-        for _ in range(10):
-            time.sleep(3)
-            missing = missing and collect(entries, code)
+        until = time.monotonic() + 30
+        while missing and time.monotonic() < until:
+            time.sleep(2)
+            missing = collect(entries, code)
 
 
-def queue_words(entry: Entry, seed: int) -> list[str]:
-    """The words for dvc that queue one run; it stops after `evaluate`, since samples are not looked at."""
-    settings = {"seed": seed} | entry.settings
-    values = [value if isinstance(value, str) else json.dumps(value) for value in settings.values()]
-    pairs = [f"{key}={value.replace(' ', '')}" for key, value in zip(settings, values, strict=True)]
-    return [
-        "exp",
-        "run",
-        "--queue",
-        "--name",
-        f"{entry.name}-{seed}",
-        *(w for p in pairs for w in ("-S", p)),
-        "evaluate",
-    ]
+def enqueue(entries: list[Entry], names: set[str]) -> None:
+    """Put the runs of these names into DVC's queue."""
+    for entry in entries:
+        seeds = [seed for seed in entry.seeds if f"{entry.name}-{seed}" in names]
+        for seed in seeds:
+            if runs.of_experiments(f"{entry.name}-{seed}", runs.commit_here()):
+                dvc("exp", "remove", f"{entry.name}-{seed}")  # of the same commit, but of code that was edited since
+        # DVC numbers the members of a grid from 1, as seeds are, if all are wanted: one command is quicker than many
+        for some in [seeds] if seeds == list(range(1, len(seeds) + 1)) else [[seed] for seed in seeds]:
+            dvc(*queue_words(entry, some))
+
+
+def queue_words(entry: Entry, seeds: list[int]) -> list[str]:
+    """The words for dvc that queue runs; they stop after `evaluate`, since samples are not looked at."""
+    name = entry.name if len(seeds) > 1 else f"{entry.name}-{seeds[0]}"
+    values = [value if isinstance(value, str) else json.dumps(value) for value in entry.settings.values()]
+    pairs = [f"{key}={value.replace(' ', '')}" for key, value in zip(entry.settings, values, strict=True)]
+    options = [word for pair in (f"seed={','.join(map(str, seeds))}", *pairs) for word in ("-S", pair)]
+    return ["exp", "run", "--queue", "--name", name, *options, "evaluate"]
 
 
 def collect(entries: list[Entry], code: str) -> set[str]:
