@@ -156,7 +156,8 @@ def enqueue(entries: list[Entry], names: set[str]) -> None:
             if runs.of_experiments(f"{entry.name}-{seed}", runs.commit_here()):
                 dvc("exp", "remove", f"{entry.name}-{seed}")  # of the same commit, but of code that was edited since
         # DVC numbers the members of a grid from 1, as seeds are, if all are wanted: one command is quicker than many
-        for some in [seeds] if seeds == list(range(1, len(seeds) + 1)) else [[seed] for seed in seeds]:
+        grid = len(seeds) > 1 and seeds == list(range(1, len(seeds) + 1))
+        for some in [seeds] if grid else [[seed] for seed in seeds]:
             dvc(*queue_words(entry, some))
 
 
@@ -186,8 +187,8 @@ def collect(entries: list[Entry], code: str) -> set[str]:
     return missing
 
 
-def load_results(file: Path = RESULTS) -> list[Run]:
-    return runs.of_results(file) if file.is_file() else []
+def load_results() -> list[Run]:
+    return runs.of_results(RESULTS) if RESULTS.is_file() else []
 
 
 def waiting() -> set[str]:
