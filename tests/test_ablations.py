@@ -142,9 +142,10 @@ def test_a_run_of_other_settings_or_another_seed_is_no_run_of_an_entry() -> None
 
 
 def test_tables_are_renewed_in_place_and_prose_stays() -> None:
-    page = "Before.\n\n<!-- table: shape -->\n\nold\n\n<!-- end -->\nBetween.\n<!-- table: time -->\n<!-- end -->\nAfter.\n"
+    place = "<!-- table: {} -->\n\n{}\n\n<!-- end -->\n"
+    page = f"Before.\n{place.format('shape', 'old')}Between.\n{place.format('time', 'old, too')}After.\n"
     once = ablation_tables.renewed(page, "shape", ["| new |"])
-    assert once == page.replace("old", "| new |")
+    assert once == page.replace("old\n", "| new |\n")
     assert ablation_tables.renewed(once, "shape", ["| new |"]) == once
     with pytest.raises(ValueError, match=r"no place for the table other: write <!-- table: other -->"):
         ablation_tables.renewed(page, "other", [])

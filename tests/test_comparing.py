@@ -127,7 +127,7 @@ def test_sets_named_by_rows_that_differ_in_more_than_the_seed_and_one_setting_ar
     ("a", "b", "problem"),
     [
         (
-            "train.optimizer=lion",
+            "optimizer=lion",
             "train.optimizer=muon",
             "No run that is known has train.optimizer=lion. Queue some: dvc",
         ),

@@ -105,7 +105,8 @@ def by_settings(a: str, b: str, known: list[Run], allowed: Sequence[str] = ()) -
                 groups.setdefault(rest, ([], []))[side].append(run)
     both = [group for group in groups.values() if all(group)]
     if not both:
-        raise ValueError(_why_none((a, b), list(groups.values()), free))
+        whole = [" ".join(f"{key}={value}" for key, value in settings.items()) for settings in wanted]
+        raise ValueError(_why_none(whole, list(groups.values()), free))
     both.sort(key=lambda group: -min(map(len, group)))
     return [pair(Side(a, first), Side(b, second), [*free]) for first, second in both]
 
@@ -233,7 +234,7 @@ def _whole(key: str, keys: Sequence[str]) -> str:
     return ends[0]
 
 
-def _why_none(names: tuple[str, str], groups: Sequence[tuple[list[Run], list[Run]]], free: Iterable[str]) -> str:
+def _why_none(names: Sequence[str], groups: Sequence[tuple[list[Run], list[Run]]], free: Iterable[str]) -> str:
     sides = [[run for group in groups for run in group[side]] for side in (0, 1)]
     for name, found in zip(names, sides, strict=True):
         if not found:
