@@ -158,13 +158,13 @@ def test_a_results_file_reads_back_and_says_which_line_is_none(tmp_path: Path) -
 
 def test_the_command_prints_both_sets_the_difference_and_the_verdict(results: Path) -> None:
     done = CliRunner().invoke(
-        cli.app, ["compare", "optimizer=muon n_layer=3", "optimizer=adamw", "--results", str(results)]
+        cli.app, ["compare", "optimizer=muon n_layer=3", "optimizer=adamw n_layer=3", "--results", str(results)]
     )
     assert done.output.splitlines() == [
-        "A  optimizer=muon n_layer=3  n = 3  2.3600 ± 0.0100 bits per byte",
-        "B  optimizer=adamw           n = 3  2.6100 ± 0.0100 bits per byte",
+        "A  optimizer=muon n_layer=3   n = 3  2.3600 ± 0.0100 bits per byte",
+        "B  optimizer=adamw n_layer=3  n = 3  2.6100 ± 0.0100 bits per byte",
         "differ in train.optimizer: muon | adamw",
-        "B − A = +0.2500, 95% interval +0.2273 to +0.2727, p = 7e-06 (Welch's t-test)",
+        "B − A = +0.2500, 95% interval +0.2273 to +0.2727, p = 6.8e-06 (Welch's t-test)",
         "They differ beyond their seeds: A is better.",
     ]
 

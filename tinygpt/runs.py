@@ -89,7 +89,10 @@ def of_experiments(pattern: str = "*", baseline: str = "*") -> list[Run]:
 
 def distinct(runs: list[Run]) -> list[Run]:
     """The runs, each once: the same settings and seed seen again, in another place, are no second sample."""
-    return list({run.identity: run for run in reversed(runs)}.values())[::-1]
+    found: dict[str, Run] = {}
+    for run in runs:
+        found.setdefault(run.identity, run)
+    return list(found.values())
 
 
 def digest(files: dict[str, str]) -> str:
