@@ -31,12 +31,12 @@ class Queue:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entries, self.queued, self.done = PLAN, list[str](), dict[str, Run]()
+        self.code, self.fails = "now", False
         monkeypatch.setattr(ablations, "RESULTS", folder / "results.jsonl")
         monkeypatch.setattr(ablations, "dvc", self.dvc)
-        monkeypatch.setattr(ablations.runs, "of_experiments", self.of_experiments)
-        monkeypatch.setattr(ablations.runs, "code_here", lambda _: self.code)
-        monkeypatch.setattr(ablations.time, "sleep", lambda _: None)
-        self.code, self.fails = "now", False
+        monkeypatch.setattr("tinygpt.runs.of_experiments", self.of_experiments)
+        monkeypatch.setattr("tinygpt.runs.code_here", lambda _: self.code)
+        monkeypatch.setattr("time.sleep", lambda _: None)
 
     def dvc(self, *words: str) -> str:
         if words[:2] == ("exp", "run"):
@@ -232,6 +232,6 @@ def test_timing_gives_each_entry_a_multiple_of_the_default(monkeypatch: pytest.M
             yield
 
     monkeypatch.setattr(ablations, "stepper", stepper)
-    monkeypatch.setattr(ablations.torch, "set_num_threads", lambda _: None)
-    monkeypatch.setattr(ablations.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     assert ablations.step_times([entry("default"), entry("batch-16")]) == {"default": 1.0, "batch-16": 1.5}
