@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := all
-.PHONY: all setup check test lint clean minute ten-minutes hour gpu
+.PHONY: all setup check test lint clean ablations minute ten-minutes hour gpu
 
 all: check
 	dvc repro
@@ -38,6 +38,10 @@ setup: .venv/ready .dvc/plots.html
 # The named sizes of sizes.yaml, each as an experiment: `dvc exp show` compares them.
 minute ten-minutes hour gpu: check
 	dvc exp run --name $@-$$(date +%s) $$(tinygpt size $@)
+
+# What each choice is worth: docs/experiments.md. Half an hour on two cores; goes on where it was stopped.
+ablations: check
+	python -m benchmark.ablations
 
 check: setup
 	@tinygpt check

@@ -233,6 +233,34 @@ def exercise(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help='Settings ("train.optimizer=muon"), or experiments, revisions, folders.')],
+    b: Annotated[str, typer.Argument(help="The other set, named in the same way.")],
+    results: Annotated[Path, typer.Option(help="A results file to look in, beside DVC's experiments.")] = Path(
+        "benchmark/ablations.jsonl"
+    ),
+    allow: Annotated[list[str] | None, typer.Option(help="A setting that may differ as well; repeatable.")] = None,
+) -> None:
+    """Say whether two sets of runs differ beyond their seeds.
+
+    Sets are named by settings, over all runs known: tinygpt compare train.optimizer=muon train.optimizer=adamw; or by
+    names, with commas between them: tinygpt compare muon-1,muon-2 "adamw-*". A git revision stands for the run
+    committed there, and the experiments grown from it with other seeds.
+    """
+    from tinygpt import comparing
+
+    found = comparing.compare(a, b, results, allow or [])
+    varying = comparing.differing([each.a.runs[0] for each in found])
+    for number, each in enumerate(found):
+        if len(found) > 1:
+            where = ", ".join(
+                f"{key}={each.a.runs[0].settings.get(key)}" for key in varying if key not in each.differing
+            )
+            print(("\n" if number else "") + f"Where {where}:")
+        print("\n".join(comparing.told(each)))
+
+
+@app.command()
 def benchmark(
     folder: Annotated[Path, typer.Argument(help="The pipeline's folder; its params.yaml says what kind of model.")] = (
         Path()

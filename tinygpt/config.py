@@ -199,6 +199,14 @@ def read_yaml(file: Path | str) -> dict[str, Any]:
     return values
 
 
+def read_value(text: str) -> Any:
+    """One value as params.yaml would hold it: `1e-2` is a number, `null` is None; text that is no YAML stays text."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return text
+
+
 def check(values: dict[Any, Any], file: Path | str = "params.yaml") -> Params:
     """Turn plain values into Params; raises ConfigError with every problem found."""
     try:

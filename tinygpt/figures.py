@@ -7,6 +7,7 @@ in views.py, in the same look; words of a text are written here, so that what th
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,41 @@ def race(path: Path, curves: dict[str, list[tuple[float, float]]], marks: dict[s
     _mark_yardsticks(axes, marks)
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
     save(figure, path)
+
+
+def scaling(
+    path: Path,
+    sizes: dict[str, list[tuple[float, float]]],
+    forecast: dict[str, list[tuple[float, float]]],
+    law: Callable[[float], float],
+) -> None:
+    """Loss against compute, both (TFLOP, bits per byte): a curve a size, the law through the best of each budget.
+
+    The law is drawn on beyond what it was fitted to, as far as the larger sizes of `forecast`, which it has not seen.
+    """
+    figure, axes = _canvas()
+    for number, (name, curve) in enumerate(sizes.items()):
+        compute, bits = zip(*curve, strict=True)
+        shape: Any = {"marker": MARKERS[number % len(MARKERS)], "markersize": 5}
+        axes.plot(compute, bits, color=DARK, linewidth=0.8, linestyle=STYLES[number % 4], label=name, **shape)
+    seen = max(compute for curve in sizes.values() for compute, _ in curve)
+    least = min(compute for curve in sizes.values() for compute, _ in curve)
+    most = max([seen, *(compute for curve in forecast.values() for compute, _ in curve)])
+    for low, high, style, label in ((least, seen, "-", "the law"), (seen, most, "--", "its forecast")):
+        line = np.geomspace(low, high, 50)
+        axes.plot(line, [law(compute) for compute in line], style, color=ACCENT, linewidth=1.8, label=label)
+    for name, curve in forecast.items():
+        compute, bits = zip(*curve, strict=True)
+        axes.plot(compute, bits, "*", color=ACCENT, markersize=11, label=f"{name}, measured")
+    axes.set(
+        xlabel="arithmetic of training, TFLOP", ylabel="bits per byte of held-out text", title="Loss against compute"
+    )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend(frameon=False, fontsize=9)
+    _write(figure, path)
 
 
 def training_speed(path: Path, rows: list[dict[str, Any]]) -> None:

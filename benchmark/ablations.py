@@ -1,0 +1,244 @@
+"""What each choice is worth: every entry of benchmark/ablations.yaml trained with each seed, through DVC's queue.
+
+    make ablations                                     # or: python -m benchmark.ablations --only gelu layernorm
+
+queues what is missing (`dvc exp run --queue`), starts as many workers as there are cores, one thread each (`dvc queue
+start`), waits, adds each run to benchmark/ablations.jsonl as it ends, and renews the tables and the figure of
+docs/experiments.md. A run counts as there when one with the same settings, seed and code is in that file or among DVC's
+experiments, so it can be stopped and started at will. `--time` measures how long a step of each entry takes, for those
+that are to train as long as the base; `--tables` only renews the page.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark import ablation_tables
+from benchmark.common import ROOT, parameters
+from tinygpt import config, hardware, runs, training
+from tinygpt.files import read_json, write_json, write_text
+from tinygpt.model import GPTConfig
+from tinygpt.runs import Run
+from tinygpt.state import initial_state
+
+PLAN, RESULTS, TIMES = (ROOT / "benchmark" / name for name in ("ablations.yaml", "ablations.jsonl", "step_times.json"))
+CLOSE = 0.05  # a step that takes as long to this share, about the noise of timing: the run is not repeated for its time
+ROUNDS = 80  # of steps timed, one of each entry in turn
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One setting to train: its name, everything that it sets, the seeds."""
+
+    name: str
+    group: str
+    changes: dict[str, Any]  # what is not the base's
+    settings: dict[str, Any]  # with the base's
+    seeds: list[int]
+    same_time: bool = field(default=False)
+
+    def others(self, known: Iterable[Run], seed: int) -> list[Run]:
+        """Those known that are no run of this entry with this seed, of whichever code."""
+        return [run for run in known if not (run.seed == seed and self.of([run]))]
+
+    def of(self, known: Iterable[Run], code: str | None = None) -> list[Run]:
+        """The runs of this entry among those known, one for each of its seeds at most; of one code, if it is given."""
+        own = {key: value for key, value in self.settings.items() if not key.startswith("download.")}
+        found = {}
+        for run in known:
+            alike = all(run.settings.get(key, run) == value for key, value in own.items())
+            if alike and run.seed in self.seeds and code in (None, run.settings["code"]):
+                found[run.seed] = run
+        return [found[seed] for seed in sorted(found)]
+
+
+def main() -> None:
+    options = arguments()
+    entries = plan()
+    if options.time:
+        write_json(TIMES, step_times([entry for entry in entries if entry.same_time or entry.name == "default"]))
+        entries = plan()
+    chosen = [entry for entry in entries if not options.only or entry.name in options.only]
+    if not (options.time or options.tables):
+        run(chosen)
+    ablation_tables.renew_page(entries, load_results())
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train every entry of benchmark/ablations.yaml through DVC's queue.")
+    names = [entry.name for entry in plan()]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument(
+        "--time", action="store_true", help="measure the seconds of a step of each entry; trains nothing"
+    )
+    parser.add_argument("--tables", action="store_true", help="renew the page from the results; trains nothing")
+    return parser.parse_args()
+
+
+def plan(file: Path = PLAN, times: Path = TIMES) -> list[Entry]:
+    """Every entry of a plan, the repeats at the same time and the sizes of the scaling study included."""
+    values = config.read_yaml(file)
+    base, seeds = values["base"], values["seeds"]
+    ratios = read_json(times) if times.is_file() else {}
+    entries = []
+    for item in values["ablations"]:
+        entry = Entry(
+            item["name"],
+            item["group"],
+            item["set"],
+            base | item["set"],
+            item.get("seeds", seeds),
+            item.get("same_time", False),
+        )
+        entries.append(entry)
+        ratio = ratios.get(entry.name, 1.0)
+        if entry.same_time and abs(ratio - 1) > CLOSE:
+            entries.append(as_long(entry, round(base["train.steps"] / ratio)))
+    return [*entries, *scaling(file)]
+
+
+def as_long(entry: Entry, steps: int) -> Entry:
+    """The entry once more, with the steps that fit into the base's time."""
+    changes = entry.changes | {"train.steps": steps}
+    return Entry(f"{entry.name}-time", "time", changes, entry.settings | changes, entry.seeds)
+
+
+def scaling(file: Path = PLAN) -> list[Entry]:
+    """The runs of the scaling study, each size at each number of steps; the group of the last is `forecast`."""
+    values = config.read_yaml(file)
+    study = values["scaling"]
+    found = []
+    for group, sizes in (("scaling", study["sizes"]), ("forecast", [study["forecast"]])):
+        for size in sizes:
+            for steps in size["steps"]:
+                changes = study["set"] | size["set"] | {"train.steps": steps}
+                seeds = size.get("seeds", study["seeds"])
+                found.append(Entry(f"{size['name']}-{steps}", group, changes, values["base"] | changes, seeds))
+    return found
+
+
+def run(entries: list[Entry]) -> None:
+    """Train what is missing of these entries, and add it to the results."""
+    code = runs.code_here(ROOT)
+    missing = collect(entries, code)  # also what a call that was stopped has left to DVC
+    print(f"{len(missing)} runs to do, of {sum(len(entry.seeds) for entry in entries)}", flush=True)
+    enqueue(entries, missing - waiting())
+    while missing:
+        if not missing & waiting():
+            missing = collect(entries, code)
+            if missing:
+                names = " ".join(sorted(missing))
+                raise RuntimeError(f"DVC's queue is done, but holds no result of {names}; `dvc queue logs` says why.")
+            break
+        dvc("queue", "start", "--jobs", str(os.cpu_count()))  # does nothing where as many workers are at work
+        until = time.monotonic() + 30
+        while missing and time.monotonic() < until:
+            time.sleep(2)
+            missing = collect(entries, code)
+
+
+def enqueue(entries: list[Entry], names: set[str]) -> None:
+    """Put the runs of these names into DVC's queue."""
+    for entry in entries:
+        seeds = [seed for seed in entry.seeds if f"{entry.name}-{seed}" in names]
+        for seed in seeds:
+            if runs.of_experiments(f"{entry.name}-{seed}", runs.commit_here()):
+                dvc("exp", "remove", f"{entry.name}-{seed}")  # of the same commit, but of code that was edited since
+        # DVC numbers the members of a grid from 1, as seeds are, if all are wanted: one command is quicker than many
+        grid = len(seeds) > 1 and seeds == list(range(1, len(seeds) + 1))
+        for some in [seeds] if grid else [[seed] for seed in seeds]:
+            dvc(*queue_words(entry, some))
+
+
+def queue_words(entry: Entry, seeds: list[int]) -> list[str]:
+    """The words for dvc that queue runs; they stop after `evaluate`, since samples are not looked at."""
+    name = entry.name if len(seeds) > 1 else f"{entry.name}-{seeds[0]}"
+    values = [value if isinstance(value, str) else json.dumps(value) for value in entry.settings.values()]
+    pairs = [f"{key}={value.replace(' ', '')}" for key, value in zip(entry.settings, values, strict=True)]
+    options = [word for pair in (f"seed={','.join(map(str, seeds))}", *pairs) for word in ("-S", pair)]
+    return ["exp", "run", "--queue", "--name", name, *options, "evaluate"]
+
+
+def collect(entries: list[Entry], code: str) -> set[str]:
+    """Add to the results what DVC's experiments hold of these entries; the names of the runs that are still missing."""
+    known, missing = load_results(), set()
+    for entry in entries:
+        done = {run.seed for run in entry.of(known, code)}
+        for seed in entry.seeds:
+            name = f"{entry.name}-{seed}"
+            found = [] if seed in done else entry.of(runs.of_experiments(name), code)
+            for run in found:
+                print(f"{name}: {run.bits_per_byte:.4f} bits per byte", flush=True)
+                known = [*entry.others(known, seed), run]
+            if seed not in done and not found:
+                missing.add(name)
+    write_text(RESULTS, "".join(run.to_json() + "\n" for run in sorted(known, key=lambda run: run.name)))
+    return missing
+
+
+def load_results() -> list[Run]:
+    return runs.of_results(RESULTS) if RESULTS.is_file() else []
+
+
+def waiting() -> set[str]:
+    """The names of the experiments that DVC's queue holds or works on."""
+    rows = [line.split() for line in dvc("queue", "status").splitlines()]
+    return {row[1] for row in rows if row and row[-1] in ("Queued", "Running")}
+
+
+def dvc(*words: str) -> str:
+    """What dvc prints; the workers that it starts have one thread each. RuntimeError with its words where it fails."""
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["dvc", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"`dvc {' '.join(words)}` failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def step_times(entries: list[Entry]) -> dict[str, float]:
+    """How long the training of each entry takes, as a multiple of the default's.
+
+    The median over rounds in which each takes one step in turn, on one thread and on random tokens, so that a busy
+    moment of the machine slows all of them.
+    """
+    torch.set_num_threads(1)
+    steppers = {entry.name: stepper(entry) for entry in entries}
+    seconds: dict[str, list[float]] = {name: [] for name in steppers}
+    order = random.Random(0)
+    for _ in range(ROUNDS):
+        for name in order.sample(list(steppers), len(steppers)):  # shuffled: each leaves the caches to the next
+            begin = time.perf_counter()
+            next(steppers[name])
+            seconds[name].append(time.perf_counter() - begin)
+    base = entries[0].settings["train.steps"]
+    shares = {entry.name: entry.settings["train.steps"] / base for entry in entries}
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: round(medians[name] * shares[name] / medians["default"], 3) for name in steppers}
+
+
+def stepper(entry: Entry) -> Iterator[Any]:
+    """The training of an entry on random tokens, a step an item."""
+    values = parameters(entry.settings | {"train.eval_tokens": 1024})
+    params = config.check(values)
+    vocabulary = {"char": 96}.get(params.tokenize.kind, params.tokenize.vocab_size)
+    tokens = np.random.default_rng(0).integers(0, vocabulary, 100_000).astype(np.uint16)
+    device = torch.device("cpu")
+    precision = hardware.pick_precision(params.train.precision, device)
+    shape = GPTConfig(vocab_size=vocabulary, **params.model.model_dump())
+    state = initial_state(shape, params.train, 1, device, precision)
+    return training.train(state, params.train, {"train": tokens, "validation": tokens}, 1, precision)
+
+
+if __name__ == "__main__":
+    main()

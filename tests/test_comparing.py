@@ -1,0 +1,194 @@
+"""`tinygpt compare`: Welch's test is right, sets are found, and what differs besides the seed is never overlooked."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.project import Project
+from tinygpt import cli, comparing, runs
+from tinygpt.comparing import by_settings, compare, named, quantile, two_sided, welch
+from tinygpt.runs import Run
+
+SETTINGS = {"train.optimizer": "muon", "model.n_layer": 3, "train.learning_rate": 0.01, "text": "t", "code": "c"}
+
+
+def run(seed: int, bits: float, name: str = "", **changes: Any) -> Run:
+    """A run; `section__key=value` changes a setting."""
+    settings = SETTINGS | {key.replace("__", "."): value for key, value in changes.items()}
+    return Run(name or f"run-{seed}", "", seed, settings, bits, 4.0, 1000, 10**12, 100, 10**6)
+
+
+MUON = [run(1, 2.36), run(2, 2.37), run(3, 2.35)]
+ADAMW = [run(seed, bits, train__optimizer="adamw") for seed, bits in ((1, 2.60), (2, 2.62), (3, 2.61))]
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 1.0, 4.0, 50.0])
+def test_students_t_is_that_of_its_closed_forms(t: float) -> None:
+    assert two_sided(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t), rel=1e-9)
+    assert two_sided(t, 2) == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-9)
+    x = t / math.sqrt(4 + t * t)
+    assert two_sided(t, 4) == pytest.approx(1 - x * (3 - x * x) / 2, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(  # from printed tables of Student's t
+    ("freedom", "p", "t"),
+    [(1, 0.05, 12.706), (2, 0.05, 4.303), (3, 0.01, 5.841), (5, 0.05, 2.571), (10, 0.001, 4.587), (120, 0.05, 1.980)],
+)
+def test_its_quantiles_are_those_of_the_tables(freedom: float, p: float, t: float) -> None:
+    assert quantile(p, freedom) == pytest.approx(t, abs=5e-4)
+    assert two_sided(-t, freedom) == pytest.approx(p, rel=2e-3)
+
+
+def test_degrees_of_freedom_between_two_whole_numbers_lie_between_their_values() -> None:
+    assert two_sided(3, 2) > two_sided(3, 2.5) > two_sided(3, 3)
+
+
+def test_welch_is_that_of_an_example_worked_by_hand() -> None:
+    # variances 1 and 4, so squared errors 1/3 and 4/3: t = 4/√(5/3) with (5/3)² / ((1/9 + 16/9) / 2) degrees
+    test = welch([1, 2, 3], [4, 6, 8])
+    assert test.difference == 4
+    assert test.p == pytest.approx(two_sided(4 / math.sqrt(5 / 3), 50 / 17), rel=1e-12)
+    assert (test.low + test.high) / 2 == pytest.approx(4)
+    assert test.high - 4 == pytest.approx(quantile(0.05, 50 / 17) * math.sqrt(5 / 3))
+    assert welch([4, 6, 8], [1, 2, 3]).p == pytest.approx(test.p)
+
+
+def test_samples_without_spread_are_the_same_or_not() -> None:
+    assert welch([2.0, 2.0], [2.0, 2.0]).p == 1.0
+    assert welch([2.0, 2.0], [2.1, 2.1]).p == 0.0
+
+
+def test_the_verdict_says_what_the_seeds_allow() -> None:
+    def verdict(first: list[Run], second: list[Run]) -> str:
+        return by_settings("train.optimizer=muon", "optimizer=adamw", first + second)[0].verdict
+
+    near = [run(seed, bits, train__optimizer="adamw") for seed, bits in ((1, 2.37), (2, 2.35), (3, 2.365))]
+    assert verdict(MUON, ADAMW) == "They differ beyond their seeds: A is better."
+    assert verdict(MUON, near) == "These seeds cannot tell them apart."
+    assert verdict(MUON[:1], ADAMW).startswith("Too few runs: a spread needs at least two of each")
+
+
+def test_runs_are_compared_only_where_all_else_is_alike() -> None:
+    deep = [run(seed, 2.3 + seed / 100, model__n_layer=6) for seed in (1, 2)]
+    deep_adamw = [run(seed, 2.5 + seed / 100, model__n_layer=6, train__optimizer="adamw") for seed in (1, 2)]
+    found = by_settings("optimizer=muon", "optimizer=adamw", [*deep, *MUON, *deep_adamw, *ADAMW])
+    assert [(each.a.runs, each.b.runs) for each in found] == [(MUON, ADAMW), (deep, deep_adamw)]
+    assert found[0].differing == {"train.optimizer": ("muon", "adamw")}
+    with pytest.raises(ValueError, match=r"the nearest also differ in model\.n_layer \(6 \| 3\)"):
+        by_settings("optimizer=muon", "optimizer=adamw", [*deep, *ADAMW])
+
+
+@pytest.mark.parametrize(("key", "value"), [("text", "other"), ("code", "other")])
+def test_another_text_or_other_code_counts_as_a_difference(key: str, value: str) -> None:
+    other = [run(seed, 2.6, train__optimizer="adamw", **{key: value}) for seed in (1, 2)]
+    with pytest.raises(ValueError, match=f"the nearest also differ in {key}"):
+        by_settings("optimizer=muon", "optimizer=adamw", [*MUON, *other])
+    (found,) = by_settings("optimizer=muon", "optimizer=adamw", [*MUON, *other], [key])
+    assert found.differing[key] == (SETTINGS[key], "other")
+
+
+def test_what_both_sides_name_may_differ_and_nothing_else() -> None:
+    slow = [dataclasses.replace(r, settings=r.settings | {"train.learning_rate": 0.003}) for r in ADAMW]
+    (found,) = by_settings("optimizer=muon", "optimizer=adamw learning_rate=3e-3", [*MUON, *slow])
+    assert list(found.differing) == ["train.learning_rate", "train.optimizer"]
+    with pytest.raises(ValueError, match=r"runs of optimizer=adamw differ among themselves in train.learning_rate"):
+        by_settings("optimizer=muon learning_rate=0.01", "optimizer=adamw", [*MUON, *ADAMW, *slow])
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)  # no repository: git knows nothing here
+    rows = [dataclasses.replace(r, name=f"{r.settings['train.optimizer']}-{r.seed}") for r in MUON + ADAMW]
+    rows.append(run(1, 2.2, "deep", model__n_layer=6, train__optimizer="adamw"))
+    (tmp_path / "results.jsonl").write_text("".join(row.to_json() + "\n" for row in rows), encoding="utf-8")
+    return tmp_path / "results.jsonl"
+
+
+def test_sets_named_by_rows_that_differ_in_more_than_the_seed_and_one_setting_are_refused(results: Path) -> None:
+    (found,) = compare("muon-1,muon-2", "adamw-*", results)
+    assert (len(found.a.runs), len(found.b.runs)) == (2, 3)
+    with pytest.raises(
+        ValueError, match=r"differ in more than the seed and one setting: model.n_layer \(3 \| 6\), train"
+    ):
+        compare("muon-*", "deep", results)
+    assert compare("muon-*", "deep", results, ["model.n_layer", "train.optimizer"])[0].welch is None
+    with pytest.raises(ValueError, match="differ among themselves in model"):
+        compare("muon-*", "adamw-*,deep", results)
+    with pytest.raises(ValueError, match="hold the same run"):
+        compare("muon-1,muon-2", "muon-2,muon-3", results)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "problem"),
+    [
+        (
+            "optimizer=lion",
+            "train.optimizer=muon",
+            "No run that is known has train.optimizer=lion. Queue some: dvc",
+        ),
+        ("train.optimiser=muon", "train.optimizer=muon", "has a setting 'train.optimiser'"),
+        ("nowhere", "muon-1", "'nowhere' is no folder, experiment or row of results"),
+        ("muon-1", "optimizer=adamw", "Name both sets by settings"),
+        ("=muon", "optimizer=adamw", "'=' is no setting"),
+    ],
+)
+def test_a_set_that_is_not_there_is_answered_with_the_next_step(results: Path, a: str, b: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem.replace(".", r"\.")):
+        compare(a, b, results)
+
+
+def test_the_same_run_seen_twice_counts_once() -> None:
+    again = dataclasses.replace(MUON[0], name="a copy", commit="abc", bits_per_byte=2.3600001)
+    assert runs.distinct([*MUON, again]) == MUON
+
+
+def test_a_results_file_reads_back_and_says_which_line_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_text("".join(r.to_json() + "\n" for r in MUON), encoding="utf-8")
+    assert runs.of_results(file) == MUON
+    file.write_text(MUON[0].to_json() + "\n" + json.dumps({"name": "x"}) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2 is not a run"):
+        runs.of_results(file)
+
+
+def test_the_command_prints_both_sets_the_difference_and_the_verdict(results: Path) -> None:
+    done = CliRunner().invoke(
+        cli.app, ["compare", "optimizer=muon n_layer=3", "optimizer=adamw n_layer=3", "--results", str(results)]
+    )
+    assert done.output.splitlines() == [
+        "A  optimizer=muon n_layer=3   n = 3  2.3600 ± 0.0100 bits per byte",
+        "B  optimizer=adamw n_layer=3  n = 3  2.6100 ± 0.0100 bits per byte",
+        "differ in train.optimizer: muon | adamw",
+        "B − A = +0.2500, 95% interval +0.2273 to +0.2727, p = 6.8e-06 (Welch's t-test)",
+        "They differ beyond their seeds: A is better.",
+    ]
+
+
+def test_dvc_experiments_revisions_and_folders_are_found_by_what_dvc_wrote(project: Project, monkeypatch: Any) -> None:
+    monkeypatch.chdir(project.folder)
+    here = runs.of_folder(Path())
+    assert runs.of_revision("HEAD").identity == here.identity
+    assert here.settings["code"] == runs.code_here()
+    assert here.settings["train.steps"] == here.steps == 20
+    project.dvc("exp", "run", "--name", "seed-2", "-S", "seed=2", "evaluate")
+    project.dvc("exp", "run", "--name", "fast-2", "-S", "seed=2", "-S", "train.learning_rate=2e-2", "evaluate")
+    project.run("git", "checkout", "-q", "-f", "main")
+    (fast,) = runs.of_experiments("fast-*")
+    assert (fast.name, fast.seed, fast.settings["train.learning_rate"]) == ("fast-2", 2, 0.02)
+    assert comparing.differing([here, fast]) == {"train.learning_rate": [0.01, 0.02]}
+    assert {one.name for one in named("HEAD", [])} == {"HEAD", "seed-2"}  # fast-2 differs in more than the seed
+    (found,) = compare("HEAD", "fast-2", None)
+    assert (found.a.bits[0], len(found.b.runs)) == (here.bits_per_byte, 1)
+
+
+def test_metrics_that_are_not_those_of_the_lock_are_refused(project: Project, monkeypatch: Any) -> None:
+    monkeypatch.chdir(project.folder)
+    file = Path("data/evaluation/metrics.json")
+    file.write_text(file.read_text().replace('"loss": ', '"loss": 1'), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"data/evaluation/metrics\.json is not what dvc\.lock says was made"):
+        runs.of_folder(Path())

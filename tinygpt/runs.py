@@ -1,0 +1,182 @@
+"""What is known of a run that was evaluated: its settings, its seed, its numbers, wherever it lies.
+
+`of_folder`, `of_revision`, `of_experiments` and `of_results` read the same three things from a pipeline's folder, a git
+revision, DVC's experiments and a results file: dvc.lock, which is DVC's own record of the parameters, the text and the
+code that made an output, and the two metrics.json. Two runs with equal `settings` differ in nothing but the seed. Left
+out: who wins (tinygpt/comparing.py).
+"""
+
+import fnmatch
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from tinygpt import config
+
+EVALUATION, TRAINING, LOCK = "data/evaluation/metrics.json", "data/training/metrics.json", "dvc.lock"
+SECTIONS = {"tokenize": ("tokenize",), "train": ("model", "train")}  # stage → what of its parameters changes a loss
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained and evaluated model."""
+
+    name: str
+    commit: str  # git's, of the experiment or the revision; "" for a folder
+    seed: int
+    settings: dict[str, Any]  # "section.key" → value; "code" and "text" → a hash of what trained and of what it read
+    bits_per_byte: float
+    loss: float  # nats per token
+    tokens: int  # trained on
+    flops: int
+    steps: int
+    parameters: int
+
+    @property
+    def identity(self) -> str:
+        """Equal for two runs that must have given the same result."""
+        return json.dumps([self.seed, self.settings], sort_keys=True)
+
+    def to_json(self) -> str:
+        """A line of a results file."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def of_results(file: Path) -> list[Run]:
+    """The runs of a results file, one JSON object a line; ValueError names a line that is none."""
+    found = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            found.append(Run(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise ValueError(f"{file}, line {number} is not a run; `make ablations` writes such files.") from None
+    return found
+
+
+def of_folder(folder: Path) -> Run:
+    """The run whose results lie in a pipeline's folder; FileNotFoundError, as a sentence, where there is none."""
+
+    def read(name: str) -> str | None:
+        path = folder / name
+        return path.read_bytes().decode("utf-8") if path.is_file() else None
+
+    return _assemble(read, str(folder), "")
+
+
+def of_revision(revision: str, name: str = "") -> Run:
+    """The run committed at a git revision, in the repository of the current folder; the same error."""
+    commit = _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
+    if not commit:
+        raise FileNotFoundError(f"git knows no revision {revision!r}.")
+    return _assemble(lambda path: _git("show", f"{commit}:./{path}") or None, name or revision, commit)
+
+
+def of_experiments(pattern: str = "*", baseline: str = "*") -> list[Run]:
+    """The DVC experiments whose names match, e.g. `muon-*`; those grown from a commit where `baseline` is one."""
+    found = []
+    for ref in _git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines():
+        _, _, *middle, name = ref.split("/")  # refs/exps/<2 digits>/<38 digits of the baseline>/<name>
+        if len(middle) == 2 and fnmatch.fnmatchcase(name, pattern) and fnmatch.fnmatchcase("".join(middle), baseline):
+            found.append(of_revision(ref, name))
+    return found
+
+
+def distinct(runs: list[Run]) -> list[Run]:
+    """The runs, each once: the same settings and seed seen again, in another place, are no second sample."""
+    found: dict[str, Run] = {}
+    for run in runs:
+        found.setdefault(run.identity, run)
+    return list(found.values())
+
+
+def digest(files: dict[str, str]) -> str:
+    """A short name for a set of code: of the MD5 of each of its files."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def code_here(folder: Path = Path()) -> str:
+    """The `code` that a run started now, from a project's folder, would have."""
+    stages = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    names = {dep for stage in ("train", "evaluate") for dep in stages[stage]["deps"] if _is_code(dep)}
+    return digest({name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in names})
+
+
+def commit_here() -> str:
+    """The commit that experiments started now grow from."""
+    return _git("rev-parse", "HEAD").strip()
+
+
+def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
+    """A run from its files; dvc.lock says what made them, so metrics that are not the lock's are refused."""
+    texts = {path: read(path) for path in (LOCK, EVALUATION, TRAINING)}
+    for path, text in texts.items():
+        if text is None:
+            raise FileNotFoundError(f"{name} holds no {path}. Run `dvc repro` there first.")
+    try:
+        stages = config.read_value(texts[LOCK] or "")["stages"]
+        parameters = {stage: stages[stage]["params"]["params.yaml"] for stage in SECTIONS}
+        code = {d["path"]: d["md5"] for s in ("train", "evaluate") for d in stages[s]["deps"] if _is_code(d["path"])}
+        claimed = {out["path"]: out["md5"] for s in ("train", "evaluate") for out in stages[s]["outs"]}
+        text_md5 = next(d["md5"] for d in stages["tokenize"]["deps"] if d["path"] == "data/corpus")
+        evaluation, training = (json.loads(texts[path] or "") for path in (EVALUATION, TRAINING))
+        changed = [
+            p for p in (EVALUATION, TRAINING) if hashlib.md5((texts[p] or "").encode()).hexdigest() != claimed[p]
+        ]
+        run = Run(
+            name=name,
+            commit=commit,
+            seed=parameters["train"]["seed"],
+            settings=flat(parameters) | {"text": text_md5[:12], "code": digest(code)},
+            bits_per_byte=evaluation["bits_per_byte"],
+            loss=evaluation["loss"],
+            tokens=training["tokens"],
+            flops=training["flops"],
+            steps=parameters["train"]["train"]["steps"],
+            parameters=training["parameters"],
+        )
+    except (ValueError, KeyError, TypeError, StopIteration):
+        raise ValueError(f"{name} holds no whole run in {LOCK} and its metrics. Run `dvc repro` there.") from None
+    if changed:
+        raise ValueError(
+            f"{name}: {changed[0]} is not what {LOCK} says was made. Run `dvc repro` there, or commit both."
+        )
+    return run
+
+
+def flat(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of stages, as dvc.lock has them → "section.key": value, of those that can change a loss."""
+    return {
+        f"{section}.{key}": value
+        for stage, sections in SECTIONS.items()
+        for section in sections
+        for key, value in parameters[stage][section].items()
+    }
+
+
+def parse(words: str) -> dict[str, Any]:
+    """`train.optimizer=muon model.n_layer=3` → {key: value}, values read as params.yaml's are."""
+    pairs = [word.partition("=") for word in words.split()]
+    wrong = next((key + mark for key, mark, _ in pairs if not key or not mark), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong!r} is no setting; write section.key=value, e.g. train.optimizer=muon.")
+    return {key: config.read_value(value) for key, _, value in pairs}
+
+
+def _is_code(path: str) -> bool:
+    """Whether a dependency is code that can change a number: figures.py draws them."""
+    return PurePosixPath(path).suffix == ".py" and path != "tinygpt/figures.py"
+
+
+def _git(*words: str) -> str:
+    """What git prints; nothing where it refuses, or is not there."""
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.decode("utf-8") if done.returncode == 0 else ""
