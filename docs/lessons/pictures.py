@@ -232,7 +232,7 @@ def curves(path: Path) -> None:
     middle.plot([row["step"] for row in train], norms, color=LIGHT, linewidth=0.7)
     middle.plot([row["step"] for row in train], figures.smoothed(norms), "--", color=DARK)
     middle.axhline(settings.gradient_clip, color=ACCENT, linewidth=1)
-    middle.set(xlabel="step", yscale="log", title="Gradient norm; the line: where it is clipped")
+    middle.set(xlabel="step", ylim=(0, None), title="Gradient norm; line: clipping")
     steps = range(settings.steps)
     for number, kind in enumerate(("linear", "cosine", "constant")):
         one = settings.model_copy(update={"schedule": kind})
