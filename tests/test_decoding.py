@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import gpt
-from tinygpt.decoding import Decoder
+from tinygpt.decoding import Decoder, threads
 
 ROWS = [[3], [1, 4, 1, 5, 9, 2, 6], [5, 3, 5], [1, 4, 1, 5, 9, 2, 6]]
 
@@ -34,13 +34,46 @@ def test_rows_that_have_ended_leave_the_others_as_they_were(shape: dict[str, Any
     agree(model, decoder, [[*windows[1], 8], [*windows[2], 9]])
 
 
-def test_matrices_cut_into_pieces_give_the_same_scores(shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last piece of the scores, of 61 tokens, is not full."""
+@pytest.mark.parametrize(("batch", "onednn"), [(1, True), (4, True), (4, False)])
+def test_large_matrices_give_the_same_scores_however_they_are_laid_out(
+    shape: dict[str, Any], batch: int, onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut into pieces, of which the last of the scores, of 61 tokens, is not full; or in oneDNN's order."""
+    packed = batch > 1 and onednn and torch.backends.mkldnn.is_available()
     monkeypatch.setattr("tinygpt.decoding.LARGE", 0)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: packed)
     model = gpt(**shape)
-    decoder = Decoder(model, len(ROWS))
-    assert (decoder.head.pieces, decoder.head.outputs) == (2, 61)
-    agree(model, decoder, [list(row) for row in ROWS])
+    decoder = Decoder(model, batch)
+    assert (decoder.head.packed, decoder.head.pieces, decoder.head.outputs) == (packed, 1 if packed else 2, 61)
+    agree(model, decoder, [list(row) for row in ROWS[-batch:]])
+
+
+def test_texts_of_one_length_are_read_together_but_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    plain = Decoder.prefill
+
+    def counted(self: Any, texts: dict[tuple[int, ...], list[int]]) -> None:
+        read.append(len(texts))
+        plain(self, texts)
+
+    monkeypatch.setattr(Decoder, "prefill", counted)
+    model, windows = gpt(), [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 9], [9, 9], [4, 4, 4, 4]]
+    agree(model, Decoder(model, len(windows)), windows)
+    assert read == [3, 1]  # two of the four begin alike
+    monkeypatch.setattr("tinygpt.decoding.READ", 6)
+    agree(model, Decoder(model, len(windows)), windows)
+    assert read[2:] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(("large", "used"), [(2**40, 1), (0, 2)])
+def test_small_steps_are_done_by_one_thread(large: int, used: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all are back afterwards."""
+    seen: list[int] = []
+    monkeypatch.setattr("tinygpt.decoding.LARGE", large)
+    monkeypatch.setattr(Decoder, "step", lambda *_: seen.append(torch.get_num_threads()))
+    with threads(2):
+        Decoder(gpt(), 1).scores([[1]])
+        assert (seen, torch.get_num_threads()) == ([used], 2)
 
 
 def test_grouped_heads_save_cache() -> None:

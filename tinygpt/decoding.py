@@ -8,7 +8,9 @@ Letters are those of model.py, and N is the number of tokens computed at once.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,18 +19,20 @@ from torch import Tensor, nn
 
 from tinygpt.model import GPT, Norm
 
-LARGE = 2**18  # weights; a smaller matrix stays in a core's own cache, and is read before a second core is awake
+LARGE = 2**17  # weights; what a smaller matrix does to one vector is done before a second core is awake
 WIDTH = 32  # outputs in a piece of a large matrix
+READ = 1024  # tokens that are read at once, of texts of one length; more take memory, and no less time
 
 
 class Matrix:
     """Linear layers that read the same vector, and the norm before them if there is one: (N, C) → (N, outputs).
 
-    On a CPU a large matrix is cut into pieces of WIDTH outputs, each standing in memory as it is read, from one end to
-    the other, so that the next numbers are on their way before they are asked for, and each core takes its share.
+    On a CPU a large matrix is laid out as it will be read. For several sequences oneDNN orders it, for its own product.
+    For one, which waits for memory alone, it is cut into pieces of WIDTH outputs, each standing in memory from one end
+    to the other, so that the next numbers are on their way before they are asked for, and each core takes its share.
     """
 
-    def __init__(self, layers: list[nn.Linear], norm: Norm | None = None) -> None:
+    def __init__(self, layers: list[nn.Linear], batch: int, norm: Norm | None = None) -> None:
         weight = torch.cat([layer.weight for layer in layers])  # (outputs, C)
         bias = torch.cat([layer.bias for layer in layers]) if layers[0].bias is not None else weight.new_zeros(1)
         if norm is not None:
@@ -36,17 +40,25 @@ class Matrix:
                 bias = weight @ norm.bias + bias
             length = 1.0 if norm.kind == "layernorm" else weight.shape[1] ** 0.5  # see `rescaled`
             weight = weight * (norm.weight * length)
-        self.outputs = len(weight)
-        width = WIDTH if weight.device.type == "cpu" and weight.numel() >= LARGE else self.outputs
-        missing = -self.outputs % width
-        weight, bias = F.pad(weight, (0, 0, 0, missing)), F.pad(bias.expand(self.outputs), (0, missing))
-        self.pieces = len(weight) // width
-        self.weight = weight.unflatten(0, (-1, width)).mT.contiguous()  # (pieces, C, width)
-        self.bias = bias.unflatten(0, (-1, 1, width))  # (pieces, 1, width)
+        self.outputs, self.weights, self.bias = len(weight), weight.numel(), bias.expand(len(weight)).contiguous()
+        large = weight.device.type == "cpu" and self.weights >= LARGE
+        self.packed = large and batch > 1 and torch.backends.mkldnn.is_available()
+        self.pieces = -(-self.outputs // WIDTH) if large and not self.packed else 1
+        if self.packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, batch)  # as TorchInductor calls it
+        elif self.pieces > 1:
+            missing = self.pieces * WIDTH - self.outputs
+            self.weight = F.pad(weight, (0, 0, 0, missing)).unflatten(0, (-1, WIDTH)).mT.contiguous()
+            self.bias = F.pad(self.bias, (0, missing)).unflatten(0, (-1, 1, WIDTH))  # (pieces, 1, WIDTH)
+        else:
+            self.weight = weight.mT.contiguous()  # (C, outputs)
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.packed:
+            y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+            return y
         if self.pieces == 1:
-            return torch.addmm(self.bias[0], x, self.weight[0])
+            return torch.addmm(self.bias, x, self.weight)
         y = torch.baddbmm(self.bias, x.expand(self.pieces, -1, -1), self.weight)
         return y.transpose(0, 1).flatten(1)[:, : self.outputs]
 
@@ -59,27 +71,25 @@ class Decoder:
     @torch.inference_mode()
     def __init__(self, model: GPT, batch: int) -> None:
         config = self.config = model.config
-        blocks: list[Any] = list(model.blocks)
+        self.D, self.turned = config.head_width, config.n_head + config.kv_heads
         self.embedding, self.position = model.token_embedding.weight, model.position_embedding
         self.layers = [
             (
-                Matrix([block.attention.query, block.attention.key, block.attention.value], block.norm1),
-                Matrix([block.attention.output]),
-                Matrix([block.mlp.up] if block.mlp.gate is None else [block.mlp.gate, block.mlp.up], block.norm2),
-                Matrix([block.mlp.down]),
+                Matrix([block.attention.query, block.attention.key, block.attention.value], batch, block.norm1),
+                Matrix([block.attention.output], batch),
+                Matrix([layer for layer in (block.mlp.gate, block.mlp.up) if layer is not None], batch, block.norm2),
+                Matrix([block.mlp.down], batch),
             )
-            for block in blocks
+            for block in list[Any](model.blocks)
         ]
-        self.head = Matrix([model.head], model.norm)
+        self.head = Matrix([model.head], batch, model.norm)
         self.turns = turns(model)  # cosines and sines
         self.floors = {C: self.embedding.new_tensor(C * config.norm_eps).sqrt() for C in (config.n_embd, self.D)}
-        shape = (config.n_layer, batch, 2 * config.kv_heads, config.context_length, self.D)
+        shape = (config.n_layer, 2, batch, config.kv_heads, config.context_length, self.D)
         self.cache = self.embedding.new_zeros(shape)  # keys, then values; what a mask hides must still be a number
+        self.nothing, self.rows = self.cache.new_zeros(1), torch.arange(batch, device=self.cache.device)
+        self.largest = max(matrix.weights for matrix in [*chain(*self.layers), self.head])
         self.lengths = [0] * batch  # how many tokens of each sequence it holds
-
-    @property
-    def D(self) -> int:  # noqa: N802
-        return self.config.head_width
 
     @torch.inference_mode()
     def scores(self, windows: list[list[int]]) -> Tensor:
@@ -88,66 +98,83 @@ class Decoder:
         windows: the ids that the model is to see of each, 1 … context_length of them. One that has grown by a token
         since the last call costs that token; any other is read anew, and once where several are alike.
         """
-        fresh: dict[tuple[int, ...], list[int]] = {}
+        fresh: dict[int, dict[tuple[int, ...], list[int]]] = {}  # by length, texts and the rows that want them
         for row, (window, length) in enumerate(zip(windows, self.lengths, strict=True)):
             if len(window) != length + 1:
-                fresh.setdefault(tuple(window[:-1]), []).append(row)
-        for tokens, rows in fresh.items():
-            self.prefill(list(tokens), rows)
+                fresh.setdefault(len(window) - 1, {}).setdefault(tuple(window[:-1]), []).append(row)
+        for T, texts in fresh.items():
+            alike, size = [*texts.items()], max(READ // max(T, 1), 1)
+            for start in range(0, len(alike), size):
+                self.prefill(dict(alike[start : start + size]))
         self.lengths = [len(window) for window in windows]
-        return self.step([window[-1] for window in windows])
+        with threads(1 if len(windows) * self.largest < LARGE else torch.get_num_threads()):
+            return self.step([window[-1] for window in windows])
 
     def keep(self, rows: list[int]) -> None:
         """Go on with these sequences only, in this order."""
-        self.cache = self.cache[:, rows]
+        self.cache, self.rows = self.cache[:, :, rows], self.rows[: len(rows)]
         self.lengths = [self.lengths[row] for row in rows]
 
-    def prefill(self, tokens: list[int], rows: list[int]) -> None:
-        """Read T tokens from position 0 on, and keep their keys and values for these sequences."""
-        T, H = len(tokens), self.config.n_head
+    def prefill(self, texts: dict[tuple[int, ...], list[int]]) -> None:
+        """Read N texts of T tokens from position 0 on; keep keys and values for the sequences that begin with each."""
+        N, T, H = len(texts), len(next(iter(texts))), self.config.n_head
+        rows = [row for some in texts.values() for row in some]
+        source = [text for text, some in enumerate(texts.values()) for _ in some]
 
-        def attend(layer: int, heads: Tensor) -> Tensor:  # (T, H + 2·kv_heads, D) → (T, H·D)
-            heads = heads.transpose(0, 1)
-            self.cache[layer, rows, :, :T] = heads[H:]
-            k, v = heads[None, H:].chunk(2, dim=1)
-            y = F.scaled_dot_product_attention(heads[None, :H], k, v, is_causal=True, enable_gqa=True)
-            return y[0].transpose(0, 1).flatten(1)
+        def attend(layer: int, heads: Tensor) -> Tensor:  # (N·T, H + 2·kv_heads, D) → (N·T, H·D)
+            heads = heads.unflatten(0, (N, T)).transpose(1, 2)  # (N, H + 2·kv_heads, T, D)
+            k, v = heads[:, H:].chunk(2, dim=1)
+            self.cache[layer][:, rows, :, :T] = torch.stack([k, v])[:, source]
+            y = F.scaled_dot_product_attention(heads[:, :H], k, v, is_causal=True, enable_gqa=True)
+            return y.transpose(1, 2).reshape(N * T, -1)
 
         if T:
-            self.blocks(tokens, list(range(T)), attend)
+            at = torch.arange(T, device=self.cache.device).repeat(N)
+            self.blocks([token for text in texts for token in text], at, attend)
 
     def step(self, tokens: list[int]) -> Tensor:
         """Read the last token of each sequence, score the next: (B, V)."""
-        H, positions, S = self.config.n_head, [length - 1 for length in self.lengths], max(self.lengths)
-        last = torch.tensor(positions, device=self.cache.device)  # (B,)
-        mask = None
-        if min(self.lengths) < S:  # a shorter sequence does not see what lies behind its end
-            behind = torch.arange(S, device=last.device) > last[:, None]  # (B, S)
-            mask = torch.zeros_like(behind, dtype=self.cache.dtype).masked_fill_(behind, -math.inf)[:, None, None]
-        rows = torch.arange(len(tokens), device=last.device)
-        keys, values = self.cache[:, :, :, :S].chunk(2, dim=2)  # (n_layer, B, kv_heads, S, D)
+        B, S, H, kv_heads = len(tokens), max(self.lengths), self.config.n_head, self.config.kv_heads
+        k, v = self.cache[..., :S, :].flatten(2, 3).unbind(1)  # (n_layer, B·kv_heads, S, D)
+        keys, values, places = k.mT.unbind(), v.unbind(), self.cache[..., S - 1, :].transpose(1, 2).unbind()
+        at, hidden = self.ends()
 
         def attend(layer: int, heads: Tensor) -> Tensor:  # (B, H + 2·kv_heads, D) → (B, H·D)
-            if mask is None:  # they end at one place: no indices to gather
-                self.cache[layer, :, :, S - 1] = heads[:, H:]
+            new = heads[:, H:].view(B, 2, kv_heads, self.D)
+            if isinstance(at, int):  # they end at one place: no indices to gather
+                places[layer].copy_(new)
             else:
-                self.cache[layer][rows, :, last] = heads[:, H:]
-            q, k, v = heads[:, :H, None], keys[layer], values[layer]
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).flatten(1)
+                self.cache[layer][:, self.rows, :, at] = new
+            q = heads[:, :H].reshape(B * kv_heads, -1, self.D)  # the heads that share keys, as rows of one product
+            weights = torch.baddbmm(hidden, q, keys[layer], alpha=self.D**-0.5).softmax(-1)
+            return torch.bmm(weights, values[layer]).view(B, -1)
 
-        return self.head(self.rescaled(self.blocks(tokens, positions, attend)))
+        return self.head(self.rescaled(self.blocks(tokens, at, attend)))
 
-    def blocks(self, tokens: list[int], positions: list[int], attend: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """The stack, for N tokens: (N, C). `attend` gathers from the tokens that each of them sees."""
-        at, turned = torch.tensor(positions, device=self.cache.device), self.config.n_head + self.config.kv_heads
-        x = self.embedding[torch.tensor(tokens, device=at.device)]
+    def ends(self) -> tuple[int | Tensor, Tensor]:
+        """The position of each sequence's last token, one for all or (B,); and what is added to scores in attention, so
+        that none sees what lies behind its end: a zero, or (B·kv_heads, 1, S) of zeros and −∞.
+        """
+        S = max(self.lengths)
+        if min(self.lengths) == S:
+            return S - 1, self.nothing
+        at = torch.tensor(self.lengths, device=self.cache.device) - 1
+        behind = torch.arange(S, device=at.device) > at[:, None]
+        hidden = torch.zeros_like(behind, dtype=self.cache.dtype).masked_fill_(behind, -math.inf)
+        return at, hidden.repeat_interleave(self.config.kv_heads, dim=0)[:, None]
+
+    def blocks(self, tokens: list[int], at: int | Tensor, attend: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """The stack, for N tokens at one position or each at its own: (N, C). `attend` gathers from the tokens that
+        each of them sees.
+        """
+        x = self.embedding[torch.tensor(tokens, device=self.cache.device)]
         if self.position is not None:
             x += self.position.weight[at]
-        turns = [table[at] * weight for table, weight in self.turns]  # (n_layer, N, H + kv_heads, D)
+        turns = [(table[at] * weight).unbind() for table, weight in self.turns]  # of (N or 1, H + kv_heads, D)
         for layer, (project, output, up, down) in enumerate(self.layers):
             heads = project(self.rescaled(x)).view(len(x), -1, self.D)  # (N, H + 2·kv_heads, D)
             if turns:
-                self.turn(heads[:, :turned], *(table[layer] for table in turns))
+                self.turn(heads[:, : self.turned], *(table[layer] for table in turns))
             x += output(attend(layer, heads))
             x += down(self.activated(up(self.rescaled(x))))
         return x
@@ -162,7 +189,7 @@ class Decoder:
     def rescaled(self, x: Tensor) -> Tensor:  # (N, C)
         """The norm without its weights; RMSNorm's is x·√C / √(|x|² + C·eps), whose √C is in the next matrix."""
         if self.config.norm == "layernorm":
-            return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
+            return torch.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
         return x / self.length(x)
 
     def length(self, x: Tensor) -> Tensor:  # (…, C) → (…, 1)
@@ -193,3 +220,14 @@ def turns(model: GPT) -> list[tuple[Tensor, Tensor]]:
             weight[:, : config.n_head] = block.attention.query_norm.weight * D**0.5
             weight[:, config.n_head :] = block.attention.key_norm.weight * D**0.5
     return [(cos, weights), (sin, weights.roll(D // 2, dims=-1))]  # a coordinate's partner brings its own weight
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """As many threads as this, and then again as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -45,10 +45,13 @@ def next_logits(
     while True:
         windows = [sequence[window_start(len(sequence), context) :] for sequence in sequences]
         chosen = yield (decoder.scores(windows) if decoder else uncached_scores(model, windows)).cpu()
-        going = {row: token for row, token in enumerate(chosen) if token is not None}
-        if decoder and len(going) < len(chosen):
-            decoder.keep([*going])
-        sequences = [[*sequences[row], token] for row, token in going.items()]
+        if None in chosen:
+            going = [row for row, token in enumerate(chosen) if token is not None]
+            sequences = [sequences[row] for row in going]
+            if decoder:
+                decoder.keep(going)
+        for sequence, token in zip(sequences, (token for token in chosen if token is not None), strict=True):
+            sequence.append(token)
 
 
 def uncached_scores(model: GPT, windows: list[list[int]]) -> Tensor:
@@ -74,24 +77,33 @@ def generate_ids(
     on the other rows. Tokens are chosen on the CPU, so the same scores give the same text on any device.
     """
     prompts = [prompt or [end_of_text] for prompt in prompts]  # documents start with <|endoftext|>
-    dice = [torch.Generator().manual_seed(seed) for seed in seeds]
-    seen = torch.zeros(len(prompts), model.config.vocab_size, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        seen[row, prompt] = True
+    dice = (torch.Generator().manual_seed(seed) for seed in seeds)
+    uniforms = torch.stack([torch.rand(max_new_tokens, generator=one) for one in dice])
+    seen = None
+    if any(one.repetition_penalty != 1 for one in settings):
+        seen = torch.zeros(len(prompts), model.config.vocab_size, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            seen[row, prompt] = True
     rows = list(range(len(prompts)))  # those that go on
     scores = next_logits(model, prompts, use_cache)
     logits = next(scores)
-    for count in range(1, max_new_tokens + 1):
-        uniforms = torch.cat([torch.rand(1, generator=dice[row]) for row in rows])
-        ids = choose(logits, [settings[row] for row in rows], seen[rows], uniforms).tolist()
-        seen[rows, ids] = True
-        going = {row: token for row, token in zip(rows, ids, strict=True) if token != end_of_text}
+    for count in range(max_new_tokens):
+        ids = choose(logits, settings, seen, uniforms[:, count]).tolist()
+        if seen is not None:
+            seen[range(len(rows)), ids] = True
+        chosen = [token if token != end_of_text else None for token in ids]
+        step: list[int | None] = [None] * len(prompts)
+        for row, token in zip(rows, chosen, strict=True):
+            step[row] = token
+        going = [i for i, token in enumerate(chosen) if token is not None]
         if not going:
             return
-        yield [going.get(row) for row in range(len(prompts))]
-        if count < max_new_tokens:
-            logits = scores.send([going.get(row) for row in rows])
-            rows = list(going)
+        yield step
+        if count + 1 < max_new_tokens:
+            logits = scores.send(chosen)
+        if len(going) < len(rows):
+            rows, settings = [rows[i] for i in going], [settings[i] for i in going]
+            uniforms, seen = uniforms[going], None if seen is None else seen[going]
 
 
 @dataclass(frozen=True)

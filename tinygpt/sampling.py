@@ -41,8 +41,7 @@ def probabilities(logits: Tensor, settings: Sampling, seen: Tensor | None = None
     seen: bool (B, V), the tokens of the prompt and those generated so far, for the repetition penalty.
     """
     logits = logits.float()
-    if seen is not None and settings.repetition_penalty != 1:
-        logits = penalise(logits, seen, settings.repetition_penalty)
+    logits = penalise(logits, seen, settings.repetition_penalty)
     if settings.temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
     scores = (logits - logits.amax(-1, keepdim=True)).double() / settings.temperature  # a tiny one must not overflow
@@ -56,8 +55,10 @@ def probabilities(logits: Tensor, settings: Sampling, seen: Tensor | None = None
     return probs
 
 
-def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+def penalise(logits: Tensor, seen: Tensor | None, penalty: float) -> Tensor:
     """Make seen tokens less likely: divide positive scores, multiply negative ones (Keskar et al. 2019)."""
+    if seen is None or penalty == 1:
+        return logits
     lowered = torch.where(logits > 0, logits / penalty, logits * penalty)
     return torch.where(seen, lowered, logits)
 
@@ -103,10 +104,18 @@ def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
     return torch.searchsorted(ladder, target, right=True).squeeze(-1).clamp(max=probs.shape[-1] - 1)
 
 
-def choose(logits: Tensor, settings: list[Sampling], seen: Tensor, uniforms: Tensor) -> Tensor:
+def choose(logits: Tensor, settings: list[Sampling], seen: Tensor | None, uniforms: Tensor) -> Tensor:
     """One token a row, each row by its own settings: (B, V), B of them, bool (B, V), numbers (B,) → int64 (B,)."""
-    probs = torch.empty_like(logits, dtype=torch.float32)
+    if settings.count(settings[0]) == len(settings):
+        return choose_alike(logits, settings[0], seen, uniforms)
+    ids = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
     for one in dict.fromkeys(settings):  # rows of the same settings together
         rows = [row for row, other in enumerate(settings) if other == one]
-        probs[rows] = probabilities(logits[rows], one, seen[rows])
-    return draw(probs, uniforms)
+        ids[rows] = choose_alike(logits[rows], one, None if seen is None else seen[rows], uniforms[rows])
+    return ids
+
+
+def choose_alike(logits: Tensor, settings: Sampling, seen: Tensor | None, uniforms: Tensor) -> Tensor:
+    if settings.temperature == 0:  # no dice
+        return penalise(logits, seen, settings.repetition_penalty).argmax(-1)
+    return draw(probabilities(logits, settings, seen), uniforms)
