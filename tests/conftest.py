@@ -99,7 +99,7 @@ def model_folder(
     tmp_path_factory: pytest.TempPathFactory, characters: tokenizer.Tokenizer, data: dict[str, np.ndarray]
 ) -> Path:
     """A model folder, trained on TEXT until it knows some of it."""
-    settings = params(train__steps=60, train__eval_every=60).train
+    settings = params(train__steps=100, train__eval_every=100).train
     config = gpt_config(characters.vocab_size)
     state = initial_state(config, settings, seed=1, device=CPU, precision="fp32")
     for _ in training.train(state, settings, data, seed=1, precision="fp32"):

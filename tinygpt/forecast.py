@@ -40,8 +40,8 @@ class Forecast:
 def count(state: State, settings: Train, text_tokens: int, precision: str) -> Forecast:
     """Count what a run will cost, before it takes any memory to speak of.
 
-    What a step keeps for its backward pass is counted on one sequence and on two, and drawn on. On a CPU the memory is that of
-    the process, beyond what it takes before the model is there; elsewhere that of tensors on the device.
+    What a step keeps for its backward pass is counted on one sequence and on two, and drawn on. On a CPU the memory is
+    that of the process, beyond what it takes before the model is there; elsewhere that of tensors on the device.
     docs/benchmark.md sets it beside what was measured. text_tokens: in the training split.
     """
     config = state.model.config

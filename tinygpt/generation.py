@@ -18,6 +18,8 @@ from tinygpt.model import GPT
 from tinygpt.sampling import Sampling, choose
 from tinygpt.tokenizer import Tokenizer
 
+THROWS = 64  # of the dice at a time
+
 
 def window_start(length: int, context: int) -> int:
     """Where the model's window starts in a sequence of `length` tokens.
@@ -77,8 +79,7 @@ def generate_ids(
     on the other rows. Tokens are chosen on the CPU, so the same scores give the same text on any device.
     """
     prompts = [prompt or [end_of_text] for prompt in prompts]  # documents start with <|endoftext|>
-    dice = (torch.Generator().manual_seed(seed) for seed in seeds)
-    uniforms = torch.stack([torch.rand(max_new_tokens, generator=one) for one in dice])
+    dice = [torch.Generator().manual_seed(seed) for seed in seeds]
     seen = None
     if any(one.repetition_penalty != 1 for one in settings):
         seen = torch.zeros(len(prompts), model.config.vocab_size, dtype=torch.bool)
@@ -88,7 +89,9 @@ def generate_ids(
     scores = next_logits(model, prompts, use_cache)
     logits = next(scores)
     for count in range(max_new_tokens):
-        ids = choose(logits, settings, seen, uniforms[:, count]).tolist()
+        if count % THROWS == 0:
+            uniforms = torch.stack([torch.rand(THROWS, generator=dice[row]) for row in rows])  # (B, THROWS)
+        ids = choose(logits, settings, seen, uniforms[:, count % THROWS]).tolist()
         if seen is not None:
             seen[range(len(rows)), ids] = True
         chosen = [token if token != end_of_text else None for token in ids]

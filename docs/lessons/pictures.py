@@ -59,7 +59,7 @@ def pipeline(path: Path) -> None:
     ):
         axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": ACCENT, "lw": 1.6})
     axes.set(xlim=(-0.2, 7.6), ylim=(-2.1, 1.6))
-    figures._write(figure, path)
+    figures.save(figure, path)
 
 
 def vocabulary(path: Path) -> None:
@@ -84,7 +84,7 @@ def vocabulary(path: Path) -> None:
     axes.set(title="What a larger vocabulary buys (held-out plays)", xscale="log")
     axes.set_xticks([2**power for power in range(6, 14)], [str(2**power) for power in range(6, 14)])
     axes.minorticks_off()
-    figures._write(figure, path)
+    figures.save(figure, path)
 
 
 def windows(path: Path) -> None:
@@ -104,7 +104,7 @@ def windows(path: Path) -> None:
     axes.invert_yaxis()
     axes.set(xlim=(0, length), xlabel="place in the text, tokens")
     axes.set_title(f"Batches of {batch} windows of {context} tokens; the second reading in red")
-    figures._write(figure, path)
+    figures.save(figure, path)
 
 
 def positions(path: Path) -> None:
@@ -122,7 +122,7 @@ def positions(path: Path) -> None:
     axes.set(xlabel="position in the context, tokens", ylabel="cosine of the angle")
     axes.set_title("Rotary positions: quick arrows tell neighbours apart, slow ones near from far")
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figures._write(figure, path)
+    figures.save(figure, path)
 
 
 @torch.no_grad()
@@ -155,7 +155,7 @@ def attention(path: Path) -> None:
         axes.set_yticks(range(len(ids)), words)
         axes.set_title(name, fontsize=11)
     canvases[0].set_ylabel("the token that looks")
-    figures._write(figure, path)
+    figures.save(figure, path)
 
 
 def parameters(path: Path) -> None:
@@ -186,7 +186,7 @@ def parameters(path: Path) -> None:
     axes.spines[["bottom"]].set_visible(False)
     axes.set(title="Where the learned numbers are", xlim=(0, 1.08))
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figures._write(figure, path)
+    figures.save(figure, path)
 
 
 @torch.no_grad()
@@ -213,7 +213,7 @@ def norms(path: Path) -> None:
         axes.plot(names, sizes_, "o-", color=color, label=label)
     axes.set(ylabel="root mean square", title="Vectors before and after the norm of each part", ylim=(0, None))
     axes.legend(frameon=False)
-    figures._write(figure, path)
+    figures.save(figure, path)
 
 
 def curves(path: Path) -> None:
@@ -240,7 +240,7 @@ def curves(path: Path) -> None:
         right.plot(steps, rates, STYLES[number], color=ACCENT if kind == settings.schedule else DARK, label=kind)
     right.set(xlabel="step", title="Learning rate: three schedules", ylim=(0, None))
     right.legend(frameon=False, fontsize=9)
-    figures._write(figure, path)
+    figures.save(figure, path)
 
 
 @torch.no_grad()
@@ -270,7 +270,7 @@ def temperatures(path: Path) -> None:
     )
     right.set(xscale="log", ylim=(0, 1.02))
     right.xaxis.set_major_formatter("{x:.0f}")
-    figures._write(figure, path)
+    figures.save(figure, path)
 
 
 def memory(path: Path) -> None:
@@ -296,7 +296,7 @@ def memory(path: Path) -> None:
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.legend(frameon=False, fontsize=9)
-    figures._write(figure, path)
+    figures.save(figure, path)
 
 
 def ablation(path: Path) -> None:
@@ -316,7 +316,7 @@ def ablation(path: Path) -> None:
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.set(xlabel="bits per byte after 300 steps, three seeds (less is better)", title="What each choice is worth")
-    figures._write(figure, path)
+    figures.save(figure, path)
 
 
 def overfitting(path: Path) -> None:
