@@ -85,7 +85,7 @@ def tokens(subject: Subject, look: Look, colour: bool, width: int) -> Iterator[s
     yield f"{upper}\n{lower}"
     ladders = merge_ladders(subject.tokenizer, look.ids.tolist())
     if ladders:
-        yield "\nThe longest words, from bytes to tokens; merges are numbered in the order of learning:"
+        yield "\nThe longest words, from bytes to tokens; merges numbered as they were learned:"
     for ladder in ladders:
         yield from ["", *ladder]
 
