@@ -46,15 +46,15 @@ RUNS: dict[str, dict[str, Any]] = {  # goal → what differs from params.yaml an
         "train.learning_rate": 0.03,
         "train.steps": 130,
     },
-    "as good as nanochat": SHORT | {"train.steps": 380},
-    "60 seconds": {"tokenize.vocab_size": 1024, "train.steps": 1000},
+    "as good as nanochat": SHORT | {"train.steps": 320},
+    "60 seconds": {"tokenize.vocab_size": 1024, "train.steps": 1400, "train.weight_decay": 0.3},
     "5 minutes": {
         "tokenize.vocab_size": 1024,
         "model.n_layer": 4,
         "model.n_head": 4,
         "model.n_embd": 128,
         "model.dropout": 0.05,
-        "train.steps": 2400,
+        "train.steps": 3800,
         "train.weight_decay": 0.3,
     },
 }

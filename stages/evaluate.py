@@ -1,14 +1,16 @@
-"""Measure the model on the whole held-out text, beside the yardsticks → data/evaluation."""
+"""Measure the model on the whole held-out text, beside the yardsticks, and look inside → data/evaluation."""
 
 import json
 from typing import Any
 
 from stages import run
-from tinygpt import figures, hardware
+from tinygpt import figures, hardware, views
 from tinygpt.checkpoint import load
 from tinygpt.config import Params
 from tinygpt.evaluation import Evaluation, evaluate, metrics, verdict
 from tinygpt.files import Paths, hidden, read_json, write_json, write_text, writing
+from tinygpt.inspecting import EXAMPLE, VIEWS
+from tinygpt.reading import Subject, held_out
 from tinygpt.tokens import evaluation_windows, open_tokens
 from tinygpt.training import read_curve
 
@@ -23,12 +25,13 @@ def main(params: Params, paths: Paths) -> None:
     result = evaluate(model, windows, tokenizer, hardware.autocast(device, precision))
     numbers = metrics(result, read_json(paths.yardsticks))
     write_json(paths.evaluation / "metrics.json", numbers)
-    draw(paths, numbers, result)
+    draw(paths, numbers, result, held_out(model, tokenizer, tokens, result.by_position))
     print(verdict(numbers, remember(numbers)))
 
 
-def draw(paths: Paths, numbers: dict[str, Any], result: Evaluation) -> None:
-    """The figures, and the loss by position as a table for `dvc plots`."""
+def draw(paths: Paths, numbers: dict[str, Any], result: Evaluation, subject: Subject) -> None:
+    """The figures: of the run, and of the model's inside; and the loss by position as a table for `dvc plots`."""
+    shape = subject.model.config
     rows = [f"{position}\t{loss:.6g}\n" for position, loss in enumerate(result.by_position, start=1)]
     write_text(paths.evaluation / "by_position.tsv", "position\tloss\n" + "".join(rows))
     train, validation = (read_curve(paths.training / f"{split}.tsv") for split in ("train", "validation"))
@@ -36,9 +39,9 @@ def draw(paths: Paths, numbers: dict[str, Any], result: Evaluation) -> None:
     with writing(paths.evaluation / "figures") as folder:
         folder.mkdir()
         figures.loss_curves(folder / "loss.png", train, validation, marks)
-        figures.loss_by_position(folder / "by_position.png", result.by_position)
         bits, error = numbers["bits_per_byte"], numbers["bits_per_byte_standard_error"]
         figures.yardstick_bars(folder / "yardsticks.png", bits, error, numbers["yardsticks"])
+        views.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head))
 
 
 def remember(numbers: dict[str, Any]) -> dict[str, Any] | None:

@@ -4,16 +4,20 @@ import dataclasses
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from tests.conftest import ROOT
 from tinygpt import cli, files
+from tinygpt.inspecting import EXAMPLE, VIEWS
 from tinygpt.sampling import Sampling
 
 
@@ -150,6 +154,99 @@ def test_check_reads_the_beginning_of_peoples_own_text(
     code, printed = tinygpt("check", monkeypatch=monkeypatch)
     assert code == 1
     assert says in printed
+
+
+@pytest.fixture
+def pipeline(model_folder: Path, data: dict[str, np.ndarray], tmp_path: Path) -> Path:
+    """A pipeline's folder, in which a model and held-out text lie."""
+    shutil.copytree(model_folder, tmp_path / "data/model")
+    (tmp_path / "data/tokens").mkdir()
+    np.save(tmp_path / "data/tokens/validation.npy", data["validation"])
+    lineage = {"tokenizer": files.sha256(model_folder / "tokenizer.json")}
+    files.write_json(tmp_path / "data/tokens/lineage.json", lineage)
+    return tmp_path
+
+
+@pytest.fixture
+def inspect_model(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def run(*words: str, stdin: str = "") -> tuple[int, str]:
+        return tinygpt("inspect", *words, "--model", str(pipeline / "data/model"), monkeypatch=monkeypatch, stdin=stdin)
+
+    return run
+
+
+def test_inspect_shows_every_view_of_a_held_out_passage(inspect_model: Any) -> None:
+    code, printed = inspect_model()
+    assert code == 0
+    assert [name for name in VIEWS if f"\n{name.upper()}  " in printed] == [*VIEWS]
+    assert "mean loss on held-out text" in printed
+    assert "\x1b" not in printed
+
+
+def test_inspect_shows_one_view_of_ones_own_text(inspect_model: Any) -> None:
+    for text, stdin in (("O Romeo\\n", ""), ("-", "O Romeo\n")):
+        code, printed = inspect_model(text, "--what", "surprisal", stdin=stdin)
+        assert code == 0
+        assert "O Romeo↵\n" in printed
+        assert "NEXT" not in printed
+
+
+def test_naming_a_head_is_asking_for_its_attention(inspect_model: Any) -> None:
+    code, printed = inspect_model("O Romeo", "--layer", "2", "--head", "1")
+    assert code == 0
+    assert printed.startswith("\nATTENTION")
+    assert "o            " in printed
+    assert "SURPRISAL" not in printed
+
+
+def test_the_views_on_offer_are_those_there_are() -> None:
+    what = inspect.signature(cli.inspect).parameters["what"].annotation
+    (choice, *_) = typing.get_args(typing.get_args(what)[0])
+    assert typing.get_args(choice) == ("all", *VIEWS)
+    for field in ("temperature", "top_k", "top_p", "min_p"):
+        assert inspect.signature(cli.inspect).parameters[field].default == getattr(EXAMPLE, field)
+
+
+def test_inspect_draws_into_a_folder(inspect_model: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "new/pictures"
+    code, printed = inspect_model("O Romeo", "--what", "embeddings", "--write", str(folder))
+    assert (code, printed) == (0, f"{folder}/embeddings.png\n")
+    assert [file.name for file in folder.iterdir()] == ["embeddings.png"]
+
+
+def test_inspect_says_what_of_a_long_text_it_leaves_out(inspect_model: Any) -> None:
+    code, printed = inspect_model("wherefore art thou Romeo", "--what", "surprisal")
+    assert code == 0
+    assert printed.startswith("8 tokens at the beginning are left out: this model sees 16 at once, the last ones.")
+    assert "\ne art thou Romeo\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([""], "The text is empty"),
+        (["x", "--layer", "3"], "--layer is 3; this model has 2, counted from 1."),
+        (["x", "--head", "0"], "--head is 0; this model has 2, counted from 1."),
+        (["x", "--what", "attentoin"], "Invalid value for '--what'"),
+        (["x", "--top-p", "0"], "top_p is 0.0; it must be above 0 and at most 1."),
+    ],
+)
+def test_inspect_answers_a_mistake_with_a_sentence(inspect_model: Any, words: list[str], says: str) -> None:
+    code, printed = inspect_model(*words)
+    assert code != 0
+    assert says in printed
+
+
+def test_inspect_refuses_a_damaged_model_and_asks_for_a_text_where_none_is_held_out(
+    inspect_model: Any, pipeline: Path
+) -> None:
+    (pipeline / "data/tokens/validation.npy").unlink()
+    assert "There is no held-out text beside" in inspect_model()[1]
+    assert inspect_model("O Romeo", "--what", "tokens")[0] == 0
+    (pipeline / "data/model/model.safetensors").write_bytes(b"x" * 99)
+    code, printed = inspect_model("O Romeo")
+    assert code == 1
+    assert "is damaged: model.safetensors does not match its SHA256SUMS" in printed
 
 
 def test_the_options_defaults_are_those_of_the_library() -> None:

@@ -26,5 +26,16 @@ def test_the_memory_forecast_grows_with_the_batch_by_what_a_sequence_keeps(data:
     memory = [forecast.count(state, settings(batch_size=size), 1000, "fp32").memory for size in (1, 2, 3)]
     _, kept = forecast.measure_pass(state, 1, "fp32")
     _, twice = forecast.measure_pass(state, 2, "fp32")
-    assert memory[1] - memory[0] == memory[2] - memory[1] > kept
+    assert memory[1] - memory[0] == memory[2] - memory[1] > twice - kept
     assert twice == pytest.approx(2 * kept, rel=0.2)  # what does not grow with the batch is small
+
+
+def test_copies_of_the_weights_in_half_precision_are_counted_once_and_not_for_each_sequence(data: Data) -> None:
+    state = start(data, settings(), n_embd=128, n_layer=2)
+    matrices = sum(p.numel() for p in state.model.parameters() if p.dim() == 2)
+    matrices -= state.model.token_embedding.weight.numel()  # which is looked up, and never multiplied
+    once, each = forecast.memory_of_pass(state, "bf16")
+    assert 2 * matrices <= once < 1.2 * 2 * matrices
+    exact, _ = forecast.memory_of_pass(state, "fp32")
+    assert exact < 0.1 * once
+    assert each > 0

@@ -1,7 +1,7 @@
 """The `tinygpt` command: what the pipeline made, in a terminal.
 
 `tinygpt check` reads params.yaml and says what would go wrong; `tinygpt generate PROMPT` continues a prompt with a
-trained model. Imports are late, so that `tinygpt --help` answers at once.
+trained model, and `tinygpt inspect` looks inside it. Imports are late, so that `tinygpt --help` answers at once.
 """
 
 import json
@@ -148,6 +148,88 @@ def generate(
             print(json.dumps(record(completion, sampling, max_new_tokens, hashes), ensure_ascii=False))
         else:
             print(("\n" + "—" * 20 + "\n" if number else "") + completion.text)
+
+
+@app.command()
+def inspect(
+    text: Annotated[
+        str | None, typer.Argument(help="The text to look at; none is a held-out passage, - reads standard input.")
+    ] = None,
+    what: Annotated[
+        Literal["all", "tokens", "embeddings", "position", "attention", "lens", "next", "surprisal"] | None,
+        typer.Option(help="One view; by default all, or attention where a layer or a head is named."),
+    ] = None,
+    model: Annotated[Path, typer.Option(help="A model folder.")] = Path("data/model"),
+    layer: Annotated[int | None, typer.Option(help="Attention of this block only, counted from 1.")] = None,
+    head: Annotated[int | None, typer.Option(help="Attention of this head only, counted from 1.")] = None,
+    temperature: Annotated[float, typer.Option(help="For what a sampler would cut; as in generate.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Likewise; 0 leaves it out.")] = 20,
+    top_p: Annotated[float, typer.Option(help="Likewise; 1 leaves it out.")] = 0.95,
+    min_p: Annotated[float, typer.Option(help="Likewise; 0 leaves it out.")] = 0.05,
+    write_to: Annotated[
+        Path | None, typer.Option("--write", help="Draw into this folder, as PNGs, instead of printing.")
+    ] = None,
+) -> None:
+    """Look inside a trained model, at a text of yours or one that it never saw."""
+    import shutil
+
+    from tinygpt import checkpoint, inspecting, reading, terminal
+    from tinygpt.sampling import Sampling
+
+    settings = Sampling(temperature, top_k, top_p, min_p)
+    gpt, tokenizer = checkpoint.load(model)
+    blocks = inspecting.chosen(layer, gpt.config.n_layer, "layer")
+    heads = inspecting.chosen(head, gpt.config.n_head, "head")
+    what = what or ("all" if layer is None and head is None else "attention")
+    names = inspecting.VIEWS if what == "all" else [what]
+    if text is None:
+        tokens = reading.beside(model)
+        losses = inspecting.by_position(gpt, tokenizer, tokens) if "position" in names else None
+        subject = reading.held_out(gpt, tokenizer, tokens, losses)
+    else:
+        subject = reading.of_text(gpt, tokenizer, sys.stdin.read() if text == "-" else text.replace("\\n", "\n"))
+    if subject.left_out:
+        room = gpt.config.context_length
+        print(
+            f"{subject.left_out} tokens at the beginning are left out: this model sees {room} at once, the last ones."
+        )
+    if write_to is not None:
+        from tinygpt import views
+
+        print("\n".join(map(str, views.draw(write_to, names, subject, settings, blocks, heads))))
+        return
+    colour, width = terminal.wants_colour(sys.stdout), shutil.get_terminal_size().columns
+    for line in terminal.show(names, subject, settings, blocks, heads, colour, width):
+        print(line)
+
+
+@app.command()
+def exercise(
+    lesson: Annotated[int, typer.Argument(help="The number of a lesson; none lists all exercises.")] = 0,
+    check: Annotated[bool, typer.Option("--check", help="Test what you wrote.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where you write.")] = Path("exercises"),
+) -> None:
+    """Copy the exercises of a lesson to where you write, and test them with --check."""
+    from tinygpt import exercising
+
+    if not lesson:
+        for number in exercising.lessons():
+            for name in exercising.names(number):
+                print(f"{number:2}  {name:20} {exercising.title(number, name)}")
+        return
+    if not check:
+        for file, new in exercising.copy(lesson, folder):
+            print(f"{file}: {exercising.title(lesson, file.stem) if new else 'there already, and left as it is'}")
+        print(f"Write what they ask for, then: tinygpt exercise {lesson} --check")
+        return
+    wrong = 0
+    for name, problem in exercising.check(lesson, folder):
+        wrong += problem is not None
+        print(
+            f"{'green' if problem is None else 'red':6} {name}: {problem or exercising.home(lesson, name)}", flush=True
+        )
+    if wrong:
+        raise typer.Exit(1)
 
 
 @app.command()

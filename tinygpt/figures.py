@@ -1,8 +1,10 @@
 """Pictures of a run, one function each: they take numbers and a path, and write a PNG that is the same every time.
 
-One look for all: readable in black and white, no decoration that carries nothing.
+One look for all: readable in black and white, no decoration that carries nothing. Pictures of the inside of a model are
+in views.py, in the same look; words of a text are written here, so that what the font lacks becomes ▯ in all of them.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -10,13 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from tinygpt.files import writing
 
 DARK, LIGHT, ACCENT = "#1f3b57", "#a9bccd", "#c8553d"
+SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", LIGHT, DARK])  # white is nothing, dark is much
+MONO = "DejaVu Sans Mono"  # comes with matplotlib
+DPI = 120
 STYLES = ["-", "--", ":", "-."]
 MARKERS = ["o", "s", "^", "D", "v"]
 LABELS = {"five_gram": "5-gram", "bz2": "bzip2 −9", "xz": "xz −9e", "ppmd": "PPMd"}
@@ -40,7 +48,7 @@ def loss_curves(
     _mark_yardsticks(axes, yardsticks)
     axes.set(xlabel="step", ylabel="loss, nats per token", title="What the model has learned")
     axes.legend(frameon=False, fontsize=9)
-    _write(figure, path)
+    save(figure, path)
 
 
 def loss_by_position(path: Path, losses: np.ndarray) -> None:
@@ -56,7 +64,7 @@ def loss_by_position(path: Path, losses: np.ndarray) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.legend(frameon=False, fontsize=9)
-    _write(figure, path)
+    save(figure, path)
 
 
 def yardstick_bars(path: Path, bits_per_byte: float, error: float | None, yardsticks: dict[str, float]) -> None:
@@ -71,7 +79,7 @@ def yardstick_bars(path: Path, bits_per_byte: float, error: float | None, yardst
     axes.set_yticks(range(len(marks)), [LABELS.get(name, name) for name, _ in marks])
     axes.set(xlabel="bits per byte of held-out text (less is better)", title="What the loss means")
     axes.set_xlim(0, max(value for _, value in marks) * 1.12)
-    _write(figure, path)
+    save(figure, path)
 
 
 def race(path: Path, curves: dict[str, list[tuple[float, float]]], marks: dict[str, float]) -> None:
@@ -95,8 +103,8 @@ def race(path: Path, curves: dict[str, list[tuple[float, float]]], marks: dict[s
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(lowest - 0.1, lowest + 1.9)
     _mark_yardsticks(axes, marks)
-    axes.legend(frameon=False, fontsize=9)
-    _write(figure, path)
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
+    save(figure, path)
 
 
 def scaling(
@@ -151,7 +159,7 @@ def training_speed(path: Path, rows: list[dict[str, Any]]) -> None:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.legend(frameon=False, fontsize=9)
-    _write(figure, path)
+    save(figure, path)
 
 
 def memory_forecast(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -168,7 +176,7 @@ def memory_forecast(path: Path, rows: list[dict[str, Any]]) -> None:
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.legend(frameon=False, fontsize=9)
-    _write(figure, path)
+    save(figure, path)
 
 
 def decoding_speed(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -182,7 +190,7 @@ def decoding_speed(path: Path, rows: list[dict[str, Any]]) -> None:
         axes.plot([row["parameters"] for row in ours], speeds, label=f"{count} at once", **style)
     axes.set(xlabel="parameters", ylabel="tokens a second", title="Decoding speed", xscale="log", yscale="log")
     axes.legend(frameon=False, fontsize=9)
-    _write(figure, path)
+    save(figure, path)
 
 
 def smoothed(values: np.ndarray, share: float = 0.02) -> np.ndarray:
@@ -198,6 +206,33 @@ def smoothed(values: np.ndarray, share: float = 0.02) -> np.ndarray:
 def nats_per_token(yardsticks: dict[str, float], bytes_per_token: float) -> dict[str, float]:
     """Bits per byte → nats per token, of a tokenizer with so many bytes per token."""
     return {name: value * math.log(2) * bytes_per_token for name, value in yardsticks.items()}
+
+
+def ink(shade: float) -> str:
+    """The colour of words on a shade, 0 to 1."""
+    return "white" if shade > 0.72 else "black"
+
+
+def name_ticks(axis: Axis, texts: list[str], size: float = 8, **style: Any) -> None:
+    """Words at 0, 1, 2, … of an axis."""
+    axis.set_tick_params(length=0)
+    axis.set_ticks(range(len(texts)), [_drawable(text) for text in texts], family=MONO, fontsize=size, **style)
+
+
+def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    """Words of a text at a place, in a font of one width."""
+    usual: dict[str, Any] = {"family": MONO, "fontsize": 10, "va": "center"}
+    axes.text(x, y, _drawable(text), **(usual | style))
+
+
+def _drawable(text: str) -> str:
+    """Without signs that the font lacks; a dollar is a dollar, and begins no formula."""
+    return "".join(sign if sign == "\n" or _has(ord(sign)) else "▯" for sign in text).replace("$", r"\$")
+
+
+@functools.cache
+def _has(code: int) -> bool:
+    return bool(font_manager.get_font(font_manager.findfont(MONO)).get_char_index(code))
 
 
 def _mark_yardsticks(axes: Axes, yardsticks: dict[str, float]) -> None:
@@ -225,7 +260,7 @@ def _canvas() -> tuple[Figure, Axes]:
 
 def _canvases(count: int) -> tuple[Figure, list[Axes]]:
     """A figure with so many pictures side by side."""
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")  # no pyplot: nothing global, no window
+    figure = Figure(figsize=(8, 4.5), dpi=DPI, layout="constrained")  # no pyplot: nothing global, no window
     found = [figure.add_subplot(1, count, place + 1) for place in range(count)]
     for axes in found:
         axes.spines[["top", "right"]].set_visible(False)
@@ -234,7 +269,8 @@ def _canvases(count: int) -> tuple[Figure, list[Axes]]:
     return figure, found
 
 
-def _write(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all, the same bytes every time."""
     options: dict[str, Any] = {"format": "png", "metadata": {"Software": None}}
     with writing(path) as partial:
         figure.savefig(partial, **options)

@@ -40,19 +40,19 @@ class Forecast:
 def count(state: State, settings: Train, text_tokens: int, precision: str) -> Forecast:
     """Count what a run will cost, before it takes any memory to speak of.
 
-    What a step keeps for its backward pass is counted on one sequence, and multiplied. On a CPU the memory is that of
+    What a step keeps for its backward pass is counted on one sequence and on two, and drawn on. On a CPU the memory is that of
     the process, beyond what it takes before the model is there; elsewhere that of tensors on the device.
     docs/benchmark.md sets it beside what was measured. text_tokens: in the training split.
     """
     config = state.model.config
     tokens = settings.steps * settings.batch_size * settings.accumulation * config.context_length
-    fixed, sequence = lasting_memory(state), memory_a_sequence(state, precision)
+    copies, sequence = memory_of_pass(state, precision)
     return Forecast(
         parameters=count_parameters(state.model),
         tokens=tokens,
         epochs=tokens / text_tokens,
         flops=tokens * training_flops_per_token(config),
-        memory=fixed + in_a_pass(settings) * sequence,
+        memory=lasting_memory(state) + copies + in_a_pass(settings) * sequence,
         memory_a_sequence=sequence,
     )
 
@@ -75,13 +75,15 @@ def lasting_memory(state: State) -> int:
     return 4 * numbers + (LIBRARIES if on_cpu else 0)
 
 
-def memory_a_sequence(state: State, precision: str) -> int:
-    """Bytes that each sequence of a batch adds: what the backward pass needs, and the logits and their gradients."""
-    _, kept = measure_pass(state, 1, precision)
+def memory_of_pass(state: State, precision: str) -> tuple[int, int]:
+    """Bytes that a pass takes whatever its batch (copies of the weights in half precision), and those that each
+    sequence adds: what the backward pass needs, and the logits and their gradients.
+    """
+    one, two = (measure_pass(state, sequences, precision)[1] for sequences in (1, 2))
     config = state.model.config
     logits = 3 * 4 * config.context_length * config.vocab_size  # scores, and in fp32 two gradients on their way back
     gaps = GAPS if next(state.model.parameters()).device.type == "cpu" else 1.0
-    return int(gaps * (kept + logits))
+    return max(0, 2 * one - two), int(gaps * (two - one + logits))
 
 
 def seconds_left(state: State, settings: Train, validation_tokens: int, precision: str) -> float:

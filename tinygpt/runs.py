@@ -20,6 +20,7 @@ import yaml
 from tinygpt import config
 
 EVALUATION, TRAINING, LOCK = "data/evaluation/metrics.json", "data/training/metrics.json", "dvc.lock"
+SHOWING = ("figures", "views", "reading", "inspecting", "sampling", "bpe", "forecast")  # draw numbers, or guess them
 SECTIONS = {"tokenize": ("tokenize",), "train": ("model", "train")}  # stage → what of its parameters changes a loss
 
 
@@ -169,8 +170,9 @@ def parse(words: str) -> dict[str, Any]:
 
 
 def _is_code(path: str) -> bool:
-    """Whether a dependency is code that can change a number: figures.py draws them."""
-    return PurePosixPath(path).suffix == ".py" and path != "tinygpt/figures.py"
+    """Whether a dependency is code that can change a number."""
+    name = PurePosixPath(path)
+    return name.suffix == ".py" and name.stem not in SHOWING
 
 
 def _git(*words: str) -> str:

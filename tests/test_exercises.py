@@ -1,0 +1,114 @@
+"""Every exercise begins red and can be solved; what a learner wrote is never lost, and what is wrong is a sentence."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.conftest import ROOT
+from tinygpt import cli, exercising
+
+ALL = [(lesson, name) for lesson in exercising.lessons() for name in exercising.names(lesson)]
+SOLUTIONS = ROOT / "tests/solutions"
+
+
+def run(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.app, ["exercise", *words])
+    if isinstance(result.exception, ValueError | OSError):
+        return 1, str(result.exception)
+    return result.exit_code, result.output
+
+
+def solve(lesson: int, folder: Path) -> None:
+    for name in exercising.names(lesson):
+        file = exercising.written(lesson, name, folder)
+        file.write_text((SOLUTIONS / f"lesson_{lesson:02}/{name}.py").read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def test_each_of_ten_lessons_has_three() -> None:
+    assert exercising.lessons() == list(range(1, 11))
+    assert [len(exercising.names(lesson)) for lesson in exercising.lessons()] == [3] * 10
+
+
+@pytest.mark.parametrize(("lesson", "name"), ALL)
+def test_every_exercise_begins_red_and_the_solution_is_green(lesson: int, name: str, tmp_path: Path) -> None:
+    list(exercising.copy(lesson, tmp_path))
+    assert dict(exercising.check(lesson, tmp_path))[name] == "not written yet"
+    solve(lesson, tmp_path)
+    assert dict(exercising.check(lesson, tmp_path))[name] is None
+
+
+@pytest.mark.parametrize(("lesson", "name"), ALL)
+def test_a_stub_and_its_solution_are_one_function_of_that_name(lesson: int, name: str) -> None:
+    for file in (exercising.stub(lesson, name), SOLUTIONS / f"lesson_{lesson:02}/{name}.py"):
+        assert exercising.load(file).__name__ == name
+    assert exercising.title(lesson, name).endswith((".", "?"))
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("def merge(pieces, pair)\n    return pieces\n", "line 1 is not Python: expected ':'"),
+        ("def marge(pieces, pair):\n    return pieces\n", "merge.py holds no function merge"),
+        ("def merge(pieces, pair):\n    pass\n", "gave nothing back; does the function end with `return`?"),
+        ("def merge(pieces, pair):\n    return pieces\n", "should be [b'ab', b'ab', b'c']; yours is [b'a', b'b',"),
+        ("def merge(pieces, pair):\n\n    return pieces[9]\n", "IndexError in line 3: list index out of range"),
+        ("def merge(pieces, pair):\n    assert pieces == pair\n", "the assert in line 2 does not hold"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, code: str, sentence: str) -> None:
+    list(exercising.copy(2, tmp_path))
+    (tmp_path / "02/merge.py").write_text(code, encoding="utf-8")
+    problem = dict(exercising.check(2, tmp_path))["merge"]
+    assert problem is not None
+    assert sentence in problem
+    assert "\n" not in problem
+
+
+def test_a_tensor_of_another_shape_is_said(tmp_path: Path) -> None:
+    list(exercising.copy(5, tmp_path))
+    code = "def rms_norm(x, weight, eps):\n    return x[..., :1]\n"
+    (tmp_path / "05/rms_norm.py").write_text(code, encoding="utf-8")
+    problem = dict(exercising.check(5, tmp_path))["rms_norm"]
+    assert problem == "rms_norm([3, 4], [1, 1], 0) should be of shape (2,); yours is of shape (1,)"
+
+
+def test_what_a_learner_wrote_is_never_overwritten(tmp_path: Path) -> None:
+    assert run("2", "--folder", str(tmp_path))[0] == 0
+    mine = tmp_path / "02/merge.py"
+    mine.write_text("mine", encoding="utf-8")
+    (tmp_path / "02/commonest_pair.py").unlink()
+    code, printed = run("2", "--folder", str(tmp_path))
+    assert code == 0
+    assert f"{mine}: there already, and left as it is" in printed
+    assert mine.read_text(encoding="utf-8") == "mine"
+    assert (tmp_path / "02/commonest_pair.py").is_file()
+
+
+def test_check_exits_with_0_once_all_is_solved(tmp_path: Path) -> None:
+    run("9", "--folder", str(tmp_path))
+    code, printed = run("9", "--check", "--folder", str(tmp_path))
+    assert code == 1
+    assert "red    grid: not written yet" in printed
+    solve(9, tmp_path)
+    code, printed = run("9", "--check", "--folder", str(tmp_path))
+    assert code == 0
+    assert "green  learning_rate: as `schedule` in tinygpt/optimizer.py" in printed
+
+
+def test_all_exercises_are_listed() -> None:
+    code, printed = run()
+    assert code == 0
+    assert len(printed.splitlines()) == 30
+    assert " 3  windows              Cut the batch of a training step out of a long row of tokens." in printed
+
+
+def test_a_lesson_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert run("11") == (1, "There is no lesson 11; there are 1 to 10.")
+    assert run("11", "--check", "--folder", str(tmp_path)) == (1, "There is no lesson 11; there are 1 to 10.")
+    code, printed = run("3", "--check", "--folder", str(tmp_path))
+    assert (code, printed) == (1, f"There is no {tmp_path}/03. Run `tinygpt exercise 3` first.")
+
+
+def test_git_ignores_where_a_learner_writes() -> None:
+    assert "/exercises/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()

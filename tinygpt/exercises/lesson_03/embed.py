@@ -1,0 +1,14 @@
+"""Give each token its vector, and add what says where it stands.
+
+Row t of `table` is the vector of token t; row p of `positions` is the vector of position p. B sequences of T tokens
+become B × T vectors of C numbers: the token's row, plus the row of its position. No loop is needed: a tensor of
+integers can index another tensor, and PyTorch adds a (T, C) tensor to each of B sequences.
+"""
+
+import torch
+from torch import Tensor
+
+
+def embed(tokens: Tensor, table: Tensor, positions: Tensor) -> Tensor:
+    """tokens int64 (B, T), table (V, C), positions (context length ≥ T, C) → (B, T, C)."""
+    raise NotImplementedError

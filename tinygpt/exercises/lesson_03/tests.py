@@ -1,0 +1,36 @@
+"""Lesson 3's exercises, tested."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from tinygpt.exercises import same
+from tinygpt.scratch import embedding
+from tinygpt.tokens import TokenDataset
+
+
+def windows(yours: Callable[..., Any]) -> None:
+    """as TokenDataset in tinygpt/tokens.py"""
+    tokens = np.arange(5, 25, dtype=np.uint16)
+    for starts, length in (([0, 2], 2), ([3, 0, 9], 4)):
+        expected = TokenDataset(tokens, length).__getitems__(starts)
+        same(f"windows(tokens, {starts}, {length})", yours(torch.arange(5, 25), starts, length), expected)
+
+
+def embed(yours: Callable[..., Any]) -> None:
+    """as `look_up` and `learned_positions` in tinygpt/scratch/embedding.py"""
+    dice = torch.Generator().manual_seed(1)
+    table, positions = torch.randn(10, 4, generator=dice), torch.randn(8, 4, generator=dice)
+    for tokens in (torch.tensor([[3]]), torch.tensor([[1, 2, 1], [9, 0, 5]])):
+        expected = embedding.learned_positions(embedding.look_up(table, tokens), positions)
+        same(f"embed({tokens.tolist()}, table, positions)", yours(tokens, table, positions), expected)
+
+
+def rotate(yours: Callable[..., Any]) -> None:
+    """as `rotate` in tinygpt/scratch/embedding.py"""
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    all_positions = embedding.rotate(x.expand(1, 8, 1, 6), 500.0)[0, :, 0]  # (8, 6)
+    for position in (0, 1, 7):
+        same(f"rotate([1, 2, 3, 4, 5, 6], {position}, 500)", yours(x.clone(), position, 500.0), all_positions[position])

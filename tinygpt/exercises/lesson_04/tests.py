@@ -1,0 +1,36 @@
+"""Lesson 4's exercises, tested."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tinygpt.exercises import same
+from tinygpt.scratch import attention
+
+
+def mix(yours: Callable[..., Any]) -> None:
+    """as `attention_without_weights` in tinygpt/scratch/attention.py"""
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+    same("mix(x), the first token", yours(x.clone())[0], attention.attention_without_weights(x)[0])
+    same("mix(x)", yours(x.clone()), attention.attention_without_weights(x))
+
+
+def hide_future(yours: Callable[..., Any]) -> None:
+    """as `without_future` in tinygpt/scratch/attention.py"""
+    scores = torch.arange(16.0).reshape(4, 4)
+    given = scores.clone()
+    same("hide_future(scores)", yours(given), attention.without_future(scores))
+    same("the scores that hide_future was given", given, scores)
+
+
+def head(yours: Callable[..., Any]) -> None:
+    """as `causal_head` in tinygpt/scratch/attention.py"""
+    dice = torch.Generator().manual_seed(1)
+    x = torch.randn(6, 8, generator=dice)
+    query, key, value = (torch.randn(8, 4, generator=dice) for _ in range(3))
+    expected = attention.causal_head(x, (query, key, value))
+    found = yours(x, query, key, value)
+    same("head(x, …)", found, expected)
+    later = torch.cat([x[:3], torch.randn(3, 8, generator=dice)])
+    same("head(x, …) of the first 3 tokens, when later ones change", yours(later, query, key, value)[:3], expected[:3])

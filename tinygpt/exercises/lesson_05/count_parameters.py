@@ -1,0 +1,15 @@
+"""Count the learned numbers of a GPT before it is built.
+
+The shape is TinyGPT's default: RMSNorm, rotary positions, SwiGLU, no biases, a head of its own. It is made of
+
+    token embedding   V × C
+    each block        query, key, value, output: C × C each; gate, up, down: C × hidden each;
+                      two norms of C numbers; two of D numbers, for the queries and keys of all its heads
+    final norm        C
+    head              C × V
+"""
+
+
+def count_parameters(vocab_size: int, n_embd: int, head_dim: int, hidden: int, n_layer: int) -> int:
+    """V = vocab_size, C = n_embd, D = head_dim."""
+    raise NotImplementedError

@@ -1,0 +1,16 @@
+"""The MLP of a modern block: widen twice, let one gate the other, narrow again.
+
+With a(x) = x · sigmoid(x), the switch that is called SiLU:
+
+    down · ( a(gate · x) × (up · x) )        × is number by number
+
+Matrices are kept as PyTorch keeps them, (outputs, inputs), so that "matrix · x" is written x @ matrix.T here.
+"""
+
+import torch
+from torch import Tensor
+
+
+def swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """x (…, C), gate and up (hidden, C), down (C, hidden) → (…, C)."""
+    raise NotImplementedError

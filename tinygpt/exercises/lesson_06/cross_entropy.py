@@ -1,0 +1,16 @@
+"""How surprised the model is: −ln of the probability that it gave to the token that came.
+
+The logits are V scores of one position. softmax makes probabilities of them: exp(score), divided by the sum of all
+exp(score). For the scores of `test`, exp overflows (above 88 it is infinite): only differences of scores count, so
+subtract the highest score from all of them first. And ln of a quotient is a difference, so no tiny number is needed:
+
+    −ln p(target) = ln Σ exp(score) − score[target]
+"""
+
+import torch
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, target: int) -> Tensor:
+    """logits (V,), the token that came → the loss, in nats, a tensor of one number, ()."""
+    raise NotImplementedError

@@ -1,0 +1,41 @@
+"""Lesson 6's exercises, tested."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tinygpt.exercises import same
+from tinygpt.scratch import backward, loss
+from tinygpt.scratch.optimizers import AdamW, grouped
+
+LOGITS = torch.tensor([2.0, -1.0, 0.5, 3.0])
+
+
+def cross_entropy(yours: Callable[..., Any]) -> None:
+    """as `cross_entropy` in tinygpt/scratch/loss.py"""
+    for logits in (torch.zeros(4), LOGITS, LOGITS * 100):
+        expected = loss.cross_entropy(logits[None, None], torch.tensor([[1]]))
+        same(f"cross_entropy({logits.tolist()}, 1)", yours(logits.clone(), 1), expected)
+
+
+def logit_gradient(yours: Callable[..., Any]) -> None:
+    """as `output_layer_backward` in tinygpt/scratch/backward.py"""
+    # with the identity as the head's weight, the logits are the vector, and dx is their gradient
+    expected, _ = backward.output_layer_backward(LOGITS[None], torch.eye(4), torch.tensor([2]))
+    same(f"logit_gradient({LOGITS.tolist()}, 2)", yours(LOGITS.clone(), 2), expected[0])
+
+
+def adamw_step(yours: Callable[..., Any]) -> None:
+    """as AdamW in tinygpt/scratch/optimizers.py"""
+    parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
+    optimizer = AdamW([grouped([parameter], weight_decay=0.1)], (0.9, 0.95))
+    weight, mean, square = parameter.detach().clone(), torch.zeros(3), torch.zeros(3)
+    for step, gradient in enumerate((torch.tensor([0.3, -4.0, 0.0]), torch.tensor([0.1, 5.0, 0.02])), start=1):
+        parameter.grad = gradient.clone()
+        optimizer.step(0.01)
+        found = yours(weight, gradient.clone(), mean, square, step, 0.01, 0.1)
+        memory = optimizer.state[0]
+        expected = (parameter.detach().clone(), memory["exp_avg"].clone(), memory["exp_avg_sq"].clone())
+        same(f"adamw_step(…) at step {step}", found, expected)
+        weight, mean, square = found

@@ -1,0 +1,12 @@
+"""How much memory it takes to write: the cache of keys and values.
+
+A model that writes keeps the keys and values of all tokens so far, so that each is computed once. For each block, each
+sequence, each head and each token of the context, that is one key and one value, of `head_dim` numbers each.
+"""
+
+
+def kv_cache_bytes(
+    n_layer: int, heads: int, head_dim: int, context_length: int, sequences: int, bytes_a_number: int
+) -> int:
+    """The bytes of a full cache."""
+    raise NotImplementedError

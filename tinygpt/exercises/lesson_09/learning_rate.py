@@ -1,0 +1,10 @@
+"""The learning rate of a step: up in equal steps, then down in a straight line.
+
+Step 0 is the first. While step < warmup, the rate is peak × (step + 1) / (warmup + 1). From step `warmup` on it falls:
+at that step it is the peak, and at step `steps`, just after the last one, it would be 0.
+"""
+
+
+def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
+    """The learning rate at `step`, of 0 … steps − 1; 0 ≤ warmup < steps."""
+    raise NotImplementedError

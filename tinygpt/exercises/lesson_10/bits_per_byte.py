@@ -1,0 +1,12 @@
+"""The loss in a unit that can be compared between tokenizers: bits for each byte of the text.
+
+`losses` are the nats of all tokens of a text. Add them up, turn nats into bits (a bit is ln 2 = 0.693 nats), and divide
+by the number of bytes that the text has in UTF-8: an é is one character and two bytes.
+"""
+
+import math
+
+
+def bits_per_byte(losses: list[float], text: str) -> float:
+    """The losses of all tokens of a text, in nats, and the text → bits per byte."""
+    raise NotImplementedError

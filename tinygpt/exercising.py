@@ -1,0 +1,110 @@
+"""The exercises of the lessons: `tinygpt exercise 3` copies three stubs, `tinygpt exercise 3 --check` tests them.
+
+tinygpt/exercises/lesson_03 holds the stubs of lesson 3, one function a file of its name, and tests.py, one test a stub
+of its name, in their order. `copy` lays the stubs where a learner writes, and never over anything; `check` runs the
+tests and says what is wrong in a sentence. Left out: the solutions, which lie with the project's own tests.
+"""
+
+import ast
+import importlib
+import shutil
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+STUBS = Path(__file__).parent / "exercises"
+
+
+def lessons() -> list[int]:
+    """The lessons that have exercises."""
+    return sorted(int(folder.name.removeprefix("lesson_")) for folder in STUBS.glob("lesson_*"))
+
+
+def names(lesson: int) -> list[str]:
+    """The exercises of a lesson, in order. ValueError where there is no such lesson."""
+    if lesson not in lessons():
+        raise ValueError(f"There is no lesson {lesson}; there are {lessons()[0]} to {lessons()[-1]}.")
+    tests = ast.parse((STUBS / f"lesson_{lesson:02}/tests.py").read_text(encoding="utf-8"))
+    return [node.name for node in tests.body if isinstance(node, ast.FunctionDef)]
+
+
+def title(lesson: int, name: str) -> str:
+    """What an exercise asks for, in a line: the first of its file."""
+    text = ast.get_docstring(ast.parse(stub(lesson, name).read_text(encoding="utf-8"))) or ""
+    return text.splitlines()[0]
+
+
+def stub(lesson: int, name: str) -> Path:
+    """The file that an exercise begins as."""
+    return STUBS / f"lesson_{lesson:02}" / f"{name}.py"
+
+
+def written(lesson: int, name: str, folder: Path) -> Path:
+    """The learner's file."""
+    return folder / f"{lesson:02}" / f"{name}.py"
+
+
+def copy(lesson: int, folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Lay the stubs of a lesson into `folder`/03; each file, and whether it is new. What is there stays as it is."""
+    for name in names(lesson):
+        file = written(lesson, name, folder)
+        new = not file.exists()
+        if new:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(stub(lesson, name), file)
+        yield file, new
+
+
+def check(lesson: int, folder: Path) -> Iterator[tuple[str, str | None]]:
+    """Run the tests of a lesson on what lies in `folder`/03: each name, and what is wrong, or None where it is right.
+
+    FileNotFoundError where the lesson was not copied.
+    """
+    if not (folder / f"{lesson:02}").is_dir():
+        names(lesson)  # refuses a lesson that there is not
+        raise FileNotFoundError(f"There is no {folder}/{lesson:02}. Run `tinygpt exercise {lesson}` first.")
+    tests = importlib.import_module(f"tinygpt.exercises.lesson_{lesson:02}.tests")
+    for name in names(lesson):
+        yield name, verdict(getattr(tests, name), written(lesson, name, folder))
+
+
+def home(lesson: int, name: str) -> str:
+    """Where the project does the same: the docstring of the exercise's test."""
+    tests = importlib.import_module(f"tinygpt.exercises.lesson_{lesson:02}.tests")
+    return str(getattr(tests, name).__doc__)
+
+
+def verdict(test: Callable[[Callable[..., Any]], None], file: Path) -> str | None:
+    """What is wrong with the function in `file` that is named as it, in a sentence; None where the test passes."""
+    try:
+        test(load(file))
+    except NotImplementedError:
+        return "not written yet"
+    except SyntaxError as problem:
+        return f"line {problem.lineno} is not Python: {problem.msg}"
+    except FileNotFoundError:
+        return f"{file} is gone; `tinygpt exercise` brings a new one"
+    except AssertionError as problem:
+        return str(problem) or f"the assert in line {line_of(problem, file)} does not hold"
+    except Exception as problem:  # whatever a learner's code may raise, it is told and not thrown
+        line = line_of(problem, file)
+        where = f"in line {line}" if line else "in the test, at what the function gave back"
+        return f"{type(problem).__name__} {where}: {problem}"
+    return None
+
+
+def load(file: Path) -> Callable[..., Any]:
+    """The function that a file holds under its own name. AssertionError, in a sentence, where there is none."""
+    module = ModuleType(file.stem)
+    exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), module.__dict__)  # the learner's own code
+    function = getattr(module, file.stem, None)
+    assert callable(function), f"{file} holds no function {file.stem}"
+    return function
+
+
+def line_of(problem: Exception, file: Path) -> int | None:
+    """The last line of `file` that an error passed through."""
+    lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == str(file)]
+    return lines[-1] if lines else None
