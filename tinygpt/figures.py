@@ -139,7 +139,7 @@ def scaling(
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False, fontsize=9)
-    _write(figure, path)
+    save(figure, path)
 
 
 def training_speed(path: Path, rows: list[dict[str, Any]]) -> None:
