@@ -20,7 +20,10 @@ import yaml
 from tinygpt import config
 
 EVALUATION, TRAINING, LOCK = "data/evaluation/metrics.json", "data/training/metrics.json", "dvc.lock"
-SHOWING = ("figures", "views", "reading", "inspecting", "sampling", "bpe", "forecast")  # draw numbers, or guess them
+CODE = {
+    "train": "all",
+    "evaluate": "tinygpt/evaluation.py",
+}  # stage → its modules that numbers come from; not what draws
 SECTIONS = {"tokenize": ("tokenize",), "train": ("model", "train")}  # stage → what of its parameters changes a loss
 
 
@@ -104,7 +107,7 @@ def digest(files: dict[str, str]) -> str:
 def code_here(folder: Path = Path()) -> str:
     """The `code` that a run started now, from a project's folder, would have."""
     stages = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    names = {dep for stage in ("train", "evaluate") for dep in stages[stage]["deps"] if _is_code(dep)}
+    names = [dep for stage in CODE for dep in stages[stage]["deps"] if _counts(stage, dep)]
     return digest({name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in names})
 
 
@@ -122,7 +125,7 @@ def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
     try:
         stages = config.read_value(texts[LOCK] or "")["stages"]
         parameters = {stage: stages[stage]["params"]["params.yaml"] for stage in SECTIONS}
-        code = {d["path"]: d["md5"] for s in ("train", "evaluate") for d in stages[s]["deps"] if _is_code(d["path"])}
+        code = {d["path"]: d["md5"] for stage in CODE for d in stages[stage]["deps"] if _counts(stage, d["path"])}
         claimed = {out["path"]: out["md5"] for s in ("train", "evaluate") for out in stages[s]["outs"]}
         text_md5 = next(d["md5"] for d in stages["tokenize"]["deps"] if d["path"] == "data/corpus")
         evaluation, training = (json.loads(texts[path] or "") for path in (EVALUATION, TRAINING))
@@ -169,10 +172,9 @@ def parse(words: str) -> dict[str, Any]:
     return {key: config.read_value(value) for key, _, value in pairs}
 
 
-def _is_code(path: str) -> bool:
-    """Whether a dependency is code that can change a number."""
-    name = PurePosixPath(path)
-    return name.suffix == ".py" and name.stem not in SHOWING
+def _counts(stage: str, path: str) -> bool:
+    """Whether a stage's dependency is code that can change a number; a forecast only guesses them."""
+    return PurePosixPath(path).suffix == ".py" and path != "tinygpt/forecast.py" and CODE[stage] in ("all", path)
 
 
 def _git(*words: str) -> str:
