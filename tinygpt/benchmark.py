@@ -273,11 +273,12 @@ def run(
 
 
 def write(report: Report, folder: Path) -> None:
-    """Write results.json, table.md and three figures into `folder`."""
+    """Write results.json, table.md and three figures into `folder`; those of training in the quickest precision."""
     rows = [row | {"mfu": report.mfu(Training(**row))} for row in map(asdict, report.training) if not row["problem"]]
-    eager = [row for row in rows if not row["compiled"] and row["precision"] == "fp32"]
+    quickest = max(report.peaks, key=lambda name: report.peaks[name])
+    eager = [row for row in rows if not row["compiled"] and row["precision"] == quickest]
     write_json(folder / "results.json", report.to_json())
     write_text(folder / "table.md", "\n".join(table(report)) + "\n")
     figures.training_speed(folder / "benchmark_training.png", eager)
-    figures.memory_forecast(folder / "benchmark_memory.png", rows)
+    figures.memory_forecast(folder / "benchmark_memory.png", eager)
     figures.decoding_speed(folder / "benchmark_decoding.png", [asdict(row) for row in report.decoding])

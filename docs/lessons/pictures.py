@@ -282,7 +282,7 @@ def memory(path: Path) -> None:
         params = sizes.apply(size, PATHS.params)
         shape = GPTConfig(vocab_size=params.tokenize.vocab_size, **params.model.model_dump())
         state = initial_state(shape, params.train, 1, CPU, "fp32")
-        fixed, sequence = forecast.lasting_memory(state), forecast.memory_a_sequence(state, "fp32")
+        fixed, (_, sequence) = forecast.lasting_memory(state), forecast.memory_of_pass(state, "fp32")
         batches = 2 ** np.arange(11)
         axes.plot(batches, (fixed + batches * sequence) / 1e9, STYLES[number], color=DARK, marker="o", label=name)
         axes.axhline(
