@@ -144,16 +144,16 @@ def attention(
 
 
 def attention_map(subject: Subject, shares: np.ndarray, look: Look, colour: bool, width: int) -> Iterator[str]:
-    """A line a token: how much it gathers from each token up to itself, as a shade, and the three that give most."""
-    labels = [label(subject.tokenizer, token) for token in look.ids.tolist()]
-    fits = width >= 14 + len(labels) + 40
+    """A line a token: how much it gathers from each token up to itself, as a shade, and those that give most."""
+    labels = [label(subject.tokenizer, token, 10) for token in look.ids.tolist()]
+    fits = width >= 11 + len(labels) + 33  # a name, the shades, and two names with their shares
     for row, (text, given) in enumerate(zip(labels, shares, strict=True)):
         cells = "".join(
             _cell(float(share) ** 0.5, colour) if place <= row else " " for place, share in enumerate(given)
         )
-        most = np.argsort(-given, kind="stable")[:3]
+        most = np.argsort(-given, kind="stable")[: 2 if fits else 3]
         named = ", ".join(f"{labels[place]} {given[place]:.0%}" for place in most if given[place] >= 0.01)
-        yield f"{_fit(text, 12)} {cells if fits else ''}  {named}"
+        yield f"{_fit(text, 10)} {cells + '  ' if fits else ''}{named}"
 
 
 def lens(subject: Subject, look: Look, colour: bool, width: int) -> Iterator[str]:
