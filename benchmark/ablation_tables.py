@@ -86,6 +86,10 @@ def facts(entries: Sequence["Entry"], known: Sequence[Run]) -> list[str]:
     codes = sorted({run.settings["code"] for run in used})
     wanted = sum(len(entry.seeds) for entry in entries)
     lines = [f"{len(used)} of {wanted} runs, of code {', '.join(f'`{code}`' for code in codes) or 'none yet'}."]
+    if len(used) < wanted:
+        lines.append(
+            "**The plan has not been run to its end**: a table shows the rows that have; `make ablations` goes on."
+        )
     if len(codes) > 1:
         lines.append("**Of more than one version of the code**: `make ablations` runs those of the older again.")
     return lines
@@ -113,6 +117,8 @@ def forecast_lines(best: Sequence[Run], large: Sequence[Run]) -> list[str]:
     side = Side("", list(large))
     measured = f"{side.mean:.3f}" + (f" ± {side.deviation:.3f}" if side.deviation is not None else "")
     return [
+        "![Loss against compute, the law, and its forecast](scaling.png)",
+        "",
         f"L = {law.floor:.2f} + {law.factor:.2f} · C^−{law.exponent:.2f}, from {len(best)} budgets of "
         f"{best[0].flops / scaling.TERA:.2f} to {best[-1].flops / scaling.TERA:.2f} TFLOP.",
         "",
