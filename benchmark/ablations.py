@@ -34,6 +34,7 @@ from tinygpt.state import initial_state
 
 PLAN, RESULTS, TIMES = (ROOT / "benchmark" / name for name in ("ablations.yaml", "ablations.jsonl", "step_times.json"))
 CLOSE = 0.05  # a step that takes as long to this share, about the noise of timing: the run is not repeated for its time
+LOOK = 15  # seconds between two looks at what is done, each of which costs DVC and git a second or two
 ROUNDS = 80  # of steps timed, one of each entry in turn
 
 
@@ -142,10 +143,8 @@ def run(entries: list[Entry]) -> None:
                 raise RuntimeError(f"DVC's queue is done, but holds no result of {names}; `dvc queue logs` says why.")
             break
         dvc("queue", "start", "--jobs", str(os.cpu_count()))  # does nothing where as many workers are at work
-        until = time.monotonic() + 30
-        while missing and time.monotonic() < until:
-            time.sleep(2)
-            missing = collect(entries, code)
+        time.sleep(LOOK)
+        missing = collect(entries, code)
 
 
 def enqueue(entries: list[Entry], names: set[str]) -> None:

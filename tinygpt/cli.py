@@ -128,7 +128,7 @@ def generate(
     if stream and (as_json or num_samples > 1):
         raise ValueError("--stream prints one sample as it is written; leave out --json and --num-samples.")
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-    text = sys.stdin.read() if prompt == "-" else prompt.replace("\\n", "\n")
+    text = _typed(prompt)
     gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device))
     if stream:
         sys.stdout.write(text)
@@ -187,7 +187,7 @@ def inspect(
         losses = inspecting.by_position(gpt, tokenizer, tokens) if "position" in names else None
         subject = reading.held_out(gpt, tokenizer, tokens, losses)
     else:
-        subject = reading.of_text(gpt, tokenizer, sys.stdin.read() if text == "-" else text.replace("\\n", "\n"))
+        subject = reading.of_text(gpt, tokenizer, _typed(text))
     if subject.left_out:
         room = gpt.config.context_length
         print(
@@ -249,15 +249,8 @@ def compare(
     """
     from tinygpt import comparing
 
-    found = comparing.compare(a, b, results, allow or [])
-    varying = comparing.differing([each.a.runs[0] for each in found])
-    for number, each in enumerate(found):
-        if len(found) > 1:
-            where = ", ".join(
-                f"{key}={each.a.runs[0].settings.get(key)}" for key in varying if key not in each.differing
-            )
-            print(("\n" if number else "") + f"Where {where}:")
-        print("\n".join(comparing.told(each)))
+    for line in comparing.report(comparing.compare(a, b, results, allow or [])):
+        print(line)
 
 
 @app.command()
@@ -294,6 +287,11 @@ def benchmark(
         write_json(json_file, report.to_json())
     if write_to is not None:
         bench.write(report, write_to)
+
+
+def _typed(text: str) -> str:
+    """A text as people type it in a shell: \\n is a new line, - stands for standard input."""
+    return sys.stdin.read() if text == "-" else text.replace("\\n", "\n")
 
 
 if __name__ == "__main__":

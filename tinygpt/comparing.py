@@ -10,7 +10,7 @@ import fnmatch
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,17 @@ def pair(a: Side, b: Side, allowed: Sequence[str] = ()) -> Comparison:
         raise ValueError(f"{a.name} and {b.name} hold the same run.")
     test = welch(a.bits, b.bits) if min(len(a.runs), len(b.runs)) > 1 else None
     return Comparison(a, b, {key: (values[0], values[-1]) for key, values in apart.items()}, test)
+
+
+def report(found: Sequence[Comparison]) -> Iterator[str]:
+    """All comparisons in lines of text; above each of several, what its group is alike in and the others are not."""
+    varying = differing([each.a.runs[0] for each in found])
+    for number, each in enumerate(found):
+        if len(found) > 1:
+            settings = each.a.runs[0].settings
+            where = ", ".join(f"{key}={settings.get(key)}" for key in varying if key not in each.differing)
+            yield ("\n" if number else "") + f"Where {where}:"
+        yield from told(each)
 
 
 def told(found: Comparison) -> list[str]:

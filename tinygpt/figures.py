@@ -37,7 +37,7 @@ def loss_curves(
 
     Losses and yardsticks in nats per token; rows hold `step` and `loss`.
     """
-    figure, axes = _canvas()
+    figure, axes = canvas()
     steps, losses = _columns(train)
     axes.plot(steps, losses, color=LIGHT, linewidth=0.8, label="training, each batch")
     axes.plot(steps, smoothed(losses), color=DARK, linewidth=1.6, linestyle="--", label="training, smoothed")
@@ -53,7 +53,7 @@ def loss_curves(
 
 def loss_by_position(path: Path, losses: np.ndarray) -> None:
     """Mean loss after 1, 2, … tokens of context: falling as long as more context helps. losses: (T,), nats."""
-    figure, axes = _canvas()
+    figure, axes = canvas()
     axes.plot(np.arange(1, len(losses) + 1), losses, color=LIGHT, linewidth=0.8, label="each position")
     edges = np.unique(np.round(2 ** np.arange(0, math.log2(len(losses)) + 0.5, 0.5)).astype(int))  # 1, 2, 3, 4, 6, 8, …
     groups = [losses[first - 1 : last - 1] for first, last in itertools.pairwise([*edges, len(losses) + 1])]
@@ -70,7 +70,7 @@ def loss_by_position(path: Path, losses: np.ndarray) -> None:
 def yardstick_bars(path: Path, bits_per_byte: float, error: float | None, yardsticks: dict[str, float]) -> None:
     """The model beside the yardsticks, in bits per byte: shorter is better."""
     marks = sorted([*yardsticks.items(), ("this model", bits_per_byte)], key=lambda mark: -mark[1])
-    figure, axes = _canvas()
+    figure, axes = canvas()
     axes.grid(visible=False)
     for row, (name, value) in enumerate(marks):
         ours = name == "this model"
@@ -87,7 +87,7 @@ def race(path: Path, curves: dict[str, list[tuple[float, float]]], marks: dict[s
 
     Seconds on a logarithmic scale. Names that begin with TinyGPT are ours. The high losses of a beginning are cut off.
     """
-    figure, axes = _canvas()
+    figure, axes = canvas()
     ours = [name for name in curves if name.startswith("TinyGPT")]
     for number, (name, curve) in enumerate(curves.items()):
         seconds, bits = zip(*curve, strict=True)
@@ -97,10 +97,7 @@ def race(path: Path, curves: dict[str, list[tuple[float, float]]], marks: dict[s
         axes.plot(seconds, bits, color=color, linewidth=1.8, linestyle=style, marker="o", markersize=3, label=label)
     lowest = min([*marks.values(), *(bits for curve in curves.values() for _, bits in curve)])
     axes.set(xlabel="seconds since the start", ylabel="bits per byte of held-out text", title="Loss against time")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    _log_ticks(axes)
     axes.set_ylim(lowest - 0.1, lowest + 1.9)
     _mark_yardsticks(axes, marks)
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
@@ -117,7 +114,7 @@ def scaling(
 
     The law is drawn on beyond what it was fitted to, as far as the larger sizes of `forecast`, which it has not seen.
     """
-    figure, axes = _canvas()
+    figure, axes = canvas()
     for number, (name, curve) in enumerate(sizes.items()):
         compute, bits = zip(*curve, strict=True)
         shape: Any = {"marker": MARKERS[number % len(MARKERS)], "markersize": 5}
@@ -134,10 +131,7 @@ def scaling(
     axes.set(
         xlabel="arithmetic of training, TFLOP", ylabel="bits per byte of held-out text", title="Loss against compute"
     )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    _log_ticks(axes)
     axes.legend(frameon=False, fontsize=9)
     save(figure, path)
 
@@ -147,7 +141,7 @@ def training_speed(path: Path, rows: list[dict[str, Any]]) -> None:
 
     rows: dictionaries of measuring.Training, with `mfu` beside.
     """
-    figure, (left, right) = _canvases(2)
+    figure, (left, right) = canvases(2)
     for number, size in enumerate(dict.fromkeys(row["size"] for row in rows)):
         ours = [row for row in rows if row["size"] == size]
         style: Any = {"color": DARK, "linestyle": STYLES[number % 4], "marker": MARKERS[number % 5], "label": size}
@@ -164,7 +158,7 @@ def training_speed(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def memory_forecast(path: Path, rows: list[dict[str, Any]]) -> None:
     """Memory measured at the peak of a step, over the batch size, with the forecast as a line without marks."""
-    figure, axes = _canvas()
+    figure, axes = canvas()
     for number, size in enumerate(dict.fromkeys(row["size"] for row in rows)):
         ours = sorted((row for row in rows if row["size"] == size), key=lambda row: row["batch"])
         batches = [row["batch"] for row in ours]
@@ -181,7 +175,7 @@ def memory_forecast(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def decoding_speed(path: Path, rows: list[dict[str, Any]]) -> None:
     """Tokens a second of text written, over the model's size, one line for each number of sequences at once."""
-    figure, axes = _canvas()
+    figure, axes = canvas()
     done = [row for row in rows if not row["problem"]]
     for number, count in enumerate(dict.fromkeys(row["sequences"] for row in done)):
         ours = [row for row in done if row["sequences"] == count]
@@ -235,6 +229,14 @@ def _has(code: int) -> bool:
     return bool(font_manager.get_font(font_manager.findfont(MONO)).get_char_index(code))
 
 
+def _log_ticks(axes: Axes) -> None:
+    """A logarithmic axis below, with numbers at 1, 2, 5, 10, 20, …"""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def _mark_yardsticks(axes: Axes, yardsticks: dict[str, float]) -> None:
     """Thin labelled lines for the yardsticks that fall inside the picture; neighbours share a label."""
     low, high = axes.get_ylim()
@@ -253,12 +255,12 @@ def _columns(rows: list[dict[str, float]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row["step"] for row in rows]), np.array([row["loss"] for row in rows])
 
 
-def _canvas() -> tuple[Figure, Axes]:
-    figure, (axes,) = _canvases(1)
+def canvas() -> tuple[Figure, Axes]:
+    figure, (axes,) = canvases(1)
     return figure, axes
 
 
-def _canvases(count: int) -> tuple[Figure, list[Axes]]:
+def canvases(count: int) -> tuple[Figure, list[Axes]]:
     """A figure with so many pictures side by side."""
     figure = Figure(figsize=(8, 4.5), dpi=DPI, layout="constrained")  # no pyplot: nothing global, no window
     found = [figure.add_subplot(1, count, place + 1) for place in range(count)]

@@ -63,15 +63,19 @@ def look_at(model: GPT, ids: Sequence[int]) -> Look:
 
 
 def attention_shares(attention: Attention, x: Tensor, rotary: Rotary | None) -> Tensor:
-    """softmax(q kᵀ / √D), which the fused kernel never stores: (B, T, C) → (B, H, T, T)."""
+    """softmax of the scores, which the fused kernel never stores: (B, T, C) → (B, H, T, T)."""
+    return without_future(attention_scores(attention, x, rotary)).softmax(dim=-1)
+
+
+def attention_scores(attention: Attention, x: Tensor, rotary: Rotary | None) -> Tensor:
+    """q kᵀ / √D, with those of tokens that come later: (B, T, C) → (B, H, T, T)."""
     B, T, _ = x.shape
     q = attention.query_norm(attention.query(x).view(B, T, -1, attention.D))  # (B, T, H, D)
     k = attention.key_norm(attention.key(x).view(B, T, -1, attention.D))  # (B, T, kv_heads, D)
     if rotary is not None:
         q, k = rotary(q), rotary(k)
     k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)  # heads of a group share their keys
-    scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1) / math.sqrt(attention.D)  # (B, H, T, T)
-    return without_future(scores).softmax(dim=-1)
+    return q.transpose(1, 2) @ k.permute(0, 2, 3, 1) / math.sqrt(attention.D)  # (B, H, T, T)
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,11 @@ from typing import Any
 import yaml
 
 from tinygpt import config
+from tinygpt.files import Paths
 
-EVALUATION, TRAINING, LOCK = "data/evaluation/metrics.json", "data/training/metrics.json", "dvc.lock"
-CODE = {
-    "train": "all",
-    "evaluate": "tinygpt/evaluation.py",
-}  # stage → its modules that numbers come from; not what draws
+EVALUATION, TRAINING = ((folder / "metrics.json").as_posix() for folder in (Paths().evaluation, Paths().training))
+LOCK = "dvc.lock"
+CODE = {"train": "all", "evaluate": "tinygpt/evaluation.py"}  # stage → its modules that numbers come from, not pictures
 SECTIONS = {"tokenize": ("tokenize",), "train": ("model", "train")}  # stage → what of its parameters changes a loss
 
 

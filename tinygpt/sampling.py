@@ -116,6 +116,7 @@ def choose(logits: Tensor, settings: list[Sampling], seen: Tensor | None, unifor
 
 
 def choose_alike(logits: Tensor, settings: Sampling, seen: Tensor | None, uniforms: Tensor) -> Tensor:
+    """The same for rows of one setting: (B, V), bool (B, V), numbers (B,) → int64 (B,)."""
     if settings.temperature == 0:  # no dice
         return penalise(logits, seen, settings.repetition_penalty).argmax(-1)
     return draw(probabilities(logits, settings, seen), uniforms)

@@ -17,7 +17,8 @@ from tinygpt import config, figures, forecast, sizes, training
 from tinygpt.corpus import read_rows
 from tinygpt.figures import ACCENT, DARK, LIGHT, STYLES
 from tinygpt.files import Paths, read_json
-from tinygpt.model import GPT, GPTConfig
+from tinygpt.inspecting import attention_scores
+from tinygpt.model import GPT, GPTConfig, count_parameters
 from tinygpt.optimizer import schedule
 from tinygpt.sampling import keep_top_p
 from tinygpt.scratch.attention import without_future
@@ -36,7 +37,7 @@ def pipeline(path: Path) -> None:
     params, text = config.load(PATHS.params), read_json(PATHS.yardsticks)
     metrics = read_json(PATHS.evaluation / "metrics.json")
     ids = len(open_tokens(PATHS.ids("train"))) + len(open_tokens(PATHS.ids("validation")))
-    figure, axes = figures._canvas()
+    figure, axes = figures.canvas()
     axes.set_axis_off()
     figure.set_size_inches(8, 2.7)
     handed = [
@@ -71,7 +72,7 @@ def vocabulary(path: Path) -> None:
         rows = (text for _, text in read_rows(PATHS.text("train")))
         learned = build(section.model_copy(update={"kind": "bpe", "vocab_size": size}), rows)
         found.append((size, len(text.encode()) / len(learned.encode_array(text))))
-    figure, axes = figures._canvas()
+    figure, axes = figures.canvas()
     axes.plot(*zip(*found, strict=True), color=DARK, marker="o", linewidth=1.8)
     characters = set(text)
     axes.plot(len(characters), len(text.encode()) / len(text), "s", color=DARK)
@@ -92,7 +93,7 @@ def windows(path: Path) -> None:
     context, batch, length = 6, 3, 75
     dataset = TokenDataset(np.arange(length, dtype=np.uint16), context)
     sampler = StepSampler(dataset, batch, seed=1, start=0, stop=8)
-    figure, axes = figures._canvas()
+    figure, axes = figures.canvas()
     figure.set_size_inches(8, 3)
     for step in range(8):
         for number, start in enumerate(sampler.batch(step)):
@@ -113,7 +114,7 @@ def positions(path: Path) -> None:
     width = model.head_dim or model.n_embd // model.n_head
     speeds = rotary_angles(2, width, model.rope_theta)[1]  # (D/2,) radians a token
     place = torch.linspace(0, 64, 641)
-    figure, axes = figures._canvas()
+    figure, axes = figures.canvas()
     for number, arrow in enumerate((0, width // 8, width // 4, width // 2 - 1)):
         color = [ACCENT, DARK, DARK, DARK][number]
         axes.plot(
@@ -132,12 +133,7 @@ def attention(path: Path) -> None:
     ids = tokenizer.encode("To be, or not to be")
     block: Any = model.blocks[0]
     x = block.norm1(model.embed(torch.tensor([ids])))  # (1, T, C)
-    heads = (1, len(ids), -1, model.config.head_width)
-    q = block.attention.query_norm(block.attention.query(x).view(heads))
-    k = block.attention.key_norm(block.attention.key(x).view(heads))
-    if model.rotary is not None:
-        q, k = model.rotary(q), model.rotary(k)
-    scores = torch.einsum("bthd,bshd->bhts", q, k)[0] / model.config.head_width**0.5  # (H, T, T)
+    scores = attention_scores(block.attention, x, model.rotary)[0]  # (H, T, T)
     alike = x[0] @ x[0].T / x.shape[-1] ** 0.5
     panels = {
         "1 · without weights": alike.softmax(-1),
@@ -145,7 +141,7 @@ def attention(path: Path) -> None:
         "3 · no future": without_future(scores[0]).softmax(-1),
         "4 · a second head": without_future(scores[1]).softmax(-1),
     }
-    figure, canvases = figures._canvases(len(panels))
+    figure, canvases = figures.canvases(len(panels))
     figure.set_size_inches(11, 3.3)
     words = [tokenizer.decode([token]).strip() for token in ids]
     for axes, (name, shares) in zip(canvases, panels.items(), strict=True):
@@ -162,22 +158,23 @@ def parameters(path: Path) -> None:
     """Where the parameters of the named sizes are."""
     named = {"default": {}} | sizes.load(Path("sizes.yaml"))
     named.pop("minute")
-    figure, axes = figures._canvas()
+    figure, axes = figures.canvas()
     axes.grid(visible=False)
-    parts = {"token embedding": DARK, "attention": ACCENT, "MLP": LIGHT, "head": "0.75"}
+    parts = {  # name → what the parameters' names hold, the colour, and that of its words
+        "token embedding": ("token_embedding", DARK, "w"),
+        "attention": (".attention.", ACCENT, "w"),
+        "MLP": (".mlp.", LIGHT, "k"),
+        "head": ("head.", "0.75", "k"),
+    }
     for row, size in enumerate(named.values()):
         params = sizes.apply(size, PATHS.params)
         model = GPT(GPTConfig(vocab_size=params.tokenize.vocab_size, **params.model.model_dump()))
-        total, left = sum(p.numel() for p in model.parameters()), 0.0
-        for part, color in parts.items():
-            key = {"token embedding": "token_embedding", "attention": ".attention.", "MLP": ".mlp.", "head": "head."}[
-                part
-            ]
+        total, left = count_parameters(model), 0.0
+        for part, (key, color, words) in parts.items():
             share = sum(p.numel() for found, p in model.named_parameters() if key in found) / total
             axes.barh(row, share, left=left, color=color, label=part if row == 0 else None, height=0.6)
             if share > 0.05:
-                dark = part in ("token embedding", "attention")
-                axes.text(left + share / 2, row, f"{share:.0%}", ha="center", va="center", color="w" if dark else "k")
+                axes.text(left + share / 2, row, f"{share:.0%}", ha="center", va="center", color=words)
             left += share
         axes.text(1.01, row, f"{total / 1e6:.1f}M", va="center")
     axes.set_yticks(range(len(named)), list(named))
@@ -207,7 +204,7 @@ def norms(path: Path) -> None:
     stream.append(x)
     handed.append(model.norm(x))
     names.append("head")
-    figure, axes = figures._canvas()
+    figure, axes = figures.canvas()
     for values, color, label in ((stream, DARK, "the stream"), (handed, ACCENT, "what the norm hands on")):
         sizes_ = [float(value.square().mean().sqrt()) for value in values]
         axes.plot(names, sizes_, "o-", color=color, label=label)
@@ -219,7 +216,7 @@ def norms(path: Path) -> None:
 def curves(path: Path) -> None:
     """The losses and gradients of the last run, and three schedules."""
     settings = config.load(PATHS.params).train
-    figure, (left, middle, right) = figures._canvases(3)
+    figure, (left, middle, right) = figures.canvases(3)
     figure.set_size_inches(10.5, 3.6)
     train, held = (training.read_curve(PATHS.training / f"{split}.tsv") for split in ("train", "validation"))
     losses = np.array([row["loss"] for row in train])
@@ -249,7 +246,7 @@ def temperatures(path: Path) -> None:
     model, tokenizer = tinygpt.load(PATHS.model)
     logits = model(torch.tensor([tokenizer.encode("ROMEO:\nO, my")]))[0, -1]
     best = logits.topk(7).indices
-    figure, (left, right) = figures._canvases(2)
+    figure, (left, right) = figures.canvases(2)
     figure.set_size_inches(10, 4)
     for number, (temperature, color) in enumerate(((0.5, DARK), (1.0, ACCENT), (1.5, LIGHT))):
         probs = (logits / temperature).softmax(-1)
@@ -275,7 +272,7 @@ def temperatures(path: Path) -> None:
 
 def memory(path: Path) -> None:
     """The forecast of memory over the batch size."""
-    figure, axes = figures._canvas()
+    figure, axes = figures.canvas()
     for number, (name, size) in enumerate(
         ({"the default": {}} | {"hour": sizes.load(Path("sizes.yaml"))["hour"]}).items()
     ):
@@ -303,7 +300,7 @@ def ablation(path: Path) -> None:
     """The table of docs/speed.md under "What each choice is worth"."""
     text = Path("docs/speed.md").read_text(encoding="utf-8").partition("## What each choice is worth")[2]
     rows = re.findall(r"^\| (.+?) \| ([\d.]+) ± ([\d.]+) \|$", text.partition("\n## ")[0], flags=re.M)
-    figure, axes = figures._canvas()
+    figure, axes = figures.canvas()
     axes.grid(visible=False)
     for row, (name, mean, spread) in enumerate(rows):
         color = ACCENT if name == "nothing" else DARK
