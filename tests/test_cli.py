@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.conftest import ROOT
-from tinygpt import cli, files
+from tinygpt import cli, cli_looking, cli_writing, files
 from tinygpt.inspecting import EXAMPLE, VIEWS
 from tinygpt.sampling import Sampling
 
@@ -200,11 +200,11 @@ def test_naming_a_head_is_asking_for_its_attention(inspect_model: Any) -> None:
 
 
 def test_the_views_on_offer_are_those_there_are() -> None:
-    what = inspect.signature(cli.inspect).parameters["what"].annotation
+    what = inspect.signature(cli_looking.inspect).parameters["what"].annotation
     (choice, *_) = typing.get_args(typing.get_args(what)[0])
     assert typing.get_args(choice) == ("all", *VIEWS)
     for field in ("temperature", "top_k", "top_p", "min_p"):
-        assert inspect.signature(cli.inspect).parameters[field].default == getattr(EXAMPLE, field)
+        assert inspect.signature(cli_looking.inspect).parameters[field].default == getattr(EXAMPLE, field)
 
 
 def test_inspect_draws_into_a_folder(inspect_model: Any, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_inspect_refuses_a_damaged_model_and_asks_for_a_text_where_none_is_held_
 
 
 def test_the_options_defaults_are_those_of_the_library() -> None:
-    parameters = inspect.signature(cli.generate).parameters
+    parameters = inspect.signature(cli_writing.generate).parameters
     for field in dataclasses.fields(Sampling):
         assert parameters[field.name].default == field.default
 
