@@ -1,0 +1,174 @@
+"""The commands that look at what was made: `tinygpt info`, `inspect`, `compare`, `exercise`, `benchmark`.
+
+Imports are late, so that `tinygpt --help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tinygpt.cli_writing import typed
+
+
+def info(
+    path: Annotated[Path, typer.Argument(help="A model folder, or a samples.jsonl.")] = Path("data/model"),
+    folder: Annotated[Path, typer.Option(help="The pipeline that it should come from.")] = Path(),
+) -> None:
+    """Say what a model is, and follow the hashes that it or a sample names to the files that are there now."""
+    from tinygpt import config, families, lineage
+    from tinygpt.checkpoint import load
+    from tinygpt.files import Paths
+    from tinygpt.model import count_parameters
+
+    paths = Paths(folder)
+    params = config.load(paths.params)
+    if path.is_file():
+        sets = lineage.sample_hashes(path)
+        links = [link for named in sets for link in lineage.follow_hashes(named, paths.model, params, paths)]
+    else:
+        model, _ = load(path)  # which checks every byte of it
+        shape = model.config
+        print(
+            f"{path}: {families.family(shape)}, {count_parameters(model):,} parameters, {shape.n_layer} blocks, "
+            f"width {shape.n_embd}, context {shape.context_length}, vocabulary {shape.vocab_size}; undamaged"
+        )
+        links = list(lineage.follow(path, params, paths))
+    for link in links:
+        print(f"{link.what:18} {link.claimed[:12]}  {link.where}: {link.verdict}")
+
+
+def inspect(
+    text: Annotated[
+        str | None, typer.Argument(help="The text to look at; none is a held-out passage, - reads standard input.")
+    ] = None,
+    what: Annotated[
+        Literal["all", "tokens", "embeddings", "position", "attention", "lens", "next", "surprisal"] | None,
+        typer.Option(help="One view; by default all, or attention where a layer or a head is named."),
+    ] = None,
+    model: Annotated[Path, typer.Option(help="A model folder.")] = Path("data/model"),
+    layer: Annotated[int | None, typer.Option(help="Attention of this block only, counted from 1.")] = None,
+    head: Annotated[int | None, typer.Option(help="Attention of this head only, counted from 1.")] = None,
+    temperature: Annotated[float, typer.Option(help="For what a sampler would cut; as in generate.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Likewise; 0 leaves it out.")] = 20,
+    top_p: Annotated[float, typer.Option(help="Likewise; 1 leaves it out.")] = 0.95,
+    min_p: Annotated[float, typer.Option(help="Likewise; 0 leaves it out.")] = 0.05,
+    write_to: Annotated[
+        Path | None, typer.Option("--write", help="Draw into this folder, as PNGs, instead of printing.")
+    ] = None,
+) -> None:
+    """Look inside a trained model, at a text of yours or one that it never saw."""
+    import shutil
+
+    from tinygpt import checkpoint, inspecting, reading, terminal
+    from tinygpt.sampling import Sampling
+
+    settings = Sampling(temperature, top_k, top_p, min_p)
+    gpt, tokenizer = checkpoint.load(model)
+    blocks = inspecting.chosen(layer, gpt.config.n_layer, "layer")
+    heads = inspecting.chosen(head, gpt.config.n_head, "head")
+    what = what or ("all" if layer is None and head is None else "attention")
+    names = inspecting.VIEWS if what == "all" else [what]
+    if text is None:
+        tokens = reading.beside(model)
+        losses = inspecting.by_position(gpt, tokenizer, tokens) if "position" in names else None
+        subject = reading.held_out(gpt, tokenizer, tokens, losses)
+    else:
+        subject = reading.of_text(gpt, tokenizer, typed(text))
+    if subject.left_out:
+        room = gpt.config.context_length
+        print(
+            f"{subject.left_out} tokens at the beginning are left out: this model sees {room} at once, the last ones."
+        )
+    if write_to is not None:
+        from tinygpt import views
+
+        print("\n".join(map(str, views.draw(write_to, names, subject, settings, blocks, heads))))
+        return
+    colour, width = terminal.wants_colour(sys.stdout), shutil.get_terminal_size().columns
+    for line in terminal.show(names, subject, settings, blocks, heads, colour, width):
+        print(line)
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help='Settings ("train.optimizer=muon"), or experiments, revisions, folders.')],
+    b: Annotated[str, typer.Argument(help="The other set, named in the same way.")],
+    results: Annotated[Path, typer.Option(help="A results file to look in, beside DVC's experiments.")] = Path(
+        "benchmark/ablations.jsonl"
+    ),
+    allow: Annotated[list[str] | None, typer.Option(help="A setting that may differ as well; repeatable.")] = None,
+) -> None:
+    """Say whether two sets of runs differ beyond their seeds.
+
+    Sets are named by settings, over all runs known: tinygpt compare train.optimizer=muon train.optimizer=adamw; or by
+    names, with commas between them: tinygpt compare muon-1,muon-2 "adamw-*". A git revision stands for the run
+    committed there, and the experiments grown from it with other seeds.
+    """
+    from tinygpt import comparing
+
+    for line in comparing.report(comparing.compare(a, b, results, allow or [])):
+        print(line)
+
+
+def exercise(
+    lesson: Annotated[int, typer.Argument(help="The number of a lesson; none lists all exercises.")] = 0,
+    check: Annotated[bool, typer.Option("--check", help="Test what you wrote.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where you write.")] = Path("exercises"),
+) -> None:
+    """Copy the exercises of a lesson to where you write, and test them with --check."""
+    from tinygpt import exercising
+
+    if not lesson:
+        for number in exercising.lessons():
+            for name in exercising.names(number):
+                print(f"{number:2}  {name:20} {exercising.title(number, name)}")
+        return
+    if not check:
+        for file, new in exercising.copy(lesson, folder):
+            print(f"{file}: {exercising.title(lesson, file.stem) if new else 'there already, and left as it is'}")
+        print(f"Write what they ask for, then: tinygpt exercise {lesson} --check")
+        return
+    wrong = 0
+    for name, problem in exercising.check(lesson, folder):
+        wrong += problem is not None
+        print(
+            f"{'green' if problem is None else 'red':6} {name}: {problem or exercising.home(lesson, name)}", flush=True
+        )
+    if wrong:
+        raise typer.Exit(1)
+
+
+def benchmark(
+    folder: Annotated[Path, typer.Argument(help="The pipeline's folder; its params.yaml says what kind of model.")] = (
+        Path()
+    ),
+    sizes: Annotated[str, typer.Option(help="Model sizes, with commas: 0.2M, 1.3M, 10M, 30M, 85M.")] = (
+        "0.2M,1.3M,10M,30M,85M"
+    ),
+    budget: Annotated[float, typer.Option(min=1, help="Seconds that it may take, about.")] = 600,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    precision: Annotated[
+        Literal["all", "fp32", "bf16", "fp16"], typer.Option(help="All: those that the machine multiplies.")
+    ] = "all",
+    compile_: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="By default both, compiled at the fastest batch only.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The smallest model, for half a minute.")] = False,
+    write_to: Annotated[Path | None, typer.Option("--write", help="A folder for the table and the figures.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="A file for every number.")] = None,
+) -> None:
+    """Measure training and decoding on this machine: speed, memory, and the batch sizes that pay."""
+    from tinygpt import benchmark as bench
+    from tinygpt import config
+    from tinygpt.files import Paths, write_json
+
+    params = config.load(Paths(folder).params)
+    chosen, seconds, compiled = (["0.2M"], 30.0, False) if quick else (sizes.split(","), budget, compile_)
+    names = [name.strip() for name in chosen]
+    report = bench.run(params, names, seconds, device, precision, compiled, lambda text: print(text, flush=True))
+    print("\n" + "\n".join(bench.table(report)))
+    if json_file is not None:
+        write_json(json_file, report.to_json())
+    if write_to is not None:
+        bench.write(report, write_to)
