@@ -74,6 +74,7 @@ COMMANDS = [  # in the order of the help text
     size,
     cli_looking.info,
     cli_writing.generate,
+    cli_writing.web,
     cli_looking.inspect,
     cli_looking.compare,
     cli_looking.exercise,

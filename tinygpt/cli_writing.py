@@ -65,3 +65,37 @@ def generate(
 def typed(text: str) -> str:
     """A text as people type it in a shell: \\n is a new line, - stands for standard input."""
     return sys.stdin.read() if text == "-" else text.replace("\\n", "\n")
+
+
+def web(
+    model: Annotated[
+        list[Path] | None, typer.Option(help="A model folder to offer first; may be given several times.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; any but 127.0.0.1 needs a password.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Which port; 0 takes any that is free.")] = 7860,
+    password_file: Annotated[
+        Path | None, typer.Option(help="A file whose first line is the password; or set TINYGPT_PASSWORD.")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+) -> None:
+    """Open a page for the browser: write, see every token's chances, read a text, look at attention."""
+    import os
+
+    from tinygpt import hardware
+    from tinygpt.guarding import check_password, is_loopback
+
+    word = os.environ.get("TINYGPT_PASSWORD")
+    if password_file:
+        word = password_file.read_text(encoding="utf-8").split("\n")[0]
+    check_password(word, is_loopback(host))
+    try:
+        from tinygpt import web
+    except ModuleNotFoundError as missing:
+        raise ValueError(
+            f"The page needs {missing.name}. Install it: pip install -c requirements.lock -e '.[web]'"
+        ) from None
+    from tinygpt.serving import Serving
+    from tinygpt.shelf import Shelf
+
+    shelf = Shelf(model or [], hardware.pick_device(device))
+    web.run(Serving(shelf), host, port, word, lambda url: print(f"TinyGPT is at {url} (Ctrl-C ends it).", flush=True))

@@ -82,11 +82,16 @@ def of_revision(revision: str, name: str = "") -> Run:
 
 def of_experiments(pattern: str = "*", baseline: str = "*") -> list[Run]:
     """The DVC experiments whose names match, e.g. `muon-*`; those grown from a commit where `baseline` is one."""
+    return [of_revision(ref, name) for name, ref in experiment_refs(pattern, baseline)]
+
+
+def experiment_refs(pattern: str = "*", baseline: str = "*") -> list[tuple[str, str]]:
+    """The same experiments as (name, git ref), the oldest first."""
     found = []
-    for ref in _git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines():
+    for ref in _git("for-each-ref", "--sort=creatordate", "--format=%(refname)", "refs/exps").splitlines():
         _, _, *middle, name = ref.split("/")  # refs/exps/<2 digits>/<38 digits of the baseline>/<name>
         if len(middle) == 2 and fnmatch.fnmatchcase(name, pattern) and fnmatch.fnmatchcase("".join(middle), baseline):
-            found.append(of_revision(ref, name))
+            found.append((name, ref))
     return found
 
 
