@@ -128,8 +128,8 @@ def attention(labels: Sequence[str], shares: Tensor, title: str, left_out: bool)
     )
     cut = f" Shown are the first {size} tokens." if left_out else ""
     sentences = (
-        f"{title} A row is a token, and shows what it gathers from itself and the tokens before it; blue is much, and a "
-        f"row sums to 100%.{cut}"
+        f"{title} A row is a token, and shows what it gathers from itself and the tokens before it; blue is much, and "
+        f"a row sums to 100%.{cut}"
     )
     return (
         f'<p class="sum">{escape(sentences)}</p><div class="maps">'

@@ -206,9 +206,13 @@ def write_tab(does: Page, model: gr.Dropdown) -> None:
             sheet = html(token_html.transcript([]), "sheet")
             line = html(token_html.sentence(""), "line")
             box = gr.Textbox(
-                label="Your text", placeholder="ROMEO:",
-                info="Put right after what stands above. Empty: the model goes on. Shift+Enter writes.", lines=2, max_lines=8, elem_id="box",
-            )  # fmt: skip
+                label="Your text",
+                info="Put right after what stands above. Empty: the model goes on. Shift+Enter writes.",
+                placeholder="ROMEO:",
+                lines=2,
+                max_lines=8,
+                elem_id="box",
+            )
             with gr.Row(elem_classes="buttons"):
                 write, stop = button("Write", variant="primary"), button("Stop", interactive=False)
                 again, undo, clear = button("Retry"), button("Undo"), button("Clear")
