@@ -90,7 +90,12 @@ def something(value: object) -> str:
 
 def command(order: Order, folder: Path) -> str:
     """What prints the same text in a terminal; "" where a prompt is too long, or odd, for a shell's line."""
-    if len(order.prompt) > 200 or "\\" in order.prompt or not order.prompt.replace("\n", " ").isprintable():
+    if (
+        order.prompt == "-"
+        or len(order.prompt) > 200
+        or "\\" in order.prompt
+        or not order.prompt.replace("\n", " ").isprintable()
+    ):
         return ""
     chosen = asdict(order.sampling) | {"max_new_tokens": order.length, "seed": order.seed, "model": folder}
     words = ["tinygpt", "generate"]

@@ -62,7 +62,8 @@ class Shelf:
         self._lock = threading.Lock()
         self._books: dict[str, Book] = {}
         self._until = 0.0
-        self.find()
+        if not self.find():
+            raise FileNotFoundError("There is no model below this folder. Run `make`, or name one with --model.")
 
     def find(self) -> dict[str, Book]:
         """What there is now, by name: folders given, folders found, experiments. Looks again after LASTS seconds."""

@@ -1,0 +1,192 @@
+"""The guard lets through what the page needs, and nothing else."""
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from tinygpt.guarding import LARGEST, LOOPBACK, Guard, check_password, is_loopback
+
+PASSWORD = "correct horse"
+
+
+def asked(
+    path: str = "/",
+    method: str = "GET",
+    body: bytes = b"",
+    password: str | None = None,
+    hosts: tuple[str, ...] | None = LOOPBACK,
+    **headers: str,
+) -> tuple[int, dict[str, str], bytes]:
+    """Ask a guarded app that answers everything with what it was sent: status, headers, body."""
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        message = await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"referrer-policy", b"unsafe-url")]})
+        await send({"type": "http.response.body", "body": b"inside " + message["body"]})
+
+    sent: list[Any] = []
+
+    async def go() -> None:
+        pieces = [body[start : start + 60_000] for start in range(0, len(body), 60_000)] or [b""]
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        named = {"host": "127.0.0.1:7860"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        pairs = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
+        scope: Any = {"type": "http", "method": method, "path": path, "headers": pairs}
+        await Guard(inner, {3: 2, 4: 0}, password, hosts)(scope, receive, send)
+
+    asyncio.run(go())
+    start, end = sent
+    return start["status"], {a.decode(): b.decode() for a, b in start["headers"]}, end["body"]
+
+
+def test_the_page_is_answered_and_may_load_nothing_from_elsewhere() -> None:
+    status, headers, body = asked()
+    assert (status, body) == (200, b"inside ")
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert "http" not in headers["content-security-policy"]
+    assert headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/upload",
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/proxy=http://example.org",
+        "/gradio_api/info",
+        "/gradio_api/call/begin",
+        "/gradio_api/run/begin",
+        "/gradio_api/component_server",
+        "/gradio_api/openapi.json",
+        "/assets/../../../etc/passwd",
+        "/static/./../config.json",
+        "/monitoring",
+        "/docs",
+        "//",
+        "/nowhere",
+    ],
+)
+def test_what_the_page_does_not_need_is_not_there(path: str) -> None:
+    assert asked(path)[0] == 404
+    assert asked(path, "POST")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example:7860"}, 421),
+        ({"host": ""}, 421),
+        ({"host": "localhost:7860"}, 200),
+        ({"host": "[::1]:7860"}, 200),
+        ({"origin": "http://127.0.0.1:7860"}, 200),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+    ],
+)
+def test_other_names_and_other_pages_are_refused(headers: dict[str, str], status: int) -> None:
+    assert asked(**headers)[0] == status
+
+
+def test_other_methods_are_refused() -> None:
+    assert [asked(method=method)[0] for method in ("PUT", "DELETE", "OPTIONS", "TRACE")] == [405] * 4
+
+
+def event(**changes: Any) -> bytes:
+    return json.dumps({"fn_index": 3, "data": [1, 2], "session_hash": "x"} | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (event(), 200),
+        (event(fn_index=4, data=[]), 200),
+        (event(data=[1]), 400),
+        (event(data=[1, 2, 3]), 400),
+        (event(data={"0": 1}), 400),
+        (event(fn_index=99), 400),
+        (event(fn_index=[]), 400),
+        (event(session_hash=None), 400),
+        (event(session_hash="x" * 65), 400),
+        (b"[]", 400),
+        (b"null", 400),
+        (b"{", 400),
+        (b"\xff\xfe", 400),
+        (b"[" * 100_000, 400),
+        (b"", 400),
+        (event(data=["x" * LARGEST, 1]), 413),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, bytes) else str(value),
+)
+@pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/run/predict"])
+def test_what_is_no_event_of_the_page_goes_no_further(path: str, body: bytes, status: int) -> None:
+    found, _, answer = asked(path, "POST", body)
+    assert found == status
+    assert answer == b"inside " + body if status == 200 else answer.endswith((b".", b")."))
+
+
+def test_a_body_announced_as_too_large_is_not_read() -> None:
+    assert asked("/", "POST", b"x", content_length=str(LARGEST + 1))[0] == 413
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        (None, 401),
+        (f"any name:{PASSWORD}", 200),
+        (f":{PASSWORD}", 200),
+        ("admin:wrong", 401),
+        (PASSWORD, 401),
+        ("", 401),
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/assets/index.js", "/gradio_api/heartbeat/x"])
+def test_with_a_password_nothing_is_shown_without_it(
+    path: str, given: str | None, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    headers = {} if given is None else {"authorization": "Basic " + base64.b64encode(given.encode()).decode()}
+    found, answered, _ = asked(path, password=PASSWORD, hosts=None, host="tiny.example", **headers)
+    assert found == status
+    assert ("www-authenticate" in answered) == (status == 401)
+    if status == 401:
+        assert waited == [0 if given is None else 1]  # a wrong guess has to wait
+
+
+@pytest.mark.parametrize("header", ["Basic", "Basic ???", "Bearer x", "Basic " + "é" * 5])
+def test_an_odd_authorization_is_no_password(header: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sleep(seconds: float) -> None:
+        pass
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    assert asked(password=PASSWORD, authorization=header)[0] == 401
+
+
+def test_a_page_that_others_can_reach_needs_a_password() -> None:
+    with pytest.raises(ValueError, match="needs a password: set TINYGPT_PASSWORD"):
+        check_password(None, loopback=False)
+    with pytest.raises(ValueError, match="must have 8 or more"):
+        check_password("short", loopback=True)
+    check_password(None, loopback=True)
+    check_password(PASSWORD, loopback=False)
+    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "10.0.0.1")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]

@@ -1,0 +1,207 @@
+"""The page over HTTP: it answers or refuses politely whoever asks, stays as large as it was, and is alive after."""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("gradio", reason="the page needs Gradio: pip install -c requirements.lock -e '.[web]'")
+
+from tests.conftest import ROOT
+from tests.visiting import Visitor, served, until
+from tinygpt import cli
+from tinygpt.asking import CHARACTERS
+from tinygpt.serving import Serving
+
+PLAIN = (0.8, 0, 0.95, 0.0, 20, 1337)  # temperature, top-k, top-p, min-p, length, seed
+GROWTH = 40 * 2**20  # bytes that the second half of all requests may add to what the first left behind
+
+
+@pytest.fixture(scope="module")
+def page(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Serving]]:
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("web"))
+    with served(model_folder) as both:
+        yield both
+    os.chdir(before)
+
+
+@pytest.fixture
+def model(page: tuple[str, Serving]) -> str:
+    (name,) = page[1].shelf.find()
+    return name
+
+
+@pytest.fixture
+def visitor(page: tuple[str, Serving]) -> Visitor:
+    return Visitor(page[0])
+
+
+def test_the_page_names_no_other_address_to_load_from(visitor: Visitor) -> None:
+    html = visitor.get("/").decode() + visitor.get("/theme.css").decode()
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)|url\(([^)]+)\)|@import\s+([^;]+)""", html)
+    assert loaded
+    assert not [found for found in map("".join, loaded) if "//" in found and not found.strip("\"'").startswith("data:")]
+    config = json.loads(visitor.get("/config"))
+    assert config["analytics_enabled"] is False
+    assert all(event["api_visibility"] == "private" for event in config["dependencies"] if event["api_name"] != "js_fn")
+
+
+def test_an_answer_streams_and_is_that_of_the_command_line(visitor: Visitor, model: str) -> None:
+    status, begun = visitor.at_once("begin", "ROMEO:", model, *PLAIN)
+    assert status == 200
+    assert "Waiting for its turn" in begun
+    status, came = visitor.queued("write")
+    assert status == 200
+    assert '"msg":"process_completed"' in came
+    words = ["generate", "ROMEO:", "--model", model, "--max-new-tokens", "20"]
+    assert CliRunner().invoke(cli.app, words).output == json.loads(visitor.at_once("written")[1])["data"][0] + "\n"
+
+
+def test_stop_frees_the_worker(page: tuple[str, Serving], visitor: Visitor, model: str) -> None:
+    serving = page[1]
+    settings = (0.8, 0, 0.95, 0.0, 1000, 1337)
+    with ThreadPoolExecutor() as threads:
+        visitor.at_once("begin", "ROMEO:", model, *settings)
+        held = threads.submit(visitor.queued, "write")
+        assert until(lambda: serving.running == 1 or held.done())
+        assert visitor.at_once("stop")[0] == 200
+        assert until(lambda: serving.running == 0, seconds=1)
+        assert "process_completed" in held.result()[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (("x" * (CHARACTERS + 1), *PLAIN), "has 20,001 characters"),
+        ((["x"], *PLAIN), "no text"),
+        (("x", float("nan"), *PLAIN[1:]), "The temperature is nan"),
+        (("x", "hot", *PLAIN[1:]), "The temperature is &#x27;hot&#x27;"),
+        (("x", *PLAIN[:4], 10**9, 1), "The length is 1000000000"),
+        (("x", *PLAIN[:5], {"a": 1}), "The seed is {"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_answered_with_a_sentence_on_the_page(
+    visitor: Visitor, model: str, values: Any, says: str
+) -> None:
+    box, *settings = values
+    status, answer = visitor.at_once("begin", box, model, *settings)
+    assert status == 200
+    assert f'role=\\"alert\\">{says}'.replace("&#x27;", "&#x27;") in answer or says in answer
+    assert visitor.queued("write")[0] == 200  # which has nothing to do, and says nothing
+
+
+def test_the_command_refuses_what_would_not_be_safe(model_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TINYGPT_PASSWORD", raising=False)
+    for words, says in (
+        (["--host", "0.0.0.0", "--model", str(model_folder)], "needs a password: set TINYGPT_PASSWORD"),
+        (["--model", "nowhere"], "There is no model in nowhere"),
+        ([], "There is no model below this folder"),
+        (["--model", str(model_folder), "--host", "192.0.2.1", "--password-file", "word"], "Nothing can listen at"),
+    ):
+        Path("word").write_text("correct horse\nnot this\n", encoding="utf-8")
+        result = CliRunner().invoke(cli.app, ["web", "--port", "0", *words])
+        assert isinstance(result.exception, ValueError | OSError), result.output
+        assert says in str(result.exception)
+
+
+def test_without_the_extra_the_command_says_how_to_install_it(model_folder: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "tinygpt.web", raising=False)
+    monkeypatch.delattr("tinygpt.web", raising=False)
+    result = CliRunner().invoke(cli.app, ["web", "--model", str(model_folder)])
+    assert "pip install -c requirements.lock -e '.[web]'" in str(result.exception)
+
+
+NUMBERS = [float("nan"), float("inf"), -1, 10**30, "0.8", None, True, [], {"x": [1]}, 1e-320]
+TEXTS: list[Any] = [
+    "x" * 2**20, "\0\x1b[2J\x07\u202e", "a\ud800", None, 7, ["x"], "ROMEO:" * 4000, "漢👩🚀" * 999,
+    "<script>alert(1)</script><img src=x onerror=alert(1)>", "**b** $x^2$ {{7*7}} ${7*7}",
+    {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+]  # fmt: skip
+NAMES: list[Any] = ["../../../etc/passwd", "/etc", "data/model\0", "", None, 5, ["a"], "http://example.org/model"]
+PATHS = [
+    "/gradio_api/file=/etc/passwd", "/gradio_api/file=../../../etc/passwd", "/assets/..%2f..%2f..%2fetc/passwd",
+    "/static/%2e%2e/x", "/gradio_api/upload", "/gradio_api/proxy=http://127.0.0.1:1/", "/gradio_api/call/begin",
+    "/monitoring", "/gradio_api/info",
+]  # fmt: skip
+
+
+def visit(address: str, number: int, model: str, requests: int) -> Counter[str]:
+    """One visitor's requests, most as they should be, some hostile; how each was answered."""
+    visitor, dice, answers = Visitor(address), random.Random(number), Counter[str]()
+    for _ in range(requests):
+        match dice.randrange(8):
+            case 0 | 1:
+                answer = visitor.at_once("begin", "ROMEO:", model, *PLAIN)
+                answers["written"] += "process_completed" in visitor.queued("write")[1]
+            case 2:
+                answer = visitor.queued("read", "But, soft! what light", model)
+            case 3:
+                answer = visitor.queued("attend", "But, soft!", model, dice.choice(NUMBERS), dice.choice(NUMBERS))
+            case 4:
+                settings = [dice.choice([value, *NUMBERS]) for value in PLAIN]
+                answer = visitor.at_once("begin", dice.choice(TEXTS), dice.choice([model, *NAMES]), *settings)
+                visitor.queued("write")
+            case 5:
+                answer = visitor.queued("read", dice.choice(TEXTS), dice.choice([model, *NAMES]))
+            case 6:
+                answer = visitor.post(dice.choice(PATHS), b'{"data": []}')
+            case _:
+                answer = visitor.post("/gradio_api/queue/join", dice.choice([b"", b"{", b"[" * 9999, b"null", b"\xff"]))
+        status, said = answer
+        refused = {
+            400: "That is no event",
+            404: "There is nothing here",
+            413: "more than this page",
+            503: "Queue is full",
+        }
+        if status != 200:
+            assert refused.get(status, "?") in said, (status, said[:300])
+        assert "Traceback" not in said
+        answers[str(status)] += 1
+        visitor.at_once(dice.choice(["stop", "undo", "clear"]))
+    return answers
+
+
+@pytest.mark.slow
+def test_fifty_visitors_at_once_some_hostile_are_all_answered_and_leave_nothing_behind(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "tinygpt.cli", "web", "--port", "0", "--model", str(model_folder)]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "errors").open("w+") as errors:
+        server = subprocess.Popen(command, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=errors)
+        try:
+            assert server.stdout
+            address = server.stdout.readline().split()[3]
+            resident, answers = [], Counter[str]()
+            for half in range(2):
+                with ThreadPoolExecutor(50) as visitors:
+                    numbers = range(50 * half, 50 * half + 50)
+                    for found in visitors.map(lambda n: visit(address, n, str(model_folder), 10), numbers):
+                        answers += found
+                resident.append(psutil.Process(server.pid).memory_info().rss)
+            assert sum(answers[status] for status in ("200", "400", "404", "413", "503")) == 1000
+            assert answers["written"] > 100
+            assert resident[1] - resident[0] < GROWTH
+            last = Visitor(address)
+            last.at_once("begin", "ROMEO:", str(model_folder), *PLAIN)
+            assert "20 tokens, seed 1337." in last.queued("write")[1]
+        finally:
+            server.kill()
+            server.wait()
+        errors.seek(0)
+        assert "Traceback" not in errors.read()
