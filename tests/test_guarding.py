@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tinygpt.guarding import LARGEST, LOOPBACK, Guard, check_password, is_loopback
+from tinygpt.guarding import DRAINED, LARGEST, LOOPBACK, Guard, check_password, is_loopback
 
 PASSWORD = "correct horse"
 
@@ -134,7 +134,7 @@ def test_what_is_no_event_of_the_page_goes_no_further(path: str, body: bytes, st
 
 
 def test_a_body_announced_as_too_large_is_not_read() -> None:
-    assert asked("/", "POST", b"x", content_length=str(LARGEST + 1))[0] == 413
+    assert asked("/", "POST", b"x", content_length=str(DRAINED + 1))[0] == 413
 
 
 @pytest.mark.parametrize(

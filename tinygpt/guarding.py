@@ -20,6 +20,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 LARGEST = 2**18  # bytes of a request: the longest text, written as JSON in its longest way, and the settings
+DRAINED = 2**24  # bytes of a request that are read before it is refused
 SHORTEST = 8  # characters of a password
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 PAGES = {"/", "/config", "/theme.css", "/manifest.json", "/favicon.ico", "/robots.txt"}
@@ -144,16 +145,20 @@ def check_password(password: str | None, loopback: bool) -> None:
 
 
 async def read_body(receive: Receive, announced: str) -> bytes | None:
-    """What a request carries; None where that is more than LARGEST, whatever it announced."""
-    if announced.isdecimal() and int(announced) > LARGEST:
+    """What a request carries; None where that is more than LARGEST, whatever it announced.
+
+    Too much is read to its end all the same, and forgotten, as long as it is not beyond all measure: whoever is cut
+    off while sending does not see the answer.
+    """
+    if announced.isdecimal() and int(announced) > DRAINED:
         return None
-    body, more = b"", True
-    while more:
+    body, size, more = b"", 0, True
+    while more and size <= DRAINED:
         message = await receive()
-        body, more = body + message.get("body", b""), message.get("more_body", False)
-        if len(body) > LARGEST:
-            return None
-    return body
+        part, more = message.get("body", b""), message.get("more_body", False)
+        size += len(part)
+        body = body + part if size <= LARGEST else b""
+    return body if size <= LARGEST else None
 
 
 async def refuse(send: Send, status: int, text: str) -> None:
