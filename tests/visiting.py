@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import shutil
 import socket
 import threading
 import time
@@ -81,3 +83,21 @@ class Visitor:
     def _body(self, event: str, values: tuple[Any, ...]) -> bytes:
         asked = {"data": list(values), "fn_index": self.events[event], "session_hash": self.name}
         return json.dumps(asked).encode()  # NaN goes out as NaN
+
+
+def chromium() -> str | None:
+    """Where a browser is that Playwright can drive."""
+    return next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[Any]:
+    """Chromium, driven by Playwright, with nothing of its own that reaches for the network."""
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
+    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with sync_playwright() as driver:
+        window = driver.chromium.launch(executable_path=chromium(), args=[*quiet, *sandbox])
+        yield window
+        window.close()

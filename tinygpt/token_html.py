@@ -85,10 +85,11 @@ def tokens(seen: Sequence[Seen], tokenizer: Tokenizer, name: str) -> str:
         bits = -math.log2(max(one.probability or 0.0, 1e-30))
         facts = escape(json.dumps(details(one, tokenizer), ensure_ascii=False, separators=(",", ":")))
         part = "" if text else " part"  # the beginning of a character that the next token ends
+        spoken = "" if text.strip() else f' aria-label="{escape(label(tokenizer, one.token))}"'
         inner = shown(text) if place == 0 else escape(text)
         parts.append(
-            f'<span class="t{part}" role="option" aria-selected="false" style="--s:{min(1, bits / MOST_BITS):.2f}" '
-            f'data-t="{facts}">{inner}</span>'
+            f'<span class="t{part}" role="option" aria-selected="false"{spoken} '
+            f'style="--s:{min(1, bits / MOST_BITS):.2f}" data-t="{facts}">{inner}</span>'
         )
     return f'<div class="tokens" role="listbox" tabindex="0" aria-label="{escape(name)}">{"".join(parts)}</div>'
 
