@@ -26,7 +26,7 @@ setup: .venv/ready .dvc/plots.html
 
 .venv/ready-for-tests: .venv/ready
 	@echo "adding what the tests need to .venv"
-	@$(PIP) install -qq --constraint requirements.lock --editable '.[test,lint]'
+	@$(PIP) install -qq --constraint requirements.lock --editable '.[test,lint,web]'
 	@touch $@
 
 # `dvc plots` makes a page that fetches its JavaScript from the web; with this template it is inside, and works offline.

@@ -37,6 +37,7 @@
     token.classList.add("chosen");
     fill(card, JSON.parse(token.dataset.t));
     if (!keep) return;
+    card.scrollIntoView({ block: "nearest" }); // below the text on a phone
     for (const other of list.querySelectorAll("[aria-selected=true]")) other.setAttribute("aria-selected", "false");
     token.setAttribute("aria-selected", "true");
     token.id = "token";
