@@ -36,7 +36,7 @@ def transcript(turns: Sequence[Turn], tokenizer: Tokenizer | None = None, writin
     if not turns:
         return (
             '<div class="empty"><p>Write how a text begins; the model goes on with it.</p>'
-            "<p>For example ROMEO: and Write. Or write nothing: then it begins a text of its own.</p></div>"
+            "<p>Try ROMEO: and press Write. With an empty box it begins a text of its own.</p></div>"
         )
     opens = tokenizer is not None and not writing and bool(turns[-1].tokens)
     parts = []

@@ -24,7 +24,7 @@ def main() -> None:
         take(window, address, "dark", WIDE | DARK, write, 40)
         take(window, address, "phone", PHONE, write, 40)
         take(window, address, "read", WIDE, read)
-        take(window, address, "attention", WIDE | {"viewport": {"width": 1240, "height": 1010}}, attention)
+        take(window, address, "attention", WIDE | {"viewport": {"width": 1240, "height": 1100}}, attention)
         take(window, address, "refused", WIDE, refused)
 
 
@@ -46,7 +46,8 @@ def write(page: Any, token: int) -> None:
     page.get_by_label("Your text").fill("ROMEO:")
     page.get_by_role("button", name="Write", exact=True).click()
     page.locator("#sheet .t").nth(token).click()
-    page.evaluate("scrollTo(0, innerWidth < 720 ? document.querySelector('#sheet').offsetTop : 0)")
+    if page.viewport_size["width"] < 720:
+        page.locator("#sheet").evaluate("sheet => sheet.scrollIntoView()")
 
 
 def read(page: Any) -> None:
