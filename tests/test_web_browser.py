@@ -13,7 +13,7 @@ pytest.importorskip("gradio", reason="the page needs Gradio: pip install -c requ
 pytest.importorskip("playwright", reason="needs Playwright: pip install -c requirements.lock -e '.[test]'")
 
 from tests.visiting import browser, chromium, served, until
-from tinygpt import serving
+from tinygpt.generation import generate_ids
 from tinygpt.serving import Serving
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="needs a browser: apt-get install chromium")
@@ -86,16 +86,16 @@ def opened(window: Any, site: tuple[str, Serving], request: pytest.FixtureReques
 @pytest.fixture
 def slowly(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Answers of which three tokens come, and the others once the event is set."""
-    go, quick = threading.Event(), serving.generate_ids
+    go = threading.Event()
 
     def generate(*what: Any) -> Iterator[Any]:
-        for count, step in enumerate(quick(*what)):
+        for count, step in enumerate(generate_ids(*what)):
             while count >= 3 and not go.wait(0.02):
                 yield step
             yield step
 
-    monkeypatch.setattr(serving, "generate_ids", generate)
-    monkeypatch.setattr(serving, "PACE", 0.0)
+    monkeypatch.setattr("tinygpt.serving.generate_ids", generate)
+    monkeypatch.setattr("tinygpt.serving.PACE", 0.0)
     yield go
     go.set()
 
