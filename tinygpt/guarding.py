@@ -67,10 +67,10 @@ class Guard:
         if refusal is None and not self._knows(headers.get("authorization", "")):
             await asyncio.sleep(1 if "authorization" in headers else 0)  # guessing takes time
             refusal = 401, "This page asks for a password; any name will do."
-        body = None if refusal else await read_body(receive, headers.get("content-length", ""))
+        body = await read_body(receive, headers.get("content-length", ""))  # before a refusal, too: it would not arrive
         if refusal is None and body is None:
             refusal = 413, f"That is more than this page takes at once ({LARGEST // 1024} KB)."
-        if body is not None and scope["path"].startswith(EVENTS) and not self._is_event(body):
+        if not refusal and body is not None and scope["path"].startswith(EVENTS) and not self._is_event(body):
             refusal = 400, "That is no event of this page."
         if refusal is not None:
             await refuse(send, *refusal)
@@ -163,7 +163,9 @@ async def read_body(receive: Receive, announced: str) -> bytes | None:
 
 async def refuse(send: Send, status: int, text: str) -> None:
     """Answer with a sentence."""
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), *((a.encode(), b.encode()) for a, b in HEADERS.items())]
+    size = str(len(text.encode())).encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", size)]
+    headers += [*((a.encode(), b.encode()) for a, b in HEADERS.items())]
     if status == 401:
         headers.append((b"www-authenticate", b'Basic realm="TinyGPT", charset="UTF-8"'))
     await send({"type": "http.response.start", "status": status, "headers": headers})
