@@ -20,6 +20,7 @@ import fastapi
 import gradio as gr
 import uvicorn
 from gradio.themes.utils.fonts import Font
+from gradio.utils import LRUCache
 
 from tinygpt import token_html
 from tinygpt.asking import BOUNDS, CHARACTERS, DEFAULTS
@@ -196,6 +197,7 @@ def page(serving: Serving) -> gr.Blocks:
         blocks.unload(does.leave)
     blocks.queue(max_size=WAITING, api_open=False)
     blocks.state_session_capacity = VISITORS
+    blocks._queue.pending_messages_per_session = LRUCache(VISITORS)  # answers that nobody fetched; Gradio keeps 2,000
     return blocks
 
 
