@@ -3,6 +3,7 @@
 import json
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -81,6 +82,25 @@ def test_a_hostile_text_stays_text_whoever_wrote_it(pairs: tokenizer.Tokenizer, 
         assert not {"script", "img", "a", "b", "gradio-app", "iframe"} & set(page.tags)
         assert not [name for name, _ in page.attributes if name.startswith("on")]
         assert page.texts in ([], [text, text])
+
+
+class Whole:
+    """A tokenizer of which each token is a whole hostile text."""
+
+    vocab_size, end_of_text = len(HOSTILE), -1
+
+    def token_bytes(self, token: int) -> bytes:
+        return HOSTILE[token].encode()
+
+
+def test_a_token_that_is_a_tag_stays_text() -> None:
+    seen = [Seen(token, 0.5, 1, ((token, 0.5, 0.5),)) for token in range(len(HOSTILE))]
+    page = Reader(token_html.tokens(seen, cast(Any, Whole()), '"><script>'), "tokens")
+    assert page.texts == ["".join(HOSTILE)]
+    assert set(page.tags) == {"div", "span"}
+    assert {name for name, _ in page.attributes} <= {
+        *("class", "role", "tabindex", "aria-label", "aria-selected", "style", "data-t")
+    }
 
 
 def test_tokens_carry_what_their_card_shows(model_folder: Path) -> None:

@@ -55,6 +55,7 @@ def test_the_page_names_no_other_address_to_load_from(visitor: Visitor) -> None:
     assert not [found for found in map("".join, loaded) if "//" in found and not found.strip("\"'").startswith("data:")]
     config = json.loads(visitor.get("/config"))
     assert config["analytics_enabled"] is False
+    assert config["stylesheets"] == []  # which its script would load
     assert all(event["api_visibility"] == "private" for event in config["dependencies"] if event["api_name"] != "js_fn")
 
 
