@@ -1,13 +1,14 @@
 """Let the model write: every prompt continued, and a grid of temperature and top-p → data/samples."""
 
 import json
+import sys
 
 from stages import progress, run
 from tinygpt import hardware
 from tinygpt.checkpoint import hashes, load
 from tinygpt.config import Params
 from tinygpt.files import Paths, write_text, writing
-from tinygpt.samples import as_markdown, collect
+from tinygpt.samples import as_markdown, collect, for_terminal
 
 
 def main(params: Params, paths: Paths) -> None:
@@ -26,7 +27,8 @@ def main(params: Params, paths: Paths) -> None:
             folder / "samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in records)
         )
         write_text(folder / "samples.md", as_markdown(records))
-    print(f"{len(records)} samples in {paths.samples / 'samples.md'}; the first:\n\n{records[0]['text']}")
+    first = for_terminal(records[0]["text"], sys.stdout)
+    print(f"{len(records)} samples in {paths.samples / 'samples.md'}; the first:\n\n{first}")
 
 
 if __name__ == "__main__":

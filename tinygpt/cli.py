@@ -5,6 +5,7 @@ Imports are late, so that `tinygpt --help` answers at once.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -69,11 +70,12 @@ def size(
         print(" ".join(sizes.options(known[one])) if name else f"{one}: {' '.join(sizes.options(known[one])[1::2])}")
 
 
-COMMANDS = [  # in the order of the help text
+COMMANDS: list[Callable[..., None]] = [  # in the order of the help text
     check,
     size,
     cli_looking.info,
     cli_writing.generate,
+    cli_writing.chat,
     cli_looking.inspect,
     cli_looking.compare,
     cli_looking.exercise,
