@@ -11,6 +11,7 @@ import struct
 import sys
 import termios
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -23,17 +24,22 @@ CTRL_C, CTRL_D = "\x03", "\x04"
 class Screen:
     """`with Screen(command) as screen`: type into it, wait for what appears; killed at the end if it still runs."""
 
-    def __init__(self, *command: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *command: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
         self.raw = ""  # all that appeared
         self.seen = 0  # how much of its text was waited for
-        self.command = command
-        self.env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "INPUTRC": "/dev/null"} | (env or {})
+        self.command, self.cwd = command, cwd
+        self.env = (
+            os.environ
+            | {"PYTHONPATH": str(cwd if (cwd / "tinygpt").is_dir() else ROOT), "TERM": "xterm", "INPUTRC": "/dev/null"}
+            | (env or {})
+        )
         if "NO_COLOR" not in (env or {}):
             self.env.pop("NO_COLOR", None)
 
     def __enter__(self) -> Self:
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
+            os.chdir(self.cwd)
             os.execvpe(self.command[0], self.command, self.env)
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.status: int | None = None

@@ -1,6 +1,5 @@
 """Samples can be traced and read, and a model's text cannot break the page; figures are the same bytes every time."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from tests.conftest import params
 from tinygpt import figures
 from tinygpt.checkpoint import hashes
 from tinygpt.generation import Completion
-from tinygpt.samples import as_markdown, collect, for_terminal, record
+from tinygpt.samples import as_markdown, collect, record
 from tinygpt.sampling import Sampling
 
 HASHES = {"model": "m" * 64, "tokenizer": "t" * 64}
@@ -91,16 +90,3 @@ def test_smoothing_keeps_a_level_and_evens_out_noise() -> None:
 
 def test_bits_per_byte_become_nats_per_token() -> None:
     assert figures.nats_per_token({"xz": 2.0}, 3.0)["xz"] == pytest.approx(2 * 3 * np.log(2))
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_is_sent_text_and_nothing_that_steers_it() -> None:
-    steering = "a\x1b[2J\r\x07\x9b1m\u202eb\u2028\ud800"
-    assert for_terminal(steering, Terminal()) == r"a\x1b[2J\r\x07\x9b1m\u202eb\u2028\ud800"
-    plain = "Née\n\t汉字\u00a0न\u200dम 👩\u200d🚀"
-    assert for_terminal(plain, Terminal()) == plain
-    assert for_terminal(steering, io.StringIO()) == steering

@@ -6,9 +6,12 @@ Imports are late, so that `tinygpt --help` answers at once.
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Model = Annotated[Path, typer.Option(help="A model folder.")]
 Length = Annotated[int, typer.Option(min=1, help="How far to continue.")]
@@ -38,15 +41,17 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Continue PROMPT with a trained model. A base model completes text; it does not answer questions."""
-    from tinygpt import checkpoint, generation, hardware
-    from tinygpt.samples import for_terminal, record
-    from tinygpt.sampling import Sampling
-
     if stream and (as_json or num_samples > 1):
         raise ValueError("--stream prints one sample as it is written; leave out --json and --num-samples.")
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     text = typed(prompt)
-    gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device))
+    with working(f"opening {model}"):
+        from tinygpt import checkpoint, generation, hardware
+        from tinygpt.generation import for_terminal
+        from tinygpt.samples import record
+        from tinygpt.sampling import Sampling
+
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device))
     if stream:
         sys.stdout.write(for_terminal(text, sys.stdout))
         for piece in generation.stream(
@@ -56,9 +61,9 @@ def generate(
             sys.stdout.flush()
         print()
         return
-    made = generation.generate(
-        gpt, tokenizer, text, max_new_tokens=max_new_tokens, num_samples=num_samples, sampling=sampling, seed=seed
-    )
+    asked: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_samples": num_samples, "seed": seed}
+    with working("writing", num_samples * max_new_tokens, "token") as bar:
+        made = generation.generate(gpt, tokenizer, text, sampling=sampling, advance=bar.update, **asked)
     hashes = checkpoint.hashes(model) if as_json else {}
     for number, completion in enumerate(made):
         if as_json:
@@ -79,13 +84,14 @@ def chat(
     device: Device = "auto",
 ) -> None:
     """Write by turns with a trained model. A base model completes text; it does not answer. /help lists commands."""
-    from tinygpt import checkpoint, hardware
-    from tinygpt.chat import Chat
-    from tinygpt.sampling import Sampling
-    from tinygpt.talking import Conversation, greeting, reader
+    with working(f"opening {model}"):
+        from tinygpt import checkpoint, hardware
+        from tinygpt.chat import Chat
+        from tinygpt.sampling import Sampling
+        from tinygpt.talking import Conversation, greeting, reader
 
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-    gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device))
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device))
     talk = Chat(gpt, tokenizer, checkpoint.hashes(model), sampling, max_new_tokens, seed)
     people = Conversation(talk, reader(sys.stdin, sys.stdout, sys.stderr), sys.stdout, sys.stderr)
     people.note(greeting(gpt, str(model)))
@@ -95,3 +101,20 @@ def chat(
 def typed(text: str) -> str:
     """A text as people type it in a shell: \\n is a new line, - stands for standard input."""
     return sys.stdin.read() if text == "-" else text.replace("\\n", "\n")
+
+
+def working(what: str, total: float | None = None, unit: str = "") -> "tqdm[Any]":
+    """Say what takes its time, on standard error and only in a terminal, and leave no trace of it.
+
+    With a `total` a bar with the time left; without one a line alone, where nothing can be counted.
+    """
+    from tqdm import tqdm
+
+    shape, scale = None if total else "{desc} …", bool(total and total >= 1000)
+    return tqdm(total=total, unit=unit, unit_scale=scale, desc=what, bar_format=shape, disable=None, leave=False)
+
+
+def above(bar: "tqdm[Any]", text: str) -> None:
+    """Print a line on standard output while a bar stands; it moves below the line."""
+    with bar.external_write_mode():
+        print(text, flush=True)

@@ -1,13 +1,12 @@
 """Samples to look at: every prompt continued, and a grid that shows what temperature and top-p do.
 
 `collect` makes the records, one dictionary a sample, each with its seed, its settings and the hashes that trace it;
-`as_markdown` lays them out for reading. `for_terminal` makes a model's text harmless where it is printed.
+`as_markdown` lays them out for reading.
 """
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import Any, TextIO
+from typing import Any
 
 from tinygpt.config import Sample
 from tinygpt.generation import Completion, generate_batch
@@ -17,7 +16,6 @@ from tinygpt.tokenizer import Tokenizer
 
 Record = dict[str, Any]
 GRID_TOKENS = 60  # enough to hear the difference, short enough to compare
-UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's controls, formats, halves of characters, separators of lines
 
 
 def settings_of(section: Sample) -> Sampling:
@@ -55,21 +53,6 @@ def record(completion: Completion, settings: Sampling, max_new_tokens: int, hash
         "settings": asdict(settings) | {"max_new_tokens": max_new_tokens},
         "hashes": hashes,
     }
-
-
-def for_terminal(text: str, stream: TextIO) -> str:
-    """The text as it may be written to the stream: to a terminal, nothing that could steer it.
-
-    A model may have learned from text with escape sequences in it. There, a control character other than a new line
-    or a tab is shown as its escape, \\x1b, and so are marks that turn the direction of writing; joiners of letters
-    stay. A file or a pipe gets every character as it is.
-    """
-    if not stream.isatty():
-        return text
-    kept = {"\n", "\t", "\u200c", "\u200d"}
-    return "".join(
-        sign if sign in kept or unicodedata.category(sign) not in UNSEEN else ascii(sign)[1:-1] for sign in text
-    )
 
 
 def as_markdown(records: list[Record]) -> str:

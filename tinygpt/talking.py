@@ -16,8 +16,8 @@ from tinygpt import generation
 from tinygpt.chat import KNOBS, Chat, style
 from tinygpt.families import family
 from tinygpt.files import explain
+from tinygpt.generation import for_terminal
 from tinygpt.model import GPT, count_parameters
-from tinygpt.samples import for_terminal
 from tinygpt.terminal import wants_colour
 
 HELP = """\
