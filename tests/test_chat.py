@@ -225,6 +225,7 @@ def test_a_conversation_in_a_terminal(model_folder: Path, tmp_path: Path) -> Non
         assert "is there already" in say(f"/save {file}").replace("\n", "")
         terminal.type(CTRL_D)
         assert terminal.end()[0] == 0
+    assert terminal.raw.startswith("\ropening ")  # a line that is gone once the model is there
     assert "\x1b[2m" not in terminal.raw
     assert [json.loads(line)["seed"] for line in file.read_text(encoding="utf-8").splitlines()] == [1338, 1338]
 
@@ -260,6 +261,7 @@ def test_lines_can_be_piped_in_and_text_out(model_folder: Path) -> None:
     assert done.returncode == 0
     assert b"\x1b" not in done.stdout + done.stderr
     assert b"> " not in done.stdout
+    assert b"opening" not in done.stderr
     assert b"/nonsense is no command" in done.stderr
 
 
