@@ -1,13 +1,17 @@
 """Let the model write: every prompt continued, and a grid of temperature and top-p → data/samples."""
 
 import json
+import sys
 
 from stages import progress, run
 from tinygpt import hardware
 from tinygpt.checkpoint import hashes, load
 from tinygpt.config import Params
 from tinygpt.files import Paths, write_text, writing
+from tinygpt.generation import for_terminal
 from tinygpt.samples import as_markdown, collect
+
+LINES = 16
 
 
 def main(params: Params, paths: Paths) -> None:
@@ -26,7 +30,13 @@ def main(params: Params, paths: Paths) -> None:
             folder / "samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in records)
         )
         write_text(folder / "samples.md", as_markdown(records))
-    print(f"{len(records)} samples in {paths.samples / 'samples.md'}; the first:\n\n{records[0]['text']}")
+    print(f"{len(records)} samples in {paths.samples / 'samples.md'}; the first:\n\n{beginning(records[0]['text'])}")
+
+
+def beginning(text: str) -> str:
+    """As much of a text as leaves a screen of 24 lines room for what was said before."""
+    lines = text.splitlines()
+    return for_terminal("\n".join(lines[:LINES] + ["…"] * (len(lines) > LINES)), sys.stdout)
 
 
 if __name__ == "__main__":
