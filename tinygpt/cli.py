@@ -78,6 +78,7 @@ COMMANDS = [  # in the order of the help text
     cli_looking.compare,
     cli_looking.exercise,
     cli_looking.benchmark,
+    cli_writing.export,
 ]
 for command in COMMANDS:
     app.command()(command)

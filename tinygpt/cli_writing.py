@@ -1,4 +1,4 @@
-"""The commands with which a trained model writes: `tinygpt generate`.
+"""The commands with which a trained model writes: `tinygpt generate`; and is written: `tinygpt export`.
 
 Imports are late, so that `tinygpt --help` answers at once.
 """
@@ -60,6 +60,26 @@ def generate(
             print(json.dumps(record(completion, sampling, max_new_tokens, hashes), ensure_ascii=False))
         else:
             print(("\n" + "—" * 20 + "\n" if number else "") + completion.text)
+
+
+def export(
+    kind: Annotated[Literal["hf", "gguf"], typer.Argument(help="hf: a folder to publish; gguf: a file for llama.cpp.")],
+    target: Annotated[Path, typer.Argument(help="Where to; nothing may be there yet.")],
+    model: Annotated[Path, typer.Option(help="A model folder.")] = Path("data/model"),
+    folder: Annotated[Path, typer.Option(help="The pipeline that it comes from, for its score and samples.")] = Path(),
+) -> None:
+    """Write a model for others: as a transformers folder with a model card, or as one GGUF file for llama.cpp."""
+    from tinygpt import gguf_file, publishing
+    from tinygpt.files import Paths
+
+    publishing.check_free(target)
+    if kind == "gguf":
+        gguf_file.write(model, target)
+        print(f"{target} is written; for example: llama-completion -m {target} -p 'ROMEO:'")
+        return
+    for sentence in publishing.write(Paths(folder), model, target):
+        print(sentence)
+    print(f"{target} is written. Read its README.md, and add a licence, before you publish it.")
 
 
 def typed(text: str) -> str:
