@@ -83,6 +83,7 @@ COMMANDS: list[Callable[..., None]] = [  # in the order of the help text
     cli_looking.compare,
     cli_looking.exercise,
     cli_looking.benchmark,
+    cli_writing.export,
 ]
 for command in COMMANDS:
     app.command()(command)

@@ -1,4 +1,4 @@
-"""The commands with which a trained model writes: `tinygpt generate` and `tinygpt chat`.
+"""The commands with which a trained model writes, and is written for others: `tinygpt generate`, `chat`, `export`.
 
 Imports are late, so that `tinygpt --help` answers at once.
 """
@@ -96,6 +96,27 @@ def chat(
     people = Conversation(talk, reader(sys.stdin, sys.stdout, sys.stderr), sys.stdout, sys.stderr)
     people.note(greeting(gpt, str(model)))
     people.run()
+
+
+def export(
+    kind: Annotated[Literal["hf", "gguf"], typer.Argument(help="hf: a folder to publish; gguf: a file for llama.cpp.")],
+    target: Annotated[Path, typer.Argument(help="Where to; nothing may be there yet.")],
+    model: Annotated[Path, typer.Option(help="A model folder.")] = Path("data/model"),
+    folder: Annotated[Path, typer.Option(help="The pipeline that it comes from, for its score and samples.")] = Path(),
+) -> None:
+    """Write a model for others: as a transformers folder with a model card, or as one GGUF file for llama.cpp."""
+    with working(f"writing {target}"):
+        from tinygpt import gguf_file, publishing
+        from tinygpt.files import Paths
+
+        publishing.check_free(target)
+        lacks = publishing.write(Paths(folder), model, target) if kind == "hf" else gguf_file.write(model, target)
+    if kind == "gguf":
+        print(f"{target} is written; for example: llama-completion -m {target} -p 'ROMEO:'")
+        return
+    for sentence in lacks or ():
+        print(sentence)
+    print(f"{target} is written. Read its README.md, and add a licence, before you publish it.")
 
 
 def typed(text: str) -> str:
