@@ -1,12 +1,15 @@
 """Every exercise begins red and can be solved; what a learner wrote is never lost, and what is wrong is a sentence."""
 
+import math
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.conftest import ROOT
 from tinygpt import cli, exercising
+from tinygpt.exercises import same
 
 ALL = [(lesson, name) for lesson in exercising.lessons() for name in exercising.names(lesson)]
 SOLUTIONS = ROOT / "tests/solutions"
@@ -112,3 +115,47 @@ def test_a_lesson_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_git_ignores_where_a_learner_writes() -> None:
     assert "/exercises/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def examples(lesson: int, name: str) -> list[str]:
+    """The lines `call → value` of a stub."""
+    lines = exercising.stub(lesson, name).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.startswith(f"    {name}(") and " → " in line]
+
+
+@pytest.mark.parametrize(("lesson", "name"), ALL)
+def test_the_examples_of_a_stub_are_true(lesson: int, name: str) -> None:
+    solution = exercising.load(SOLUTIONS / f"lesson_{lesson:02}/{name}.py")
+    names = {name: solution, "tensor": torch.tensor, "inf": math.inf}
+    for line in examples(lesson, name):
+        call, _, value = line.partition(" → ")
+        same(line, eval(call, dict(names)), eval(value, dict(names)))
+
+
+def test_nearly_every_stub_has_an_example() -> None:
+    without = [name for lesson, name in ALL if not examples(lesson, name)]
+    assert without == ["training_bytes", "accumulate", "compressed_bits"]
+
+
+@pytest.mark.parametrize(
+    ("lesson", "name", "code", "sentence"),
+    [
+        (
+            1,
+            "hold_out",
+            "return text[:-round(len(text) * share)], text[-round(len(text) * share):]",
+            "characters[0][1374:] should be ''; yours is 'l'",
+        ),
+        (4, "hide_future", "return scores.fill_(0)", "hide_future([[0, 1, 2, 3], [4, 5, 6, 7]"),
+        (6, "adamw_step", "return weight.mul_(0.5), mean, square", "changed the weight that it was given"),
+    ],
+)
+def test_a_long_result_is_compared_at_the_place_that_differs(
+    lesson: int, name: str, code: str, sentence: str, tmp_path: Path
+) -> None:
+    list(exercising.copy(lesson, tmp_path))
+    file = exercising.written(lesson, name, tmp_path)
+    file.write_text(file.read_text(encoding="utf-8").replace("raise NotImplementedError", code), encoding="utf-8")
+    problem = dict(exercising.check(lesson, tmp_path))[name]
+    assert problem is not None
+    assert sentence in problem

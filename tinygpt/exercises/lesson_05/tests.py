@@ -46,6 +46,9 @@ def rms_norm(yours: Callable[..., Any]) -> None:
 
 def swiglu(yours: Callable[..., Any]) -> None:
     """as MLP in tinygpt/scratch/layers.py"""
+    one, two, three = (torch.tensor([[number]]) for number in (1.0, 2.0, 3.0))
+    call = "swiglu([1], gate [[2]], up [[3]], down [[1]])"
+    same(call, yours(one[0], two, three, one), 6 * torch.tensor([2.0]).sigmoid())
     mlp = layers.MLP(GPTConfig(**SHAPE))  # type: ignore[arg-type]
     dice = torch.Generator().manual_seed(1)
     with torch.no_grad():
