@@ -11,7 +11,7 @@ from tests import documents
 from tests.conftest import ROOT
 from tinygpt import exercising
 
-PAGES = [*sorted((ROOT / "docs/lessons").glob("*.md")), ROOT / "docs/tour.md", ROOT / "docs/README.md"]
+PAGES = [*sorted((ROOT / "docs/lessons").glob("*.md")), ROOT / "docs/tour.md", ROOT / "docs/README.md", ROOT / "docs/glossary.md"]
 
 
 def page(tmp_path: Path, command: str, output: str, mark: str = "") -> Path:

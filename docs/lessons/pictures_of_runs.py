@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from tinygpt import config, figures, forecast, sizes, training
+from tinygpt.corpus import read_rows
 from tinygpt.figures import ACCENT, DARK, LIGHT, STYLES
 from tinygpt.files import Paths
 from tinygpt.model import GPTConfig
@@ -77,28 +78,32 @@ def ablation(path: Path) -> None:
     rows = re.findall(r"^\| (.+?) \| ([\d.]+) ± ([\d.]+) \|$", text.partition("\n## ")[0], flags=re.M)
     figure, axes = figures.canvas()
     axes.grid(visible=False)
-    for row, (name, mean, spread) in enumerate(rows):
-        color = ACCENT if name == "nothing" else DARK
+    for row, (_, mean, spread) in enumerate(rows):
+        color = ACCENT if row == 0 else DARK
         axes.errorbar(float(mean), row, xerr=float(spread), fmt="o", color=color, capsize=4)
     axes.axvline(float(rows[0][1]), color=ACCENT, linewidth=0.8, linestyle=":")
-    names = [
-        name.replace("`", "").replace(" in tinygpt/optimizer.py", "").replace("train.optimizer=adamw train.", "adamw, ")
-        for name, *_ in rows
-    ]
-    axes.set_yticks(range(len(rows)), names)
+    for old, new in (
+        ("`", ""),
+        (" in tinygpt/optimizer.py", ""),
+        ("train.optimizer=adamw train.", "adamw, "),
+        (" (below)", ""),
+        ("nothing", "the default"),
+    ):
+        rows = [(name.replace(old, new), *numbers) for name, *numbers in rows]
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.invert_yaxis()
     axes.set(xlabel="bits per byte after 300 steps, three seeds (less is better)", title="What each choice is worth")
     figures.save(figure, path)
 
 
 def overfitting(path: Path) -> None:
-    """The losses of the default model on a small text: the pages in docs/."""
+    """The losses of the default model on a small text: Hamlet alone."""
     params = config.load(PATHS.params)
-    text = "\n".join(file.read_text(encoding="utf-8") for file in sorted(Path("docs").rglob("*.md")))
+    text = "".join(text for play, text in read_rows(PATHS.text("train")) if play == "hamlet")
     until = int(len(text) * 0.9)
     learned = build(params.tokenize.model_copy(update={"kind": "bpe", "vocab_size": 512}), [text[:until]])
     data = {"train": learned.encode_array(text[:until]), "validation": learned.encode_array(text[until:])}
-    settings = params.train.model_copy(update={"steps": 300, "eval_every": 20})
+    settings = params.train.model_copy(update={"steps": 500, "eval_every": 25})
     shape = GPTConfig(vocab_size=512, **params.model.model_dump())
     state = initial_state(shape, settings, params.seed, CPU, "fp32")
     for _ in training.train(state, settings, data, params.seed, "fp32"):
