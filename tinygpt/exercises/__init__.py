@@ -15,8 +15,10 @@ def same(call: str, yours: Any, expected: Any) -> None:
     """AssertionError, in a sentence, where the result of `call` is not `expected`; numbers may be off by rounding."""
     assert yours is not None, f"{call} gave nothing back; does the function end with `return`?"
     if isinstance(expected, tuple):
-        count = len(yours) if isinstance(yours, tuple) else None
-        assert count == len(expected), f"{call} should give back {len(expected)} things, with commas between them"
+        found = f"{len(yours)}" if isinstance(yours, tuple) else f"a {type(yours).__name__}"
+        assert found == f"{len(expected)}", (
+            f"{call} should give back {len(expected)} things, with commas; yours {found}"
+        )
         for number, (one, other) in enumerate(zip(yours, expected, strict=True)):
             same(f"{call}[{number}]", one, other)
     elif isinstance(expected, Tensor):

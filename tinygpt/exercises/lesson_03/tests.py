@@ -16,7 +16,7 @@ def windows(yours: Callable[..., Any]) -> None:
     tokens = np.arange(5, 25, dtype=np.uint16)
     for starts, length in (([0, 2], 2), ([3, 0, 9], 4)):
         expected = TokenDataset(tokens, length).__getitems__(starts)
-        same(f"windows(tokens, {starts}, {length})", yours(torch.arange(5, 25), starts, length), expected)
+        same(f"windows(tensor([5, 6, … 24]), {starts}, {length})", yours(torch.arange(5, 25), starts, length), expected)
 
 
 def embed(yours: Callable[..., Any]) -> None:

@@ -32,11 +32,16 @@ def head(yours: Callable[..., Any]) -> None:
     one, ten = torch.tensor([[1.0]]), torch.tensor([[10.0]])
     call = "head([[1], [2]], [[1]], [[1]], [[10]])"
     same(call, yours(small, one, one, ten), attention.causal_head(small, (one, one, ten)))
+    wide = [
+        torch.tensor(rows) for rows in ([[1.0, 0], [1, 1]], [[1.0, 0], [0, 1]], [[0.0, 2], [1, 0]], [[9.0, 0], [0, 9]])
+    ]
+    call = f"head({', '.join(str(tensor.int().tolist()) for tensor in wide)})"
+    same(call, yours(*wide), attention.causal_head(wide[0], (wide[1], wide[2], wide[3])))
     dice = torch.Generator().manual_seed(1)
     x = torch.randn(6, 8, generator=dice)
     query, key, value = (torch.randn(8, 4, generator=dice) for _ in range(3))
     expected = attention.causal_head(x, (query, key, value))
     found = yours(x, query, key, value)
-    same("head(x, …), 6 tokens and D = 4", found, expected)
+    same("of 6 tokens, head(x, …)", found, expected)
     later = torch.cat([x[:3], torch.randn(3, 8, generator=dice)])
     same("head(x, …) of the first 3 tokens, when later ones change", yours(later, query, key, value)[:3], expected[:3])
