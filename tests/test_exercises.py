@@ -150,7 +150,7 @@ def test_nearly_every_stub_has_an_example() -> None:
             7,
             "probabilities(s, t)",
             "return s[9]",
-            "list index out of range; called with ([2.0, -1.0, 0.5, 3.0, 2.5], 1.0)",
+            "list index out of range; called with ([2.0, -1.0, 0.5, 3.0, 2.5], 1)",
         ),
     ],
 )
