@@ -103,7 +103,7 @@ def overfitting(path: Path) -> None:
     until = int(len(text) * 0.9)
     learned = build(params.tokenize.model_copy(update={"kind": "bpe", "vocab_size": 512}), [text[:until]])
     data = {"train": learned.encode_array(text[:until]), "validation": learned.encode_array(text[until:])}
-    settings = params.train.model_copy(update={"steps": 1000, "eval_every": 50})
+    settings = params.train.model_copy(update={"steps": 500, "eval_every": 25})
     shape = GPTConfig(vocab_size=512, **params.model.model_dump())
     state = initial_state(shape, settings, params.seed, CPU, "fp32")
     for _ in training.train(state, settings, data, params.seed, "fp32"):
