@@ -110,13 +110,13 @@ def export(
         from tinygpt.files import Paths
 
         publishing.check_free(target)
-        lacks = publishing.write(Paths(folder), model, target) if kind == "hf" else gguf_file.write(model, target)
-    if kind == "gguf":
-        print(f"{target} is written; for example: llama-completion -m {target} -p 'ROMEO:'")
-        return
-    for sentence in lacks or ():
-        print(sentence)
-    print(f"{target} is written. Read its README.md, and add a licence, before you publish it.")
+        if kind == "gguf":
+            gguf_file.write(model, target)
+            told = [f"{target} is written; for example: llama-completion -m {target} -p 'ROMEO:'"]
+        else:
+            told = publishing.write(Paths(folder), model, target)
+            told.append(f"{target} is written. Read its README.md, and add a licence, before you publish it.")
+    print("\n".join(told))
 
 
 def typed(text: str) -> str:
