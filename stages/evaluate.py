@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from stages import run
-from tinygpt import figures, hardware, views
+from tinygpt import curves, hardware, views
 from tinygpt.checkpoint import load
 from tinygpt.config import Params
 from tinygpt.evaluation import Evaluation, evaluate, metrics, verdict
@@ -35,12 +35,12 @@ def draw(paths: Paths, numbers: dict[str, Any], result: Evaluation, subject: Sub
     rows = [f"{position}\t{loss:.6g}\n" for position, loss in enumerate(result.by_position, start=1)]
     write_text(paths.evaluation / "by_position.tsv", "position\tloss\n" + "".join(rows))
     train, validation = (read_curve(paths.training / f"{split}.tsv") for split in ("train", "validation"))
-    marks = figures.nats_per_token(numbers["yardsticks"], numbers["bytes"] / numbers["tokens"])
+    marks = curves.nats_per_token(numbers["yardsticks"], numbers["bytes"] / numbers["tokens"])
     with writing(paths.evaluation / "figures") as folder:
         folder.mkdir()
-        figures.loss_curves(folder / "loss.png", train, validation, marks)
+        curves.loss_curves(folder / "loss.png", train, validation, marks)
         bits, error = numbers["bits_per_byte"], numbers["bits_per_byte_standard_error"]
-        figures.yardstick_bars(folder / "yardsticks.png", bits, error, numbers["yardsticks"])
+        curves.yardstick_bars(folder / "yardsticks.png", bits, error, numbers["yardsticks"])
         views.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head))
 
 

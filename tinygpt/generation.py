@@ -116,6 +116,7 @@ class Completion:
     prompt: str
     completion: str
     seed: int
+    ids: tuple[int, ...] = ()  # the tokens of the completion, as they were chosen
 
     @property
     def text(self) -> str:
@@ -156,7 +157,7 @@ def generate_batch(
         for row, token in zip(ids, step, strict=True):
             row.extend([] if token is None else [token])
     texts = map(tokenizer.decode, ids)
-    return [Completion(*made) for made in zip(prompts, texts, seeds, strict=True)]
+    return [Completion(*made) for made in zip(prompts, texts, seeds, map(tuple, ids), strict=True)]
 
 
 def stream(

@@ -15,6 +15,7 @@ from matplotlib.patches import FancyBboxPatch
 import tinygpt
 from tinygpt import config, figures, forecast, sizes, training
 from tinygpt.corpus import read_rows
+from tinygpt.curves import loss_curves
 from tinygpt.figures import ACCENT, DARK, LIGHT, STYLES
 from tinygpt.files import Paths, read_json
 from tinygpt.inspecting import attention_scores
@@ -328,7 +329,7 @@ def overfitting(path: Path) -> None:
     state = initial_state(shape, settings, params.seed, CPU, "fp32")
     for _ in training.train(state, settings, data, params.seed, "fp32"):
         pass
-    figures.loss_curves(path, state.train_rows, state.validation_rows, {})
+    loss_curves(path, state.train_rows, state.validation_rows, {})
 
 
 PICTURES = {
