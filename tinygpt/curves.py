@@ -27,6 +27,8 @@ from tinygpt.figures import (
 
 Rows = list[dict[str, float]]
 Points = list[tuple[float, float]]
+COMPUTE = "arithmetic of training, TFLOP", "Loss against compute"  # the axis and the title of `learning`
+SECONDS = "seconds since training began", "Loss against time"
 
 
 def loss_curves(path: Path, train: Rows, validation: Rows, yardsticks: dict[str, float]) -> None:
@@ -98,6 +100,9 @@ def learning(path: Path, curves: dict[str, Points], marks: dict[str, float], acr
         axes.plot(x[best], bits[best], "*", color=style["color"], markersize=13)
     axes.set(xlabel=across, ylabel="bits per byte of held-out text", title=title)
     log_ticks(axes)
+    bottom = axes.get_ylim()[0]
+    goal = max((value for value in marks.values() if value < bottom), default=bottom)  # the next one to be passed
+    axes.set_ylim(min(bottom, goal - 0.03), None)
     mark_yardsticks(axes, marks)
     axes.legend(frameon=False, fontsize=9)
     save(figure, path)
@@ -160,9 +165,18 @@ def nats_per_token(yardsticks: dict[str, float], bytes_per_token: float) -> dict
     return {name: value * math.log(2) * bytes_per_token for name, value in yardsticks.items()}
 
 
-def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
-    """Nats per token → bits per byte, of a text with so many bytes per token."""
-    return nats_per_token / math.log(2) / bytes_per_token
+def by_compute(validation: Rows, flops_per_step: float, bytes_per_token: float) -> Points:
+    """(TFLOP of training, bits per byte) at each look at the validation loss: the looks read a part of the text."""
+    return [(row["step"] * flops_per_step / 1e12, row["loss"] / math.log(2) / bytes_per_token) for row in validation]
+
+
+def by_time(validation: Rows, seconds: dict[int, float], bytes_per_token: float) -> Points:
+    """The same over seconds; looks of which none are known are left out."""
+    return [
+        (seconds[int(row["step"])], row["loss"] / math.log(2) / bytes_per_token)
+        for row in validation
+        if row["step"] in seconds
+    ]
 
 
 def _told(x: float) -> str:
