@@ -52,7 +52,7 @@ def draw(paths: Paths, numbers: dict[str, Any], settings: Train, subject: Subjec
         curves.gradient_norm(folder / "gradient_norm.png", train, settings.gradient_clip)
         curves.learning(folder / "by_compute.png", {"": learned}, marks, *curves.COMPUTE)
         bits, error = numbers["bits_per_byte"], numbers["bits_per_byte_standard_error"]
-        curves.yardstick_bars(folder / "yardsticks.png", bits, error, marks)
+        curves.yardstick_bars(folder / "yardsticks.png", {"this model": (bits, error)}, marks)
         views.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head))
 
 

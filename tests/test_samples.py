@@ -133,7 +133,7 @@ def test_a_figure_is_the_same_bytes_every_time(tmp_path: Path, name: str, kind: 
             case "gradient norm":
                 curves.gradient_norm(path, ROWS, 1.0)
             case "learning":
-                curves.learning(path, {"a": LEARNED, "b": LEARNED[:2]}, {"xz": 3.5}, "TFLOP", "x")
+                curves.learning(path, {"$a": LEARNED, "_b": LEARNED[:2]}, {"xz": 3.5}, "TFLOP", "x")
             case "temperatures":
                 curves.temperatures(path, GRID, {"distinct_2": 0.3, "bits_per_byte": None})
             case "loss":
@@ -141,7 +141,7 @@ def test_a_figure_is_the_same_bytes_every_time(tmp_path: Path, name: str, kind: 
             case "position":
                 curves.loss_by_position(path, np.linspace(5, 3, 64))
             case "bars":
-                curves.yardstick_bars(path, 2.0, 0.01, {"uniform": 6.0, "ppmd": 1.9})
+                curves.yardstick_bars(path, {"$a": (2.0, 0.01), "_b": (2.1, None)}, {"uniform": 6.0, "ppmd": 1.9})
     data = (tmp_path / f"a.{kind}").read_bytes()
     assert data[:8] == (b"\x89PNG\r\n\x1a\n" if kind == "png" else b"<?xml ve")
     assert data == (tmp_path / f"b.{kind}").read_bytes()

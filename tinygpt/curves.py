@@ -19,6 +19,7 @@ from tinygpt.figures import (
     STYLES,
     canvas,
     canvases,
+    drawable,
     log_ticks,
     mark_yardsticks,
     save,
@@ -89,13 +90,12 @@ def learning(path: Path, curves: dict[str, Points], marks: dict[str, float], acr
     curves: name → (x, bits per byte); a start at x = 0 has no place on the logarithmic axis, and is left out.
     """
     figure, axes = canvas()
-    for number, (name, points) in enumerate(curves.items()):
-        x, bits = (np.array(values) for values in zip(*(point for point in points if point[0] > 0), strict=True))
+    shown = {name: [point for point in points if point[0] > 0] for name, points in curves.items()}
+    for number, (name, points) in enumerate((name, points) for name, points in shown.items() if points):
+        x, bits = (np.array(values) for values in zip(*points, strict=True))
         best = int(np.argmin(bits))
         style: Any = {"color": (ACCENT, DARK, "0.55")[number % 3], "marker": MARKERS[number % 5], "markersize": 4}
-        label = (
-            f"{name}: {bits[best]:.3f} at {_told(x[best])}" if name else f"best: {bits[best]:.3f} at {_told(x[best])}"
-        )
+        label = f" {drawable(name or 'best')}: {bits[best]:.3f} at {_told(x[best])}"  # the space: _name is no label
         axes.plot(x, bits, linewidth=1.8, linestyle=STYLES[number % 4], label=label, **style)
         axes.plot(x[best], bits[best], "*", color=style["color"], markersize=13)
     axes.set(xlabel=across, ylabel="bits per byte of held-out text", title=title)
@@ -124,18 +124,18 @@ def loss_by_position(path: Path, losses: np.ndarray) -> None:
     save(figure, path)
 
 
-def yardstick_bars(path: Path, bits_per_byte: float, error: float | None, yardsticks: dict[str, float]) -> None:
-    """The model beside the yardsticks, in bits per byte: shorter is better."""
-    marks = sorted([*yardsticks.items(), ("this model", bits_per_byte)], key=lambda mark: -mark[1])
+def yardstick_bars(path: Path, models: dict[str, tuple[float, float | None]], yardsticks: dict[str, float]) -> None:
+    """Models beside the yardsticks, in bits per byte: shorter is better. models: name → (bits per byte, its error)."""
+    ours = [(name, value, error, True) for name, (value, error) in models.items()]
+    marks = sorted([*ours, *((name, value, None, False) for name, value in yardsticks.items())], key=lambda m: -m[1])
     figure, axes = canvas()
     axes.grid(visible=False)
-    for row, (name, value) in enumerate(marks):
-        ours = name == "this model"
-        axes.barh(row, value, color=ACCENT if ours else LIGHT, xerr=error if ours else None, height=0.65)
-        axes.text(value + 0.08, row, f"{value:.3f}", va="center", fontweight="bold" if ours else "normal")
-    axes.set_yticks(range(len(marks)), [LABELS.get(name, name) for name, _ in marks])
+    for row, (_, value, error, bold) in enumerate(marks):
+        axes.barh(row, value, color=ACCENT if bold else LIGHT, xerr=error, height=0.65)
+        axes.text(value + 0.08, row, f"{value:.3f}", va="center", fontweight="bold" if bold else "normal")
+    axes.set_yticks(range(len(marks)), [drawable(LABELS.get(name, name)) for name, *_ in marks])
     axes.set(xlabel="bits per byte of held-out text (less is better)", title="What the loss means")
-    axes.set_xlim(0, max(value for _, value in marks) * 1.12)
+    axes.set_xlim(0, max(value for _, value, *_ in marks) * 1.12)
     save(figure, path)
 
 

@@ -48,16 +48,16 @@ def ink(shade: float) -> str:
 def name_ticks(axis: Axis, texts: list[str], size: float = 8, **style: Any) -> None:
     """Words at 0, 1, 2, … of an axis."""
     axis.set_tick_params(length=0)
-    axis.set_ticks(range(len(texts)), [_drawable(text) for text in texts], family=MONO, fontsize=size, **style)
+    axis.set_ticks(range(len(texts)), [drawable(text) for text in texts], family=MONO, fontsize=size, **style)
 
 
 def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     """Words of a text at a place, in a font of one width."""
     usual: dict[str, Any] = {"family": MONO, "fontsize": 10, "va": "center"}
-    axes.text(x, y, _drawable(text), **(usual | style))
+    axes.text(x, y, drawable(text), **(usual | style))
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """Without signs that the font lacks; a dollar is a dollar, and begins no formula."""
     return "".join(sign if sign == "\n" or _has(ord(sign)) else "▯" for sign in text).replace("$", r"\$")
 

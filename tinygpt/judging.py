@@ -27,6 +27,17 @@ MIXER = 0x9E3779B97F4A7C15  # odd, and without pattern (Knuth, The Art of Comput
 PROMPT = 8  # tokens of real text that a passage of it continues, as a sample continues its prompt
 READ = 2**18  # characters of held-out text that passages are cut from
 
+MEANING = {  # how to read the four numbers of a setting
+    "bits per byte": "how much the text surprises the model itself, at temperature 1. Far below real text it is dull: "
+    "the model says what is safest. Above, it says what even it finds unlikely.",
+    "distinct-2": "of all pairs of neighbouring words, in all samples of a cell together, the share that differ. Low "
+    "is repetition, within a sample or from one to the next. Only samples of like number and length compare.",
+    "known words": "the share of words that stand somewhere in the training text. What is missing is invented, or cut "
+    "off at the end; real text has some new words, too.",
+    "copied": "the longest passage of a sample, in characters, that stands word for word in the training text; the "
+    "mean over samples. Real text of the same kind shares short phrases; far more is learned by heart.",
+}
+
 Judgement = dict[str, Any]
 
 

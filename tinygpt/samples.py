@@ -22,17 +22,6 @@ Record = dict[str, Any]
 GRID_TOKENS = 60  # enough to hear the difference, short enough to compare
 GRID_SAMPLES = 16  # at each pair; one is shown, all are judged: the numbers of a single one are mostly chance
 SHOWN = 60  # characters of a copied passage that are shown
-HOW_TO_READ = """\
-How to read the numbers, and what real text has: the last row is of passages of the held-out text, as long and as many.
-
-- **bits per byte**: how much the text surprises the model itself, at temperature 1. Far below real text it is dull: the
-  model says what is safest. Above, it says what even it finds unlikely.
-- **distinct-2**: of all pairs of neighbouring words, in all samples of a cell together, the share that are different.
-  Low is repetition, within a sample or from one to the next. Only like numbers of like samples can be compared.
-- **known words**: the share of words that stand somewhere in the training text. What is missing is invented, or cut off
-  at the end; real text has some new words, too.
-- **copied**: the longest passage of a sample, in characters, that stands word for word in the training text; the mean
-  over samples. Real text of the same kind shares short phrases; far more is learned by heart."""
 
 
 def settings_of(section: Sample) -> Sampling:
@@ -150,7 +139,9 @@ def as_markdown(records: list[Record], judgement: dict[str, Any]) -> str:
             "",
             *_table(judgement),
             "",
-            HOW_TO_READ,
+            "The last row is of passages of the held-out text, as long and as many: what real text has.",
+            "",
+            *(f"- **{name}**: {text}" for name, text in judging.MEANING.items()),
             "",
             f"The first of each, all with seed {grid[0]['seed']}; samples.jsonl holds the others:",
         ]

@@ -1,0 +1,302 @@
+"""One page of a run, or of several side by side: `write(file, [gather(run), …], comparisons)`.
+
+A single HTML file without scripts that needs nothing else: pictures are inside it, so it opens offline, can be mailed
+and printed, and follows the reader's light or dark setting. Its look is page.html, its pictures are page_charts.py's.
+Everything that a run wrote is escaped.
+"""
+
+import html
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from tinygpt import comparing, judging, page_charts
+from tinygpt.comparing import Comparison
+from tinygpt.figures import LABELS
+from tinygpt.files import write_text
+from tinygpt.outputs import Outputs, gather
+from tinygpt.runs import commit_here, distinct
+
+YARDSTICKS = {
+    "uniform": "every byte value that occurs, equally likely",
+    "unigram": "how often each byte occurs",
+    "bigram": "given the byte before",
+    "five_gram": "given the four before, smoothed",
+    "bz2": "what the held-out text adds to the archive",
+    "xz": "likewise",
+    "ppmd": "likewise; it goes on learning as it reads",
+}
+MARKED = ' class="differs"'
+MOST = 8  # runs on a page
+
+
+def write(
+    file: Path, runs: Sequence[Outputs], comparisons: Sequence[Comparison] = (), notes: Sequence[str] = ()
+) -> None:
+    """Write the page of one or more runs, with the verdict of a comparison of them, and sentences to go before."""
+    names = labels(runs)
+    parts = [
+        _head(runs, names, comparisons, notes),
+        _goodness(runs, names),
+        _section("curves", "How it learned", page_charts.curves_of(runs, names)),
+        _settings(runs, names),
+        _samples(runs, names),
+        _grids(runs, names),
+        _lineage(runs, names),
+        _inside(runs),
+    ]
+    template = Template(resources.files("tinygpt").joinpath("page.html").read_text(encoding="utf-8"))
+    title = html.escape(f"TinyGPT: {', '.join(names)}")
+    write_text(file, template.substitute(title=title, body="\n".join(filter(None, parts))))
+
+
+def make(
+    file: Path, sets: Sequence[str], results: Path | None, allowed: Sequence[str], say: Callable[[str], object]
+) -> None:
+    """Find the runs of the sets, as comparing.py names them, write their page, and say where it is.
+
+    Of two sets the page holds the verdict, too, or why there is none. ValueError, in a sentence, where a set is empty.
+    """
+    found = distinct([run for name in sets for run in comparing.members(name, results)])
+    notes, comparisons = [], []
+    if len(sets) == 2:
+        try:
+            comparisons = comparing.compare(sets[0], sets[1], results, allowed)
+        except ValueError as problem:
+            notes.append(f"No verdict: {problem}")
+    for line in [*notes, *comparing.report(comparisons)]:
+        say(line)
+    if len(found) > MOST:
+        notes.append(f"{len(found) - MOST} more runs have no place on the page; the verdict counts them.")
+    write(file, [gather(run) for run in found[:MOST]], comparisons, notes)
+    say(f"{file}: {file.stat().st_size / 1e6:.1f} MB, opens in a browser, offline")
+
+
+def labels(runs: Sequence[Outputs]) -> list[str]:
+    """What the page calls each run: its name; a number behind it where several have the same."""
+    plain = ["this folder" if each.run.name == "." else each.run.name for each in runs]
+    return [name if plain.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(plain, 1)]
+
+
+def _head(
+    runs: Sequence[Outputs], names: Sequence[str], comparisons: Sequence[Comparison], notes: Sequence[str]
+) -> str:
+    lines = [f"<h1>TinyGPT: {html.escape(' beside '.join(names))}</h1>"]
+    for each, name in zip(runs, names, strict=True):
+        before = f"<b>{html.escape(name)}</b>: " if len(runs) > 1 else ""
+        lines.append(f'<p class="lead">{before}{html.escape(_verdict(each))}</p>')
+    lines += [f'<p class="soft">{html.escape(note)}</p>' for note in notes]
+    if comparisons:
+        told = html.escape("\n".join(comparing.report(comparisons)))
+        lines.append(f'<div class="verdict" id="verdict"><pre>{told}</pre></div>')
+    for each, name in zip(runs, names, strict=True):
+        if each.missing:
+            text = f"Of {name} the page lacks {', '.join(each.missing)}: {each.hint}."
+            lines.append(f'<p class="soft missing">{html.escape(text)}</p>')
+    places = {"yardsticks": "How good", "curves": "Curves", "settings": "Settings", "samples": "Samples"}
+    places |= {"grid": "Temperature", "lineage": "Lineage"} | ({"inside": "Inside"} if len(runs) == 1 else {})
+    lines.append("<nav>" + "".join(f'<a href="#{place}">{text}</a>' for place, text in places.items()) + "</nav>")
+    return "\n".join(lines)
+
+
+def _verdict(each: Outputs) -> str:
+    from tinygpt.evaluation import verdict
+
+    if each.evaluation:
+        return verdict(each.evaluation, None)
+    return f"{each.run.bits_per_byte:.3f} bits per byte."
+
+
+def _goodness(runs: Sequence[Outputs], names: Sequence[str]) -> str:
+    """The metrics, and all runs among the yardsticks of the same text."""
+    marks = {json_key(each): each.evaluation["yardsticks"] for each in runs if each.evaluation}
+    rows = [(label, [_number(each, key, form) for each in runs]) for label, key, form in page_charts.METRICS]
+    rows.append(("seconds of training, on this machine", [_seconds(each) for each in runs]))
+    parts = [f'<div class="runs"><div>{_table(["", *names], rows)}{page_charts.bars(runs, names)}']
+    if len(marks) == 1:
+        (yardsticks,) = marks.values()
+        ours = [(each.run.bits_per_byte, name, "") for each, name in zip(runs, names, strict=True)]
+        theirs = [(value, LABELS.get(name, name), YARDSTICKS.get(name, "")) for name, value in yardsticks.items()]
+        lines = [
+            f"<tr{' class=ours' if (value, name, what) in ours else ''}>"
+            f"<td>{html.escape(name)}<br><span class=soft>{what}</span></td><td>{value:.3f}</td></tr>"
+            for value, name, what in sorted([*ours, *theirs], reverse=True)
+        ]
+        head = "<thead><tr><th>beside yardsticks</th><th>bits per byte</th></tr></thead>"
+        parts.append(f"</div><div><table>{head}<tbody>{''.join(lines)}</tbody></table>")
+    elif marks:
+        parts.append("<p>These runs were measured on different texts, so their numbers cannot be compared.</p>")
+    parts.append("</div></div>")
+    return _section("yardsticks", "How good it is", parts)
+
+
+def json_key(each: Outputs) -> str:
+    """Equal for runs that were measured on the same text."""
+    return repr((each.evaluation["bytes"], each.evaluation["yardsticks"]))
+
+
+def _number(each: Outputs, key: str, form: str) -> str:
+    value = {**each.evaluation, **each.training, **vars(each.run), "tflop": each.run.flops / 1e12}.get(key)
+    if value is None:
+        return "–"
+    error = each.evaluation.get("bits_per_byte_standard_error") if key == "bits_per_byte" else None
+    return format(value, form) + ("" if error is None else f" ± {error:.3f}")
+
+
+def _seconds(each: Outputs) -> str:
+    return f"{max(each.seconds.values()):.0f}" if each.seconds else "not kept"
+
+
+def _settings(runs: Sequence[Outputs], names: Sequence[str]) -> str:
+    apart = comparing.differing([each.run for each in runs])
+    values = [{"seed": each.run.seed} | each.run.settings for each in runs]
+    keys = list(dict.fromkeys(itertools.chain.from_iterable(values)))
+    seeds = len({each.run.seed for each in runs}) > 1
+    marked = {*apart, *(["seed"] if seeds else [])}
+    rows = [(key, [str(one.get(key, "–")) for one in values]) for key in keys]
+    whole = _table(["", *names], rows, marked)
+    if len(runs) == 1:
+        return _section("settings", "Settings", [f"<details><summary>all {len(rows)}</summary>{whole}</details>"])
+    differing = [row for row in rows if row[0] in marked]
+    first = _table(["", *names], differing, marked) if differing else "<p>These runs have the same settings.</p>"
+    return _section("settings", "Settings that differ", [first, f"<details><summary>all</summary>{whole}</details>"])
+
+
+def _samples(runs: Sequence[Outputs], names: Sequence[str]) -> str:
+    """The samples of each prompt: all of a single run; of several the first, the others behind a click."""
+    plain = [[sample for sample in each.samples if "grid" not in sample] for each in runs]
+    parts = []
+    for prompt in dict.fromkeys(sample["prompt"] for samples in plain for sample in samples):
+        parts.append(f"<h3>{html.escape(' '.join(prompt.split()) or '(nothing)')}</h3>")
+        columns = []
+        for name, samples in zip(names, plain, strict=True):
+            ours = [_sample(sample) for sample in samples if sample["prompt"] == prompt] or ["<p>not there</p>"]
+            if len(runs) == 1:
+                columns = [f"<div>{one}</div>" for one in ours]
+                continue
+            more = f"<details><summary>{len(ours) - 1} more</summary>{''.join(ours[1:])}</details>"
+            columns.append(f"<div><b>{html.escape(name)}</b>{ours[0]}{more if ours[1:] else ''}</div>")
+        parts.append(f'<div class="runs">{"".join(columns)}</div>')
+    return _section("samples", "Samples", parts)
+
+
+def _sample(sample: dict[str, Any]) -> str:
+    prompt, completion = html.escape(sample["prompt"]), html.escape(sample["completion"])
+    text = f"<pre><b>{prompt}</b>{completion}</pre>"
+    return text + (_judged(sample["judgement"], sample["seed"]) if "judgement" in sample else "")
+
+
+def _judged(judgement: dict[str, Any], seed: int) -> str:
+    distinct = " / ".join(_form(judgement.get(f"distinct_{n}"), ".2f") for n in (1, 2, 3))
+    parts = [
+        f"seed {seed}",
+        f"{_form(judgement.get('bits_per_byte'), '.2f')} bits per byte",
+        f"distinct-1/2/3 {distinct}",
+    ]
+    if "longest_copy" in judgement:
+        parts.append(f"{_form(judgement['known_words'], '.0%')} of its words known")
+        copied = html.escape(" ".join(judgement["copied"].split()))
+        parts.append(
+            f"longest copy {judgement['longest_copy']} characters" + (f": <code>{copied}</code>" if copied else "")
+        )
+    return f'<p class="soft judgement">{" · ".join(parts)}</p>'
+
+
+def _grids(runs: Sequence[Outputs], names: Sequence[str]) -> str:
+    """For each run the table over temperature and top-p, the picture, and a sample of each pair."""
+    columns = []
+    for each, name in zip(runs, names, strict=True):
+        if not each.judgement.get("grid"):
+            continue
+        title = f"<h3>{html.escape(name)}</h3>" if len(runs) > 1 else ""
+        pairs = {
+            (s["settings"]["temperature"], s["settings"]["top_p"]): s for s in reversed(each.samples) if "grid" in s
+        }
+        shown = "".join(f"<h3>temperature {t:g}, top-p {p:g}</h3>{_sample(s)}" for (t, p), s in sorted(pairs.items()))
+        more = f"<details><summary>a sample of each pair</summary>{shown}</details>"
+        columns.append(f"<div>{title}{_grid(each.judgement)}{page_charts.temperatures(each, name)}{more}</div>")
+    if not columns:
+        return ""
+    how = "".join(f"<li><b>{name}</b>: {html.escape(text)}</li>" for name, text in judging.MEANING.items())
+    lead = "<p>In each cell bits per byte · distinct-2 · known words · copied; the last row is of real text.</p>"
+    return _section(
+        "grid",
+        "What temperature and top-p do",
+        [lead, f'<div class="runs">{"".join(columns)}</div>', f"<ul>{how}</ul>"],
+    )
+
+
+def _grid(judgement: dict[str, Any]) -> str:
+    rows = {(row["temperature"], row["top_p"]): _four(row) for row in judgement["grid"]}
+    across = list(dict.fromkeys(top_p for _, top_p in rows))
+    down = list(dict.fromkeys(temperature for temperature, _ in rows))
+    lines = [(f"{t:g}", [rows.get((t, p), "–") for p in across]) for t in down]
+    lines.append(("held-out text", [_four(judgement["held_out"]), *[""] * (len(across) - 1)]))
+    return _table(["temperature", *(f"top-p {p:g}" for p in across)], lines)
+
+
+def _four(row: dict[str, Any]) -> str:
+    names = (("bits_per_byte", ".2f"), ("distinct_2", ".2f"), ("known_words", ".0%"), ("longest_copy", ".0f"))
+    return " · ".join(_form(row.get(name), form) for name, form in names)
+
+
+def _form(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _lineage(runs: Sequence[Outputs], names: Sequence[str]) -> str:
+    """What each run comes from: text → tokenizer → model → samples, by hash; those that differ are marked."""
+    found = [_hashes(each) for each in runs]
+    marked = {key for key in found[0] if len({one[key] for one in found}) > 1}
+    short = [(key, [one[key][:16] or "not known" for one in found]) for key in found[0]]
+    lead = (
+        "<p>SHA-256, the first 16 digits; equal ones are the same bytes. <code>tinygpt info</code> follows them to the "
+        "files.</p>"
+    )
+    return _section(
+        "lineage",
+        "Where it comes from: text → tokenizer → model → samples",
+        [lead, _table(["", *names], short, marked)],
+    )
+
+
+def _hashes(each: Outputs) -> dict[str, str]:
+    text = each.lineage.get("text", {})
+    writers = {sample["hashes"]["model"] for sample in each.samples}
+    return {
+        "git commit": each.run.commit or (commit_here() if each.run.name == "." else ""),
+        "code (of training and evaluation)": str(each.run.settings.get("code", "")),
+        "training text": text.get("train", ""),
+        "held-out text": text.get("validation", ""),
+        "tokenizer": each.lineage.get("tokenizer", ""),
+        "parameters": each.lineage.get("params", ""),
+        "model": each.weights,
+        "samples were written by model": " ".join(sorted(writers)),
+    }
+
+
+def _inside(runs: Sequence[Outputs]) -> str:
+    if len(runs) > 1:
+        alone = "The page of a single run (<code>tinygpt compare --html FILE RUN</code>) also shows its inside."
+        return f'<p class="soft">{alone}</p>'
+    return _section("inside", "Inside the model", page_charts.pictures(runs[0]))
+
+
+def _section(place: str, title: str, parts: Iterable[str]) -> str:
+    content = "\n".join(parts)
+    return f'<section id="{place}">\n<h2>{title}</h2>\n{content}\n</section>' if content else ""
+
+
+def _table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], marked: Iterable[str] = ()) -> str:
+    """A table whose rows are named; those in `marked` stand out."""
+
+    def lines() -> Iterator[str]:
+        for name, cells in rows:
+            columns = "".join(f"<td>{html.escape(cell)}</td>" for cell in (name, *cells))
+            yield f"<tr{MARKED if name in marked else ''}>{columns}</tr>"
+
+    heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines())}</tbody></table></div>'
