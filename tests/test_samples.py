@@ -1,15 +1,18 @@
 """Samples can be traced and read, and a model's text cannot break the page; figures are the same bytes every time."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import stages.sample
 import tinygpt
 from tests.conftest import TEXT, params
 from tinygpt import curves, figures
 from tinygpt.checkpoint import hashes
+from tinygpt.files import Paths
 from tinygpt.generation import Completion
 from tinygpt.samples import GRID_SAMPLES, as_markdown, as_table, beside, collect, real, record, summary, told
 from tinygpt.sampling import Sampling
@@ -97,6 +100,19 @@ def test_a_page_without_the_training_text_or_a_grid_leaves_out_what_is_not_known
     assert " · – · – |" in page
     assert as_table([]) == "temperature\ttop_p\n"
     assert "What temperature and top-p do" not in as_markdown(records[:4], summary(records[:4], []))
+
+
+def test_samples_are_made_where_the_training_text_is_not_and_where_there_is_no_grid(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model_folder, tmp_path / "data/model")
+    settings = params(
+        sample__prompts=["ROMEO:"], sample__max_new_tokens=5, sample__grid={"temperature": [], "top_p": []}
+    )
+    stages.sample.main(settings, Paths(tmp_path))
+    assert "The text of this model is not in" in capsys.readouterr().out
+    made = {file.relative_to(tmp_path / "data/samples").as_posix() for file in (tmp_path / "data/samples").rglob("*.*")}
+    assert made == {"samples.jsonl", "samples.md", "judgement.json", "grid.tsv", "figures/temperatures.png"}
 
 
 def test_model_text_cannot_leave_its_block() -> None:

@@ -156,7 +156,8 @@ def temperatures(path: Path, grid: list[dict[str, Any]], real: dict[str, Any]) -
         if (level := real[key]) is not None:
             axes.axhline(level, color=ACCENT, linewidth=1.4, linestyle="-.", label="held-out text")
         axes.set(xlabel="temperature", ylabel=label, title=title)
-    sides[0].legend(frameon=False, fontsize=9)
+    if grid:
+        sides[0].legend(frameon=False, fontsize=9)
     save(figure, path)
 
 
