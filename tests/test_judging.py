@@ -62,7 +62,7 @@ def test_distinct_n_counts_the_n_grams_of_all_texts_together() -> None:
 
 
 def test_a_word_is_known_where_the_training_text_has_it_whole() -> None:
-    (found,) = of_text(["sun sunrise EAST zebra"], [("a", "It is the east, and Juliet"), ("b", "is the sun.")])
+    (found,) = of_text(["sun sunrise EAST liet"], [("a", "It is the east, and Juliet"), ("b", "is the sun.")])
     assert found["known_words"] == 0.5
 
 
@@ -94,6 +94,11 @@ def test_the_longest_copy_is_the_one_that_a_naive_search_finds(seed: int) -> Non
         assert found["longest_copy"] == naive(text, documents)
         assert found["copied"] in text
         assert any(found["copied"] in document for document in documents)
+
+
+def test_a_passage_longer_by_one_character_takes_the_place_of_the_longest() -> None:
+    (found,) = of_text(["0123456789a"], [("a", "#0123456789#"), ("b", "#0123456789a#")])
+    assert found["copied"] == "0123456789a"
 
 
 def test_a_passage_does_not_run_from_one_document_into_the_next() -> None:
