@@ -152,7 +152,7 @@ def test_runs_on_different_texts_are_not_set_beside_one_yardstick(tmp_path: Path
     other.evaluation = EVALUATION | {"bytes": 7}
     other.evaluation["yardsticks"] = {"xz": 3.0}
     found = written(tmp_path, outputs(picture, "a"), other)
-    assert "measured on different texts" in found.text
+    assert "the runs were measured on different texts" in found.text
     assert "yardsticks" not in found.figures
 
 
@@ -163,6 +163,7 @@ def test_what_is_not_there_is_said_and_the_rest_is_shown(tmp_path: Path) -> None
     assert "Of a row of results the page lacks data/evaluation/metrics.json" in found.text
     assert "only the numbers in the results file are known" in found.text
     assert found.figures == []
+    assert {link[1:] for link in found.links} <= set(found.places)  # none to a section that is not there
 
 
 def test_the_page_of_two_sets_holds_the_verdict(tmp_path: Path, picture: bytes) -> None:

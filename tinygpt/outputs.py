@@ -62,6 +62,8 @@ def gather(run: Run) -> Outputs:
     found.judgement = take(paths.samples / "judgement.json", json.loads, {})
     found.lineage = take(paths.model / "lineage.json", json.loads, {})
     found.weights = take(paths.model / SUMS, _weights, "")
+    if LOCK in found.missing:  # no commit of this repository
+        found.hint = "of this run only the numbers in the results file are known here"
     for folder in (paths.evaluation / "figures", paths.samples / "figures"):
         pictures = names(folder.as_posix())
         if not pictures:
@@ -91,7 +93,7 @@ def _of_revision(commit: str) -> tuple[Reader, Callable[[str], list[str]], str]:
             raise FileNotFoundError
         system = DVCFileSystem(rev=commit)
     except Exception:  # no repository, no such commit: DVC has an exception of its own for each
-        return _nothing, lambda path: [], "of this run only the numbers in the results file are known"
+        return _nothing, lambda path: [], "it is not there"
 
     def read(path: str) -> bytes:
         try:

@@ -29,8 +29,18 @@ YARDSTICKS = {
     "xz": "likewise",
     "ppmd": "likewise; it goes on learning as it reads",
 }
+PLACES = {  # of sections, and what the links at the top call them
+    "yardsticks": "How good",
+    "curves": "Curves",
+    "settings": "Settings",
+    "samples": "Samples",
+    "grid": "Temperature",
+    "lineage": "Lineage",
+    "inside": "Inside",
+}
 MARKED = ' class="differs"'
 MOST = 8  # runs on a page
+FEW = 4  # runs from which on a page is about all of them: less is said of each, and tables need its whole width
 
 
 def write(
@@ -39,7 +49,6 @@ def write(
     """Write the page of one or more runs, with the verdict of a comparison of them, and sentences to go before."""
     names = labels(runs)
     parts = [
-        _head(runs, names, comparisons, notes),
         _goodness(runs, names),
         _section("curves", "How it learned", page_charts.curves_of(runs, names)),
         _settings(runs, names),
@@ -48,9 +57,11 @@ def write(
         _lineage(runs, names),
         _inside(runs),
     ]
+    links = (f'<a href="#{at}">{text}</a>' for at, text in PLACES.items() if any(f'id="{at}"' in p for p in parts))
+    body = [_head(runs, names, comparisons, notes), f"<nav>{''.join(links)}</nav>", *filter(None, parts)]
     template = Template(resources.files("tinygpt").joinpath("page.html").read_text(encoding="utf-8"))
     title = html.escape(f"TinyGPT: {', '.join(names)}")
-    write_text(file, template.substitute(title=title, body="\n".join(filter(None, parts))))
+    write_text(file, template.substitute(title=title, body="\n".join(body)))
 
 
 def make(
@@ -60,13 +71,16 @@ def make(
 
     Of two sets the page holds the verdict, too, or why there is none. ValueError, in a sentence, where a set is empty.
     """
-    found = distinct([run for name in sets for run in comparing.members(name, results)])
-    notes, comparisons = [], []
+    members = [comparing.members(name, results) for name in sets]
+    notes: list[str] = []
+    comparisons: list[Comparison] = []
     if len(sets) == 2:
         try:
             comparisons = comparing.compare(sets[0], sets[1], results, allowed)
+            members = [comparisons[0].a.runs, comparisons[0].b.runs]
         except ValueError as problem:
             notes.append(f"No verdict: {problem}")
+    found = distinct([run for turn in itertools.zip_longest(*members) for run in turn if run is not None])
     for line in [*notes, *comparing.report(comparisons)]:
         say(line)
     if len(found) > MOST:
@@ -84,21 +98,22 @@ def labels(runs: Sequence[Outputs]) -> list[str]:
 def _head(
     runs: Sequence[Outputs], names: Sequence[str], comparisons: Sequence[Comparison], notes: Sequence[str]
 ) -> str:
-    lines = [f"<h1>TinyGPT: {html.escape(' beside '.join(names))}</h1>"]
-    for each, name in zip(runs, names, strict=True):
+    title = " beside ".join(names) if len(runs) < FEW else f"{len(runs)} runs"
+    lines = [f"<h1>TinyGPT: {html.escape(title)}</h1>"]
+    for each, name in zip(runs, names, strict=True) if len(runs) < FEW else ():
         before = f"<b>{html.escape(name)}</b>: " if len(runs) > 1 else ""
         lines.append(f'<p class="lead">{before}{html.escape(_verdict(each))}</p>')
     lines += [f'<p class="soft">{html.escape(note)}</p>' for note in notes]
     if comparisons:
         told = html.escape("\n".join(comparing.report(comparisons)))
         lines.append(f'<div class="verdict" id="verdict"><pre>{told}</pre></div>')
+    lacking: dict[str, list[str]] = {}
     for each, name in zip(runs, names, strict=True):
         if each.missing:
-            text = f"Of {name} the page lacks {', '.join(each.missing)}: {each.hint}."
-            lines.append(f'<p class="soft missing">{html.escape(text)}</p>')
-    places = {"yardsticks": "How good", "curves": "Curves", "settings": "Settings", "samples": "Samples"}
-    places |= {"grid": "Temperature", "lineage": "Lineage"} | ({"inside": "Inside"} if len(runs) == 1 else {})
-    lines.append("<nav>" + "".join(f'<a href="#{place}">{text}</a>' for place, text in places.items()) + "</nav>")
+            lacking.setdefault(f"the page lacks {', '.join(each.missing)}: {each.hint}.", []).append(name)
+    for text, ours in lacking.items():
+        of = html.escape(f"Of {', '.join(ours)} {text}")
+        lines.append(f'<p class="soft missing">{of}</p>')
     return "\n".join(lines)
 
 
@@ -112,12 +127,12 @@ def _verdict(each: Outputs) -> str:
 
 def _goodness(runs: Sequence[Outputs], names: Sequence[str]) -> str:
     """The metrics, and all runs among the yardsticks of the same text."""
-    marks = {json_key(each): each.evaluation["yardsticks"] for each in runs if each.evaluation}
+    yardsticks = page_charts.marks_of(runs)
     rows = [(label, [_number(each, key, form) for each in runs]) for label, key, form in page_charts.METRICS]
     rows.append(("seconds of training, on this machine", [_seconds(each) for each in runs]))
-    parts = [f'<div class="runs"><div>{_table(["", *names], rows)}{page_charts.bars(runs, names)}']
-    if len(marks) == 1:
-        (yardsticks,) = marks.values()
+    side_by_side = "runs" if len(runs) < FEW else "stack"
+    parts = [f'<div class="{side_by_side}"><div>{_table(["", *names], rows)}{page_charts.bars(runs, names)}']
+    if yardsticks:
         ours = [(each.run.bits_per_byte, name, "") for each, name in zip(runs, names, strict=True)]
         theirs = [(value, LABELS.get(name, name), YARDSTICKS.get(name, "")) for name, value in yardsticks.items()]
         lines = [
@@ -127,15 +142,10 @@ def _goodness(runs: Sequence[Outputs], names: Sequence[str]) -> str:
         ]
         head = "<thead><tr><th>beside yardsticks</th><th>bits per byte</th></tr></thead>"
         parts.append(f"</div><div><table>{head}<tbody>{''.join(lines)}</tbody></table>")
-    elif marks:
-        parts.append("<p>These runs were measured on different texts, so their numbers cannot be compared.</p>")
+    elif len(runs) > 1:
+        parts.append("<p>No yardsticks: the runs were measured on different texts, or theirs is not known.</p>")
     parts.append("</div></div>")
     return _section("yardsticks", "How good it is", parts)
-
-
-def json_key(each: Outputs) -> str:
-    """Equal for runs that were measured on the same text."""
-    return repr((each.evaluation["bytes"], each.evaluation["yardsticks"]))
 
 
 def _number(each: Outputs, key: str, form: str) -> str:

@@ -64,7 +64,7 @@ def _loss(each: Outputs) -> str:
 
 def _learned(known: dict[str, Outputs]) -> Iterator[str]:
     """Bits per byte of each run, against all that it can be measured by."""
-    marks, size = _marks(list(known.values())), {name: _bytes_per_token(each) for name, each in known.items()}
+    marks, size = marks_of(list(known.values())), {name: _bytes_per_token(each) for name, each in known.items()}
     looks = "Each mark is a look at a part of the held-out text; the number at the top of the page is of all of it. "
     if len(known) > 1:
         by_step = {n: {int(row["step"]): row["step"] for row in e.validation} for n, e in known.items()}
@@ -107,7 +107,7 @@ def legends(names: Sequence[str]) -> list[str]:
 
 def bars(runs: Sequence[Outputs], names: Sequence[str]) -> str:
     """All runs beside the yardsticks, shorter is better."""
-    marks = _marks([each for each in runs if each.evaluation])
+    marks = marks_of(runs)
     ours = {
         name: (each.run.bits_per_byte, each.evaluation.get("bits_per_byte_standard_error"))
         for each, name in zip(runs, legends(names) if len(runs) > 1 else ["this model"], strict=True)
@@ -152,10 +152,11 @@ def _bytes_per_token(each: Outputs) -> float:
     return size
 
 
-def _marks(runs: Sequence[Outputs]) -> dict[str, float]:
-    """The yardsticks that all runs share; none where they were measured on different texts."""
-    found = [each.evaluation["yardsticks"] for each in runs]
-    return found[0] if found and all(one == found[0] for one in found) else {}
+def marks_of(runs: Sequence[Outputs]) -> dict[str, float]:
+    """The yardsticks of the text that all runs were measured on; none where it is not one text, or not known."""
+    found = [each.evaluation["yardsticks"] for each in runs if each.evaluation]
+    one_text = len({each.run.settings.get("text") for each in runs}) == 1
+    return found[0] if found and one_text and all(marks == found[0] for marks in found) else {}
 
 
 def _figure(name: str, caption: str, data: bytes, kind: str, wide: bool) -> str:
