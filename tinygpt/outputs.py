@@ -63,7 +63,7 @@ def gather(run: Run) -> Outputs:
     found.lineage = take(paths.model / "lineage.json", json.loads, {})
     found.weights = take(paths.model / SUMS, _weights, "")
     if LOCK in found.missing:  # no commit of this repository
-        found.hint = "of this run only the numbers in the results file are known here"
+        found.hint = "only the numbers in the results file are known here"
     for folder in (paths.evaluation / "figures", paths.samples / "figures"):
         pictures = names(folder.as_posix())
         if not pictures:

@@ -1,23 +1,23 @@
 """One page of a run, or of several side by side: `write(file, [gather(run), …], comparisons)`.
 
 A single HTML file without scripts that needs nothing else: pictures are inside it, so it opens offline, can be mailed
-and printed, and follows the reader's light or dark setting. Its look is page.html, its pictures are page_charts.py's.
-Everything that a run wrote is escaped.
+and printed, and follows the reader's light or dark setting. Its look is page.html, its pictures are page_charts.py's,
+its samples page_samples.py's. Everything that a run wrote is escaped.
 """
 
 import html
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
 
-from tinygpt import comparing, judging, page_charts
+from tinygpt import comparing, page_charts, page_samples
 from tinygpt.comparing import Comparison
 from tinygpt.figures import LABELS
 from tinygpt.files import write_text
 from tinygpt.outputs import Outputs, gather
+from tinygpt.page_parts import section, table
 from tinygpt.runs import commit_here, distinct
 
 YARDSTICKS = {
@@ -26,8 +26,8 @@ YARDSTICKS = {
     "bigram": "given the byte before",
     "five_gram": "given the four before, smoothed",
     "bz2": "what the held-out text adds to the archive",
-    "xz": "likewise",
-    "ppmd": "likewise; it goes on learning as it reads",
+    "xz": "what the held-out text adds to the archive",
+    "ppmd": "likewise, and it goes on learning as it reads",
 }
 PLACES = {  # of sections, and what the links at the top call them
     "yardsticks": "How good",
@@ -38,7 +38,6 @@ PLACES = {  # of sections, and what the links at the top call them
     "lineage": "Lineage",
     "inside": "Inside",
 }
-MARKED = ' class="differs"'
 MOST = 8  # runs on a page
 FEW = 4  # runs from which on a page is about all of them: less is said of each, and tables need its whole width
 
@@ -50,10 +49,10 @@ def write(
     names = labels(runs)
     parts = [
         _goodness(runs, names),
-        _section("curves", "How it learned", page_charts.curves_of(runs, names)),
+        section("curves", "How it learned", page_charts.curves_of(runs, names)),
         _settings(runs, names),
-        _samples(runs, names),
-        _grids(runs, names),
+        page_samples.texts(runs, names),
+        page_samples.grids(runs, names),
         _lineage(runs, names),
         _inside(runs),
     ]
@@ -131,7 +130,7 @@ def _goodness(runs: Sequence[Outputs], names: Sequence[str]) -> str:
     rows = [(label, [_number(each, key, form) for each in runs]) for label, key, form in page_charts.METRICS]
     rows.append(("seconds of training, on this machine", [_seconds(each) for each in runs]))
     side_by_side = "runs" if len(runs) < FEW else "stack"
-    parts = [f'<div class="{side_by_side}"><div>{_table(["", *names], rows)}{page_charts.bars(runs, names)}']
+    parts = [f'<div class="{side_by_side}"><div>{table(["", *names], rows)}{page_charts.bars(runs, names)}']
     if yardsticks:
         ours = [(each.run.bits_per_byte, name, "") for each, name in zip(runs, names, strict=True)]
         theirs = [(value, LABELS.get(name, name), YARDSTICKS.get(name, "")) for name, value in yardsticks.items()]
@@ -145,7 +144,7 @@ def _goodness(runs: Sequence[Outputs], names: Sequence[str]) -> str:
     elif len(runs) > 1:
         parts.append("<p>No yardsticks: the runs were measured on different texts, or theirs is not known.</p>")
     parts.append("</div></div>")
-    return _section("yardsticks", "How good it is", parts)
+    return section("yardsticks", "How good it is", parts)
 
 
 def _number(each: Outputs, key: str, form: str) -> str:
@@ -167,94 +166,12 @@ def _settings(runs: Sequence[Outputs], names: Sequence[str]) -> str:
     seeds = len({each.run.seed for each in runs}) > 1
     marked = {*apart, *(["seed"] if seeds else [])}
     rows = [(key, [str(one.get(key, "–")) for one in values]) for key in keys]
-    whole = _table(["", *names], rows, marked)
+    whole = table(["", *names], rows, marked)
     if len(runs) == 1:
-        return _section("settings", "Settings", [f"<details><summary>all {len(rows)}</summary>{whole}</details>"])
+        return section("settings", "Settings", [f"<details><summary>all {len(rows)}</summary>{whole}</details>"])
     differing = [row for row in rows if row[0] in marked]
-    first = _table(["", *names], differing, marked) if differing else "<p>These runs have the same settings.</p>"
-    return _section("settings", "Settings that differ", [first, f"<details><summary>all</summary>{whole}</details>"])
-
-
-def _samples(runs: Sequence[Outputs], names: Sequence[str]) -> str:
-    """The samples of each prompt: all of a single run; of several the first, the others behind a click."""
-    plain = [[sample for sample in each.samples if "grid" not in sample] for each in runs]
-    parts = []
-    for prompt in dict.fromkeys(sample["prompt"] for samples in plain for sample in samples):
-        parts.append(f"<h3>{html.escape(' '.join(prompt.split()) or '(nothing)')}</h3>")
-        columns = []
-        for name, samples in zip(names, plain, strict=True):
-            ours = [_sample(sample) for sample in samples if sample["prompt"] == prompt] or ["<p>not there</p>"]
-            if len(runs) == 1:
-                columns = [f"<div>{one}</div>" for one in ours]
-                continue
-            more = f"<details><summary>{len(ours) - 1} more</summary>{''.join(ours[1:])}</details>"
-            columns.append(f"<div><b>{html.escape(name)}</b>{ours[0]}{more if ours[1:] else ''}</div>")
-        parts.append(f'<div class="runs">{"".join(columns)}</div>')
-    return _section("samples", "Samples", parts)
-
-
-def _sample(sample: dict[str, Any]) -> str:
-    prompt, completion = html.escape(sample["prompt"]), html.escape(sample["completion"])
-    text = f"<pre><b>{prompt}</b>{completion}</pre>"
-    return text + (_judged(sample["judgement"], sample["seed"]) if "judgement" in sample else "")
-
-
-def _judged(judgement: dict[str, Any], seed: int) -> str:
-    distinct = " / ".join(_form(judgement.get(f"distinct_{n}"), ".2f") for n in (1, 2, 3))
-    parts = [
-        f"seed {seed}",
-        f"{_form(judgement.get('bits_per_byte'), '.2f')} bits per byte",
-        f"distinct-1/2/3 {distinct}",
-    ]
-    if "longest_copy" in judgement:
-        parts.append(f"{_form(judgement['known_words'], '.0%')} of its words known")
-        copied = html.escape(" ".join(judgement["copied"].split()))
-        parts.append(
-            f"longest copy {judgement['longest_copy']} characters" + (f": <code>{copied}</code>" if copied else "")
-        )
-    return f'<p class="soft judgement">{" · ".join(parts)}</p>'
-
-
-def _grids(runs: Sequence[Outputs], names: Sequence[str]) -> str:
-    """For each run the table over temperature and top-p, the picture, and a sample of each pair."""
-    columns = []
-    for each, name in zip(runs, names, strict=True):
-        if not each.judgement.get("grid"):
-            continue
-        title = f"<h3>{html.escape(name)}</h3>" if len(runs) > 1 else ""
-        pairs = {
-            (s["settings"]["temperature"], s["settings"]["top_p"]): s for s in reversed(each.samples) if "grid" in s
-        }
-        shown = "".join(f"<h3>temperature {t:g}, top-p {p:g}</h3>{_sample(s)}" for (t, p), s in sorted(pairs.items()))
-        more = f"<details><summary>a sample of each pair</summary>{shown}</details>"
-        columns.append(f"<div>{title}{_grid(each.judgement)}{page_charts.temperatures(each, name)}{more}</div>")
-    if not columns:
-        return ""
-    how = "".join(f"<li><b>{name}</b>: {html.escape(text)}</li>" for name, text in judging.MEANING.items())
-    lead = "<p>In each cell bits per byte · distinct-2 · known words · copied; the last row is of real text.</p>"
-    return _section(
-        "grid",
-        "What temperature and top-p do",
-        [lead, f'<div class="runs">{"".join(columns)}</div>', f"<ul>{how}</ul>"],
-    )
-
-
-def _grid(judgement: dict[str, Any]) -> str:
-    rows = {(row["temperature"], row["top_p"]): _four(row) for row in judgement["grid"]}
-    across = list(dict.fromkeys(top_p for _, top_p in rows))
-    down = list(dict.fromkeys(temperature for temperature, _ in rows))
-    lines = [(f"{t:g}", [rows.get((t, p), "–") for p in across]) for t in down]
-    lines.append(("held-out text", [_four(judgement["held_out"]), *[""] * (len(across) - 1)]))
-    return _table(["temperature", *(f"top-p {p:g}" for p in across)], lines)
-
-
-def _four(row: dict[str, Any]) -> str:
-    names = (("bits_per_byte", ".2f"), ("distinct_2", ".2f"), ("known_words", ".0%"), ("longest_copy", ".0f"))
-    return " · ".join(_form(row.get(name), form) for name, form in names)
-
-
-def _form(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    first = table(["", *names], differing, marked) if differing else "<p>These runs have the same settings.</p>"
+    return section("settings", "Settings that differ", [first, f"<details><summary>all</summary>{whole}</details>"])
 
 
 def _lineage(runs: Sequence[Outputs], names: Sequence[str]) -> str:
@@ -266,10 +183,10 @@ def _lineage(runs: Sequence[Outputs], names: Sequence[str]) -> str:
         "<p>SHA-256, the first 16 digits; equal ones are the same bytes. <code>tinygpt info</code> follows them to the "
         "files.</p>"
     )
-    return _section(
+    return section(
         "lineage",
         "Where it comes from: text → tokenizer → model → samples",
-        [lead, _table(["", *names], short, marked)],
+        [lead, table(["", *names], short, marked)],
     )
 
 
@@ -292,21 +209,4 @@ def _inside(runs: Sequence[Outputs]) -> str:
     if len(runs) > 1:
         alone = "The page of a single run (<code>tinygpt compare --html FILE RUN</code>) also shows its inside."
         return f'<p class="soft">{alone}</p>'
-    return _section("inside", "Inside the model", page_charts.pictures(runs[0]))
-
-
-def _section(place: str, title: str, parts: Iterable[str]) -> str:
-    content = "\n".join(parts)
-    return f'<section id="{place}">\n<h2>{title}</h2>\n{content}\n</section>' if content else ""
-
-
-def _table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], marked: Iterable[str] = ()) -> str:
-    """A table whose rows are named; those in `marked` stand out."""
-
-    def lines() -> Iterator[str]:
-        for name, cells in rows:
-            columns = "".join(f"<td>{html.escape(cell)}</td>" for cell in (name, *cells))
-            yield f"<tr{MARKED if name in marked else ''}>{columns}</tr>"
-
-    heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines())}</tbody></table></div>'
+    return section("inside", "Inside the model", page_charts.pictures(runs[0]))
