@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from stages import progress, run
-from tinygpt import figures, hardware, views
+from tinygpt import curves, hardware, views
 from tinygpt.checkpoint import load
-from tinygpt.config import Params
-from tinygpt.evaluation import Evaluation, evaluate, metrics, verdict
+from tinygpt.config import Params, Train
+from tinygpt.evaluation import evaluate, metrics, verdict
 from tinygpt.files import Paths, hidden, read_json, write_json, write_text, writing
 from tinygpt.inspecting import EXAMPLE, VIEWS
 from tinygpt.reading import Subject, held_out
@@ -28,7 +28,7 @@ def main(params: Params, paths: Paths) -> None:
     numbers = metrics(result, read_json(paths.yardsticks))
     write_json(paths.evaluation / "metrics.json", numbers)
     with progress(len(VIEWS), "view", "drawing", params.runtime.progress) as bar:
-        draw(paths, numbers, result, held_out(model, tokenizer, tokens, result.by_position), bar.update)
+        draw(paths, numbers, params.train, held_out(model, tokenizer, tokens, result.by_position), bar.update)
     print(verdict(numbers, remember(numbers)))
 
 
@@ -40,19 +40,31 @@ def counted(windows: Iterable[Batch], advance: Callable[[int], object]) -> Itera
 
 
 def draw(
-    paths: Paths, numbers: dict[str, Any], result: Evaluation, subject: Subject, advance: Callable[[int], object]
+    paths: Paths, numbers: dict[str, Any], settings: Train, subject: Subject, advance: Callable[[int], object]
 ) -> None:
-    """The figures: of the run, and of the model's inside; and the loss by position as a table for `dvc plots`."""
-    shape = subject.model.config
-    rows = [f"{position}\t{loss:.6g}\n" for position, loss in enumerate(result.by_position, start=1)]
-    write_text(paths.evaluation / "by_position.tsv", "position\tloss\n" + "".join(rows))
+    """The figures: of the run, and of the model's inside; and two of them as tables, for `dvc plots`."""
+    shape, marks, size = subject.model.config, numbers["yardsticks"], numbers["bytes"] / numbers["tokens"]
     train, validation = (read_curve(paths.training / f"{split}.tsv") for split in ("train", "validation"))
-    marks = figures.nats_per_token(numbers["yardsticks"], numbers["bytes"] / numbers["tokens"])
+    trained = read_json(paths.training / "metrics.json")
+    learned = curves.by_compute(validation, trained["flops"] / trained["step"], size)
+    for name, columns, rows in (
+        (
+            "by_position",
+            ("position", "loss"),
+            enumerate(subject.by_position if subject.by_position is not None else [], start=1),
+        ),
+        ("by_compute", ("tflop", "bits_per_byte"), learned),
+    ):
+        lines = [f"{x:.6g}\t{y:.6g}" for x, y in rows]
+        write_text(paths.evaluation / f"{name}.tsv", "\n".join(["\t".join(columns), *lines]) + "\n")
     with writing(paths.evaluation / "figures") as folder:
         folder.mkdir()
-        figures.loss_curves(folder / "loss.png", train, validation, marks)
+        curves.loss_curves(folder / "loss.png", train, validation, curves.nats_per_token(marks, size))
+        curves.learning_rate(folder / "learning_rate.png", train)
+        curves.gradient_norm(folder / "gradient_norm.png", train, settings.gradient_clip)
+        curves.learning(folder / "by_compute.png", {"": learned}, marks, *curves.COMPUTE)
         bits, error = numbers["bits_per_byte"], numbers["bits_per_byte_standard_error"]
-        figures.yardstick_bars(folder / "yardsticks.png", bits, error, numbers["yardsticks"])
+        curves.yardstick_bars(folder / "yardsticks.png", {"this model": (bits, error)}, marks)
         views.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head), advance)
 
 

@@ -22,6 +22,7 @@ from tinygpt.config import Params, Train
 from tinygpt.files import Paths, hidden, read_json
 from tinygpt.model import GPTConfig, training_flops_per_token
 from tinygpt.state import State, initial_state, weights
+from tinygpt.times import Clock
 from tinygpt.tokenizer import load
 from tinygpt.tokens import TokenDataset, open_tokens
 
@@ -119,6 +120,7 @@ def train(
     """Take all steps, with progress shown, curves written, the state saved as it goes, and `note` told of each."""
     settings, start, begin = params.train, state.step, time.perf_counter()
     writes, show = distributed.is_first(), distributed.is_first() and params.runtime.progress
+    clock = Clock(saves.folder / "times.tsv", start)
     with interruptible() as interrupted, progress(settings.steps, "step", "training", show) as bar:
         bar.update(start)
         for _ in training.train(state, settings, data, params.seed, precision):
@@ -127,10 +129,12 @@ def train(
             note(state)
             bar.set_postfix_str(report(state, settings, speed), refresh=False)
             if writes and state.validation_rows[-1]["step"] == state.step:
+                clock.note(state.step)
                 bar.write(f"step {state.step}/{settings.steps}  {report(state, settings, speed)}")
                 training.write_curves(paths.training, state, settings)
             stop = int(distributed.largest(interrupted()))  # a signal to one process stops all after the same step
             if writes and (stop or state.step % params.runtime.checkpoint_every == 0):
+                clock.note(state.step)
                 saves.save(state.step, state.tensors(), state.facts())
             if stop:
                 print(
@@ -140,6 +144,7 @@ def train(
                 sys.exit(128 + stop)
     if writes:
         training.write_curves(paths.training, state, settings)
+        clock.keep(paths.training / "train.tsv")
 
 
 def report(state: State, settings: Train, speed: float) -> str:

@@ -99,23 +99,43 @@ def inspect(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help='Settings ("train.optimizer=muon"), or experiments, revisions, folders.')],
-    b: Annotated[str, typer.Argument(help="The other set, named in the same way.")],
+    sets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="A B",
+            help='Two sets, each settings ("train.optimizer=muon") or experiments, revisions, folders; with --html any '
+            "number, none is this folder.",
+        ),
+    ] = None,
     results: Annotated[Path, typer.Option(help="A results file to look in, beside DVC's experiments.")] = Path(
         "benchmark/ablations.jsonl"
     ),
     allow: Annotated[list[str] | None, typer.Option(help="A setting that may differ as well; repeatable.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page of the runs into this file; it opens offline.")
+    ] = None,
 ) -> None:
-    """Say whether two sets of runs differ beyond their seeds.
+    """Say whether two sets of runs differ beyond their seeds; with --html, show a run or several on a page.
 
     Sets are named by settings, over all runs known: tinygpt compare train.optimizer=muon train.optimizer=adamw; or by
     names, with commas between them: tinygpt compare muon-1,muon-2 "adamw-*". A git revision stands for the run
     committed there, and the experiments grown from it with other seeds.
     """
+    sets = sets or []
+    if html is not None:
+        told: list[str] = []
+        with working("reading the runs"):
+            from tinygpt import page
+
+            page.make(html, sets or ["."], results, allow or [], told.append)
+        print("\n".join(told))
+        return
+    if len(sets) != 2:
+        raise ValueError("Name two sets of runs: tinygpt compare A B; or write a page: tinygpt compare --html FILE.")
     with working("reading the runs"):
         from tinygpt import comparing
 
-        found = comparing.compare(a, b, results, allow or [])
+        found = comparing.compare(sets[0], sets[1], results, allow or [])
     for line in comparing.report(found):
         print(line)
 

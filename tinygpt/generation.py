@@ -119,6 +119,7 @@ class Completion:
     prompt: str
     completion: str
     seed: int
+    ids: tuple[int, ...] = ()  # the tokens of the completion, as they were chosen
 
     @property
     def text(self) -> str:
@@ -163,7 +164,7 @@ def generate_batch(
             row.extend([] if token is None else [token])
         advance(len(step) - step.count(None))
     texts = map(tokenizer.decode, ids)
-    return [Completion(*made) for made in zip(prompts, texts, seeds, strict=True)]
+    return [Completion(*made) for made in zip(prompts, texts, seeds, map(tuple, ids), strict=True)]
 
 
 def stream(

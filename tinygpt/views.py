@@ -18,7 +18,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from tinygpt import inspecting
-from tinygpt.figures import DARK, DPI, LIGHT, SHADES, ink, loss_by_position, name_ticks, save, write
+from tinygpt.curves import loss_by_position
+from tinygpt.figures import DARK, DPI, LIGHT, SHADES, ink, name_ticks, save, write
 from tinygpt.inspecting import MOST_BITS, Look, spread
 from tinygpt.reading import Subject, label, merge_ladders, pieces
 from tinygpt.sampling import Sampling

@@ -8,6 +8,7 @@ import torch
 
 from tinygpt import config, figures, forecast, sizes, training
 from tinygpt.corpus import read_rows
+from tinygpt.curves import loss_curves
 from tinygpt.figures import ACCENT, DARK, LIGHT, STYLES
 from tinygpt.files import Paths
 from tinygpt.model import GPTConfig
@@ -108,4 +109,4 @@ def overfitting(path: Path) -> None:
     state = initial_state(shape, settings, params.seed, CPU, "fp32")
     for _ in training.train(state, settings, data, params.seed, "fp32"):
         pass
-    figures.loss_curves(path, state.train_rows, state.validation_rows, {})
+    loss_curves(path, state.train_rows, state.validation_rows, {})
