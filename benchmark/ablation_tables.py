@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark import scaling
 from benchmark.common import ROOT
-from tinygpt import figures
+from tinygpt import benchmark_figures
 from tinygpt.comparing import Side, welch
 from tinygpt.files import write_text
 from tinygpt.runs import Run
@@ -37,7 +37,7 @@ def renew_page(entries: Sequence["Entry"], known: Sequence[Run], page: Path = PA
     if len(best) > 3 and large:
         text = renewed(text, "scaling", sizes_table([*sizes, *last], best))
         text = renewed(text, "forecast", forecast_lines(best, large))
-        figures.scaling(figure, points(sizes), points(last), scaling.law_of(best).loss)
+        benchmark_figures.scaling(figure, points(sizes), points(last), scaling.law_of(best).loss)
     write_text(page, text)
 
 

@@ -23,7 +23,7 @@ import yaml
 from benchmark import common
 from benchmark.common import ROOT, Watched, python, watch
 from benchmark.rivals import Curve, NanoChat, NanoGPT, Result
-from tinygpt import figures
+from tinygpt import benchmark_figures
 from tinygpt.files import Paths, read_json, write_json
 from tinygpt.training import read_curve
 
@@ -171,7 +171,7 @@ def report(results: list[Result], options: argparse.Namespace, marks: dict[str, 
     }
     write_json(options.results, facts)
     curves = {f"{system}, {run}": middle(group) for (system, run), group in groups.items()}
-    figures.race(options.figure, curves, marks | {"nanoGPT on an A100": A100})
+    benchmark_figures.race(options.figure, curves, marks | {"nanoGPT on an A100": A100})
     print(f"\n{facts['machine']}\n")
     common.print_table([("system", "run", "bits per byte", "whole process, s", "steps, s"), *map(row, groups.values())])
     print("\n" + "\n".join(facts["verdicts"]))

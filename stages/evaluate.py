@@ -1,18 +1,19 @@
 """Measure the model on the whole held-out text, beside the yardsticks, and look inside → data/evaluation."""
 
 import json
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from stages import run
-from tinygpt import figures, hardware, views
+from stages import progress, run
+from tinygpt import curves, hardware, views
 from tinygpt.checkpoint import load
-from tinygpt.config import Params
-from tinygpt.evaluation import Evaluation, evaluate, metrics, verdict
+from tinygpt.config import Params, Train
+from tinygpt.evaluation import evaluate, metrics, verdict
 from tinygpt.files import Paths, hidden, read_json, write_json, write_text, writing
 from tinygpt.inspecting import EXAMPLE, VIEWS
 from tinygpt.reading import Subject, held_out
 from tinygpt.tokens import evaluation_windows, open_tokens
-from tinygpt.training import read_curve
+from tinygpt.training import Batch, read_curve
 
 
 def main(params: Params, paths: Paths) -> None:
@@ -22,26 +23,49 @@ def main(params: Params, paths: Paths) -> None:
     model, tokenizer = load(paths.model, device)
     tokens = open_tokens(paths.ids("validation"))
     windows = evaluation_windows(tokens, model.config.context_length, params.evaluate.batch_size)
-    result = evaluate(model, windows, tokenizer, hardware.autocast(device, precision))
+    with progress(len(tokens), "token", "evaluating", params.runtime.progress) as bar:
+        result = evaluate(model, counted(windows, bar.update), tokenizer, hardware.autocast(device, precision))
     numbers = metrics(result, read_json(paths.yardsticks))
     write_json(paths.evaluation / "metrics.json", numbers)
-    draw(paths, numbers, result, held_out(model, tokenizer, tokens, result.by_position))
+    with progress(len(VIEWS), "view", "drawing", params.runtime.progress) as bar:
+        draw(paths, numbers, params.train, held_out(model, tokenizer, tokens, result.by_position), bar.update)
     print(verdict(numbers, remember(numbers)))
 
 
-def draw(paths: Paths, numbers: dict[str, Any], result: Evaluation, subject: Subject) -> None:
-    """The figures: of the run, and of the model's inside; and the loss by position as a table for `dvc plots`."""
-    shape = subject.model.config
-    rows = [f"{position}\t{loss:.6g}\n" for position, loss in enumerate(result.by_position, start=1)]
-    write_text(paths.evaluation / "by_position.tsv", "position\tloss\n" + "".join(rows))
+def counted(windows: Iterable[Batch], advance: Callable[[int], object]) -> Iterator[Batch]:
+    """The windows; `advance` hears the tokens of each batch once the next is asked for."""
+    for inputs, targets in windows:
+        yield inputs, targets
+        advance(targets.numel())
+
+
+def draw(
+    paths: Paths, numbers: dict[str, Any], settings: Train, subject: Subject, advance: Callable[[int], object]
+) -> None:
+    """The figures: of the run, and of the model's inside; and two of them as tables, for `dvc plots`."""
+    shape, marks, size = subject.model.config, numbers["yardsticks"], numbers["bytes"] / numbers["tokens"]
     train, validation = (read_curve(paths.training / f"{split}.tsv") for split in ("train", "validation"))
-    marks = figures.nats_per_token(numbers["yardsticks"], numbers["bytes"] / numbers["tokens"])
+    trained = read_json(paths.training / "metrics.json")
+    learned = curves.by_compute(validation, trained["flops"] / trained["step"], size)
+    for name, columns, rows in (
+        (
+            "by_position",
+            ("position", "loss"),
+            enumerate(subject.by_position if subject.by_position is not None else [], start=1),
+        ),
+        ("by_compute", ("tflop", "bits_per_byte"), learned),
+    ):
+        lines = [f"{x:.6g}\t{y:.6g}" for x, y in rows]
+        write_text(paths.evaluation / f"{name}.tsv", "\n".join(["\t".join(columns), *lines]) + "\n")
     with writing(paths.evaluation / "figures") as folder:
         folder.mkdir()
-        figures.loss_curves(folder / "loss.png", train, validation, marks)
+        curves.loss_curves(folder / "loss.png", train, validation, curves.nats_per_token(marks, size))
+        curves.learning_rate(folder / "learning_rate.png", train)
+        curves.gradient_norm(folder / "gradient_norm.png", train, settings.gradient_clip)
+        curves.learning(folder / "by_compute.png", {"": learned}, marks, *curves.COMPUTE)
         bits, error = numbers["bits_per_byte"], numbers["bits_per_byte_standard_error"]
-        figures.yardstick_bars(folder / "yardsticks.png", bits, error, numbers["yardsticks"])
-        views.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head))
+        curves.yardstick_bars(folder / "yardsticks.png", {"this model": (bits, error)}, marks)
+        views.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head), advance)
 
 
 def remember(numbers: dict[str, Any]) -> dict[str, Any] | None:

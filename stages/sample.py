@@ -1,32 +1,67 @@
-"""Let the model write: every prompt continued, and a grid of temperature and top-p → data/samples."""
+"""Let the model write: every prompt continued, and a grid of temperature and top-p, all judged → data/samples."""
 
 import json
+import sys
 
 from stages import progress, run
-from tinygpt import hardware
+from tinygpt import curves, hardware, samples
 from tinygpt.checkpoint import hashes, load
 from tinygpt.config import Params
-from tinygpt.files import Paths, write_text, writing
-from tinygpt.samples import as_markdown, collect
+from tinygpt.corpus import read_rows
+from tinygpt.files import Paths, read_json, sha256, write_json, write_text, writing
+from tinygpt.generation import for_terminal
+
+LINES = 16
 
 
 def main(params: Params, paths: Paths) -> None:
-    section = params.sample
+    section, show = params.sample, params.runtime.progress
     hardware.make_deterministic()
     model, tokenizer = load(paths.model, hardware.pick_device(params.train.device))
+    traced: samples.Record = {**hashes(paths.model)}
     records = []
-    count = len(section.prompts) * section.num_samples + len(section.grid.temperature) * len(section.grid.top_p)
-    with progress(count, "sample", "sampling", params.runtime.progress) as bar:
-        for sample in collect(model, tokenizer, section, params.seed, hashes(paths.model)):
+    pairs = len(section.grid.temperature) * len(section.grid.top_p)
+    count = len(section.prompts) * section.num_samples + pairs * samples.GRID_SAMPLES
+    with progress(count, "sample", "sampling", show) as bar:
+        for sample in samples.collect(model, tokenizer, section, params.seed, traced):
             records.append(sample)
             bar.update()
+    real = []
+    if has_text(paths, traced["text"]):
+        real = samples.real(model, tokenizer, section, read_rows(paths.text("validation")))
+        size = read_json(paths.yardsticks)["train_bytes"]
+        with progress(size, "B", "looking for copies", show) as bar:
+            samples.beside([*records, *real], read_rows(paths.text("train")), bar.update)
+    write(paths, records, samples.summary(records, real))
+    print(f"{len(records)} samples in {paths.samples / 'samples.md'}; the first:\n\n{beginning(records[0]['text'])}")
+
+
+def has_text(paths: Paths, text: dict[str, str]) -> bool:
+    """Whether the text that the model learned from lies here; says so where it does not."""
+    here = all(paths.text(split).is_file() and sha256(paths.text(split)) == text[split] for split in text)
+    if not here:
+        print(
+            f"The text of this model is not in {paths.corpus}: what its samples copy from it, and what real text would "
+            "have, is left out. `dvc checkout data/corpus` brings it back, where the cache has it."
+        )
+    return here
+
+
+def write(paths: Paths, records: list[samples.Record], judgement: samples.Record) -> None:
     with writing(paths.samples) as folder:
         folder.mkdir()
-        write_text(
-            folder / "samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in records)
-        )
-        write_text(folder / "samples.md", as_markdown(records))
-    print(f"{len(records)} samples in {paths.samples / 'samples.md'}; the first:\n\n{records[0]['text']}")
+        lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in records]
+        write_text(folder / "samples.jsonl", "".join(lines))
+        write_text(folder / "samples.md", samples.as_markdown(records, judgement))
+        write_json(folder / "judgement.json", judgement)
+        write_text(folder / "grid.tsv", samples.as_table(judgement["grid"]))
+        curves.temperatures(folder / "figures/temperatures.png", judgement["grid"], judgement["held_out"])
+
+
+def beginning(text: str) -> str:
+    """As much of a text as leaves a screen of 24 lines room for what was said before."""
+    lines = text.splitlines()
+    return for_terminal("\n".join(lines[:LINES] + ["…"] * (len(lines) > LINES)), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The ablations: every entry is sound, nothing runs twice, tables are renewed in place, and the law is found."""
 
 import dataclasses
+import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from benchmark import ablation_tables, ablations, scaling
 from benchmark.ablations import Entry
 from benchmark.common import parameters
 from tests.conftest import ROOT
-from tinygpt import config, figures
+from tinygpt import benchmark_figures, config
 from tinygpt.runs import Run
 
 PLAN = ablations.plan()
@@ -34,6 +36,7 @@ class Queue:
         self.code, self.fails = "now", False
         monkeypatch.setattr(ablations, "RESULTS", folder / "results.jsonl")
         monkeypatch.setattr(ablations, "dvc", self.dvc)
+        monkeypatch.setattr(ablations, "start_workers", self.start_workers)
         monkeypatch.setattr("tinygpt.runs.of_experiments", self.of_experiments)
         monkeypatch.setattr("tinygpt.runs.code_here", lambda _: self.code)
         monkeypatch.setattr("time.sleep", lambda _: None)
@@ -43,14 +46,15 @@ class Queue:
             name = words[words.index("--name") + 1]
             seeds = next(word for word in words if word.startswith("seed=")).removeprefix("seed=").split(",")
             self.queued += [f"{name}-{i + 1}" for i in range(len(seeds))] if len(seeds) > 1 else [name]
-        if words[:2] == ("queue", "start") and not self.fails:
-            for name in self.queued:
-                entry = next(e for e in PLAN if e.name == name.rpartition("-")[0])
-                self.done[name] = result(entry, int(name.rpartition("-")[2]), 2.4, self.code)
         if words[:2] == ("queue", "status"):
             waiting = [name for name in self.queued if name not in self.done]
             return "".join(f"abc {name} 08:00 PM {'Failed' if self.fails else 'Queued'}\n" for name in waiting)
         return ""
+
+    def start_workers(self) -> None:
+        for name in self.queued if not self.fails else ():
+            entry = next(e for e in PLAN if e.name == name.rpartition("-")[0])
+            self.done[name] = result(entry, int(name.rpartition("-")[2]), 2.4, self.code)
 
     def of_experiments(self, pattern: str = "*", baseline: str = "*") -> list[Run]:
         return [self.done[pattern]] if pattern in self.done else []
@@ -219,7 +223,7 @@ def test_the_forecast_is_told_with_how_far_any_one_budget_moves_it() -> None:
 def test_the_figure_is_drawn_the_same_every_time(tmp_path: Path) -> None:
     sizes = {"1 × 32": [(0.1, 2.9), (0.2, 2.7)], "2 × 48": [(0.2, 2.75), (0.4, 2.6)]}
     for name in ("one.png", "two.png"):
-        figures.scaling(tmp_path / name, sizes, {"3 × 96": [(0.8, 2.5)]}, scaling.Law(2.0, 0.5, 0.3).loss)
+        benchmark_figures.scaling(tmp_path / name, sizes, {"3 × 96": [(0.8, 2.5)]}, scaling.Law(2.0, 0.5, 0.3).loss)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
@@ -242,3 +246,14 @@ def test_timing_gives_each_entry_a_multiple_of_the_default(monkeypatch: pytest.M
     monkeypatch.setattr("torch.set_num_threads", lambda _: None)
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     assert ablations.step_times([entry("default"), entry("batch-16")]) == {"default": 1.0, "batch-16": 1.5}
+
+
+def test_workers_that_live_on_keep_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DVC's do: they hold whatever the command that started them printed to."""
+    program = tmp_path / "dvc"
+    program.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/worker\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    ablations.start_workers()
+    worker = int((tmp_path / "worker").read_text())
+    os.kill(worker, signal.SIGKILL)  # it is still there, or this would fail

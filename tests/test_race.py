@@ -8,9 +8,8 @@ import torch
 
 from benchmark import beside, contestant, race, rivals
 from benchmark.common import copied, parameters, watch
-from benchmark.gguf_file import renamed
 from benchmark.rival_loss import summed_nats
-from tinygpt import config, figures
+from tinygpt import benchmark_figures, config
 
 NANOGPT = [
     (3.0, "tokens per iteration will be: 768"),
@@ -74,7 +73,7 @@ def test_the_table_shows_medians_and_extremes_and_the_middle_run_is_drawn(tmp_pa
     group = [result("TinyGPT", "60 seconds", seconds, 2.1, i) for i, seconds in enumerate((50.0, 70.0, 58.0))]
     assert race.row(group) == ("TinyGPT", "60 seconds", "2.100", "58.0 (50.0–70.0)", "54.0 (46.0–66.0)")
     assert race.middle(group)[-1] == (58.0, 2.1)
-    figures.race(tmp_path / "race.png", {"TinyGPT, 60 seconds": race.middle(group)}, {"ppmd": 2.026})
+    benchmark_figures.race(tmp_path / "race.png", {"TinyGPT, 60 seconds": race.middle(group)}, {"ppmd": 2.026})
     assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -146,8 +145,3 @@ def test_our_contestant_decodes_to_the_end_of_the_context_and_trains(tmp_path: P
         assert ours.train("0.8M", "fp32")() == 12 * 64
     finally:
         torch.use_deterministic_algorithms(deterministic)
-
-
-def test_tensors_are_named_as_llama_cpp_names_them() -> None:
-    assert renamed("transformer.wte.weight") == "token_embd.weight"
-    assert renamed("transformer.h.3.attn.c_attn.bias") == "blk.3.attn_qkv.bias"

@@ -78,7 +78,7 @@ def test_outputs_lie_where_the_code_puts_them() -> None:
     assert outs == {
         *map(str, (paths.corpus, paths.tokenizer, paths.tokens, paths.model, paths.samples)),
         *(str(paths.training / name) for name in ("train.tsv", "validation.tsv", "health.tsv", "last.safetensors")),
-        *(str(paths.evaluation / name) for name in ("figures", "by_position.tsv")),
+        *(str(paths.evaluation / name) for name in ("figures", "by_position.tsv", "by_compute.tsv")),
     }
     assert metrics == {str(folder / "metrics.json") for folder in (paths.training, paths.evaluation)}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tinygpt import compiling, figures, hardware
+from tinygpt import benchmark_figures, compiling, hardware
 from tinygpt.config import Params
 from tinygpt.files import write_json, write_text
 from tinygpt.measuring import (
@@ -279,6 +279,6 @@ def write(report: Report, folder: Path) -> None:
     eager = [row for row in rows if not row["compiled"] and row["precision"] == quickest]
     write_json(folder / "results.json", report.to_json())
     write_text(folder / "table.md", "\n".join(table(report)) + "\n")
-    figures.training_speed(folder / "benchmark_training.png", eager)
-    figures.memory_forecast(folder / "benchmark_memory.png", eager)
-    figures.decoding_speed(folder / "benchmark_decoding.png", [asdict(row) for row in report.decoding])
+    benchmark_figures.training_speed(folder / "benchmark_training.png", eager)
+    benchmark_figures.memory_forecast(folder / "benchmark_memory.png", eager)
+    benchmark_figures.decoding_speed(folder / "benchmark_decoding.png", [asdict(row) for row in report.decoding])

@@ -89,6 +89,20 @@ def compare(a: str, b: str, results: Path | None, allowed: Sequence[str] = ()) -
     return [pair(first, second, allowed)]
 
 
+def members(name: str, results: Path | None) -> list[Run]:
+    """The runs of one set, each once: those with its settings among all that are known, or those of its names."""
+    rows = runs.of_results(results) if results is not None and results.is_file() else []
+    if "=" not in name:
+        return runs.distinct(named(name, rows))
+    known = runs.distinct([*_workspace(), *runs.of_experiments(), *rows])
+    keys = sorted({key for run in known for key in run.settings})
+    wanted = {_whole(key, keys): value for key, value in runs.parse(name).items()}
+    found = [run for run in known if all(run.settings.get(key) == value for key, value in wanted.items())]
+    if not found:
+        raise ValueError(f"No run that is known has {name}.")
+    return found
+
+
 def by_settings(a: str, b: str, known: list[Run], allowed: Sequence[str] = ()) -> list[Comparison]:
     """Of all known runs, those with a's settings beside those with b's, in groups that are alike in all else.
 
