@@ -320,4 +320,5 @@ def run(serving: Serving, host: str, port: int, password: str | None, announce: 
     config = uvicorn.Config(guarded, log_level="warning", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=1)
     shown = f"[{host}]" if ":" in host else host
     announce(f"http://{shown}:{listening.getsockname()[1]}")
-    uvicorn.Server(config).run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has ended well by then
+        uvicorn.Server(config).run(sockets=[listening])
