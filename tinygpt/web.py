@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 # before Gradio is imported, which reads them: nothing is counted, kept for statistics, or told to anyone
-os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_ANALYTICS_MAX_EVENTS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+os.environ |= {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "OTEL_SDK_DISABLED": "true",  # FastAPI's
+}
 
 import fastapi
 import gradio as gr
