@@ -1,0 +1,290 @@
+"""Would the tests see it? Each line of the fast path is made wrong in small ways, and its tests are run on each.
+
+    python -m tests.mutants                          # the files of PINNED; exit status 1 where one survives unexplained
+    python -m tests.mutants tinygpt/sampling.py      # one of them
+    python -m tests.mutants --update                 # the same, and its tables in docs/mutants.md written again
+
+A mutant is killed if a test fails or never ends, and survives if all pass. Those that survive, since what they change
+is no result, stand in tests/mutants.yaml with the reason. mutator.py makes the mutants; here they are run: in a copy of
+the project, each in a process forked when PyTorch is loaded, first the quickest of the tests that run the changed line.
+
+mutmut 3 leaves functions with a decorator alone and deletes no statement, and cosmic-ray starts Python for each mutant,
+which with PyTorch takes seconds: neither would do. Left out: tests that start processes of their own, which take long.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import hypothesis
+import pytest
+import yaml
+
+from tests.mutator import Mutant, mutants
+
+ROOT = Path(__file__).resolve().parent.parent
+PINNED = {
+    "tinygpt/model.py": ["model", "scratch_model", "scratch_training", "decoding", "generation", "inspecting"],
+    "tinygpt/sampling.py": ["sampling", "scratch_text", "generation"],
+}
+Seen = dict[str, tuple[float, set[int]]]  # by the test: seconds, and the lines that it runs
+PLAIN = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:faulthandler"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a mutant."""
+
+    file: str
+    mutant: Mutant
+    result: str  # killed, timed out or survived
+    by: str  # the test that failed, if any
+
+
+class Watch:
+    """A pytest plugin that notes which lines of a file each test runs, its own fixtures' and shared ones' too."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.lines: set[int] = set()
+        self.tests: Seen = {}
+        self.shared: dict[str, set[int]] = {}  # by the fixture
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
+        self.lines, start = set(), time.perf_counter()
+        sys.settrace(self.enter)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            lines = self.lines.union(*(self.shared.get(name, ()) for name in item.fixturenames))
+            self.tests[item.nodeid] = time.perf_counter() - start, lines
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
+        own = self.lines
+        if fixturedef.scope != "function":
+            self.lines = self.shared.setdefault(fixturedef.argname, set())
+        try:
+            return (yield)
+        finally:
+            self.lines = own
+
+    def enter(self, frame: FrameType, _event: str, _value: Any) -> Any:
+        return self.line if frame.f_code.co_filename == self.file else None
+
+    def line(self, frame: FrameType, _event: str, _value: Any) -> Any:
+        self.lines.add(frame.f_lineno)
+        return self.line
+
+
+class Choose:
+    """A pytest plugin that runs these tests in this order, and writes down the first that fails."""
+
+    def __init__(self, tests: Sequence[str], note: Path) -> None:
+        self.rank, self.note = {test: place for place, test in enumerate(tests)}, note
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = sorted((item for item in items if item.nodeid in self.rank), key=lambda item: self.rank[item.nodeid])
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.note.write_text(report.nodeid)
+
+
+def forked(folder: Path, tests: Sequence[str], plugin: object, limit: float = 0) -> int:
+    """Start pytest on files of a copy of the project, in a process of its own, and kill it after `limit` seconds."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        signal.alarm(int(limit))  # nobody catches it
+        os.chdir(folder)
+        with (folder / "output").open("w") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+            del sys.modules[name]
+        sys.path.insert(0, str(folder))
+        code = int(pytest.main([*PLAIN, *tests], plugins=[plugin]))
+        if isinstance(plugin, Watch):
+            ours = (str(ROOT), str(folder))
+            modules = [n for n, m in sys.modules.items() if not str(getattr(m, "__file__", None)).startswith(ours)]
+            seen = {test: [seconds, sorted(lines)] for test, (seconds, lines) in plugin.tests.items()}
+            (folder / "seen").write_text(json.dumps([seen, modules]))
+        os._exit(code)
+    finally:
+        os._exit(70)  # an exception that pytest did not expect
+
+
+def watched(folder: Path, file: str, tests: Sequence[str]) -> Seen:
+    """Seconds and lines of each test on the file as it is; loads whatever else they load, for those that are forked."""
+    status = os.waitpid(forked(folder, tests, Watch(str(folder / file))), 0)[1]
+    if status:
+        sys.exit(f"The tests of {file} do not pass as it is:\n{(folder / 'output').read_text()}")
+    seen, modules = json.loads((folder / "seen").read_text())
+    for name in modules:
+        with contextlib.suppress(Exception):  # some can only be had by way of others
+            importlib.import_module(name)
+    return {test: (seconds, set(lines)) for test, (seconds, lines) in seen.items()}
+
+
+def outcomes(root: Path, file: str, tests: Sequence[str], workers: int) -> Iterator[Outcome]:
+    """Run all mutants of a file, after one that is no mutant at all."""
+    with tempfile.TemporaryDirectory() as place:
+        free = [Path(place, str(number)) for number in range(workers)]
+        shutil.copytree(root, free[0], ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
+        seen = watched(free[0], file, tests)
+        for old in (free[0] / file).parent.glob(f"__pycache__/{Path(file).stem}.*"):
+            old.unlink()  # all else may stay compiled
+        for folder in free[1:]:
+            shutil.copytree(free[0], folder)
+        source = (free[0] / file).read_text(encoding="utf-8")
+        waiting, running = (
+            [Mutant("", "none", "", range(0), source), *mutants(source)],
+            dict[int, tuple[Mutant, Path]](),
+        )
+        while waiting or running:
+            if waiting and free:
+                mutant, folder = waiting.pop(0), free.pop()
+                running[started(folder, file, mutant, seen)] = mutant, folder
+                continue
+            process, status = os.wait()
+            mutant, folder = running.pop(process)
+            free.append(folder)
+            late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+            if mutant.kind != "none":
+                result = "timed out" if late else "killed" if status else "survived"
+                yield Outcome(file, mutant, result, (folder / "first").read_text())
+            elif status:
+                sys.exit(f"The tests of {file}, the quickest first, do not pass:\n{(folder / 'output').read_text()}")
+
+
+def started(folder: Path, file: str, mutant: Mutant, seen: Seen) -> int:
+    """The process that runs a mutant's tests: those that run its lines, or all where it is run when loaded."""
+    (folder / file).write_text(mutant.source, encoding="utf-8")
+    (folder / "first").write_text("")
+    reach = [test for test, (_, lines) in seen.items() if lines.intersection(mutant.lines)] or list(seen)
+    order = sorted(reach, key=lambda test: seen[test][0])
+    files = sorted({test.partition("::")[0] for test in order})
+    return forked(folder, files, Choose(order, folder / "first"), 30 + 5 * sum(seen[test][0] for test in order))
+
+
+def reasons(file: Path) -> dict[tuple[str, str], str]:
+    """Why a mutant need not be killed, by its file and name."""
+    groups = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {
+        (name, mutant): group["reason"]
+        for name, some in groups.items()
+        for group in some
+        for mutant in group["mutants"]
+    }
+
+
+def counts(found: Sequence[Outcome], explained: dict[tuple[str, str], str]) -> list[list[Any]]:
+    """How many of each kind, a row a file and kind; the last row of a file is all of it."""
+    rows: list[list[Any]] = []
+    for file in dict.fromkeys(one.file for one in found):
+        here = [one for one in found if one.file == file]
+        kinds = sorted({one.mutant.kind for one in here})
+        for kind in [*kinds, "all"]:
+            some = [one for one in here if kind in (one.mutant.kind, "all")]
+            number = Counter(one.result for one in some)
+            dead = number["killed"] + number["timed out"]
+            open_ = sum(one.result == "survived" and (file, one.mutant.name) not in explained for one in some)
+            share = f"{100 * dead / len(some):.1f}%"
+            rows.append(
+                [file, kind, len(some), number["killed"], number["timed out"], number["survived"], share, open_]
+            )
+    return rows
+
+
+HEAD = ("file", "kind", "mutants", "killed", "timed out", "survived", "killed or timed out", "survived unexplained")
+
+
+def key(one: Outcome) -> tuple[str, str]:
+    return one.file, one.mutant.name
+
+
+def code(text: str) -> str:
+    """As code in a cell of a table."""
+    return f"`{text}`".replace("|", "\\|")
+
+
+def table(found: Sequence[Outcome]) -> str:
+    """All mutants, a line each, with what became of them, and the test that failed."""
+    lines = [("file", "line", "function", "kind", "change", "result", "by")]
+    for one in found:
+        mutant = one.mutant
+        lines.append((one.file, str(mutant.lines.start), mutant.where, mutant.kind, mutant.change, one.result, one.by))
+    return "".join("\t".join(line) + "\n" for line in lines)
+
+
+def update(page: Path, found: Sequence[Outcome], explained: dict[tuple[str, str], str]) -> None:
+    """Write the tables of a page again."""
+    from benchmark.ablation_tables import markdown, renewed  # late: no process forked before may know tinygpt
+
+    text = page.read_text(encoding="utf-8")
+    text = renewed(text, "counts", markdown(HEAD, counts(found, explained)))
+    survived = [one for one in found if one.result == "survived"]
+    rows = [
+        [
+            one.file.removeprefix("tinygpt/"),
+            code(one.mutant.where),
+            code(one.mutant.change),
+            explained.get(key(one), ""),
+        ]
+        for one in survived
+    ]
+    page.with_suffix(".tsv").write_text(table(found), encoding="utf-8")
+    page.write_text(renewed(text, "survivors", markdown(("file", "where", "change", "why"), rows)), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the fast path wrong in small ways; see whether tests fail.")
+    parser.add_argument("files", nargs="*", default=[*PINNED], help="as in PINNED")
+    parser.add_argument("--tests", nargs="+", help="test files, instead of those of PINNED")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the project; for tests of this")
+    parser.add_argument("--workers", type=int, default=2, help="mutants at once")
+    parser.add_argument("--update", action="store_true", help="write the tables of docs/mutants.md again")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is loaded: a process with threads cannot be forked safely
+    hypothesis.settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
+    hypothesis.settings.load_profile("mutants")
+    explained, found = reasons(options.root / "tests/mutants.yaml"), list[Outcome]()
+    for file in options.files:
+        tests = options.tests or [f"tests/test_{name}.py" for name in PINNED[file]]
+        for one in outcomes(options.root, file, tests, options.workers):
+            found.append(one)
+            if one.result == "survived":
+                print(f"{file}:{one.mutant.lines.start} {one.mutant.kind}: {one.mutant.name}", end="   # ")
+                print(explained.get(key(one), "unexplained"), flush=True)
+    for row in counts(found, explained):
+        print(*row, sep="\t")
+    if options.update:
+        update(ROOT / "docs/mutants.md", found, explained)
+    survived = {key(one) for one in found if one.result == "survived"}
+    killed = [f"{file}: {name}" for file, name in explained if file in options.files and (file, name) not in survived]
+    if killed:
+        sys.exit("\n".join(["In tests/mutants.yaml, but killed, or no longer made:", *killed]))
+    if survived - explained.keys():
+        sys.exit("Some survived unexplained: write a test that fails on each, or the reason in tests/mutants.yaml.")
+
+
+if __name__ == "__main__":
+    main()
