@@ -14,6 +14,7 @@ which with PyTorch takes seconds: neither would do. Left out: tests that start p
 
 import argparse
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -41,7 +42,17 @@ PINNED = {
     "tinygpt/sampling.py": ["sampling", "scratch_text", "generation"],
 }
 Seen = dict[str, tuple[float, set[int]]]  # by the test: seconds, and the lines that it runs
-PLAIN = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:faulthandler"]
+PLAIN = [
+    "-x",
+    "-q",
+    "--assert=plain",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:faulthandler",
+    "-p",
+    "no:unraisableexception",
+]
 
 
 @dataclass(frozen=True)
@@ -123,8 +134,7 @@ def forked(folder: Path, tests: Sequence[str], plugin: object, limit: float = 0)
         sys.path.insert(0, str(folder))
         code = int(pytest.main([*PLAIN, *tests], plugins=[plugin]))
         if isinstance(plugin, Watch):
-            ours = (str(ROOT), str(folder))
-            modules = [n for n, m in sys.modules.items() if not str(getattr(m, "__file__", None)).startswith(ours)]
+            modules = [n for n, m in sys.modules.items() if str(folder) not in str(getattr(m, "__file__", None))]
             seen = {test: [seconds, sorted(lines)] for test, (seconds, lines) in plugin.tests.items()}
             (folder / "seen").write_text(json.dumps([seen, modules]))
         os._exit(code)
@@ -141,6 +151,7 @@ def watched(folder: Path, file: str, tests: Sequence[str]) -> Seen:
     for name in modules:
         with contextlib.suppress(Exception):  # some can only be had by way of others
             importlib.import_module(name)
+    gc.freeze()  # no process that is forked need look for garbage in all this
     return {test: (seconds, set(lines)) for test, (seconds, lines) in seen.items()}
 
 
@@ -263,7 +274,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="mutants at once")
     parser.add_argument("--update", action="store_true", help="write the tables of docs/mutants.md again")
     options = parser.parse_args()
+    sys.dont_write_bytecode = False  # what is not changed is compiled once
     os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is loaded: a process with threads cannot be forked safely
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of other packages take longer than most tests
     hypothesis.settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
     hypothesis.settings.load_profile("mutants")
     explained, found = reasons(options.root / "tests/mutants.yaml"), list[Outcome]()

@@ -150,13 +150,19 @@ def calls(node: ast.Call, modules: set[str]) -> Iterator[Change]:
         if name.endswith("_") and not name.endswith("__"):
             function = ast.Attribute(owner, name.rstrip("_"), ast.Load())
             yield "in place", node, ast.unparse(ast.Call(function, node.args, node.keywords))
-        if ast.unparse(owner).partition(".")[0] in modules or (isinstance(owner, ast.Name) and owner.id == "self"):
+        if is_no_value(owner, modules):
             if node.args:
                 yield "call", node, ast.unparse(node.args[0])
         else:
             yield "call", node, ast.unparse(owner)
     elif node.args and not isinstance(node.args[0], ast.Starred | ast.GeneratorExp):
         yield "call", node, ast.unparse(node.args[0])
+
+
+def is_no_value(owner: ast.AST, modules: set[str]) -> bool:
+    """Whether what stands before the dot is a module, a part of one, or self."""
+    root = ast.unparse(owner).partition(".")[0]
+    return ast.unparse(owner) == "self" or (root in modules and "(" not in ast.unparse(owner))
 
 
 def span(text: bytes, node: Any) -> tuple[int, int]:
