@@ -49,10 +49,9 @@ def mutants(source: str) -> list[Mutant]:
         start -= kind == "decorator"  # with its @
         elif_ = kind == "statement" and text[start:].startswith(b"elif")
         mutated = text[:start] + (b"else: pass" if elif_ else new.encode()) + text[end:]
-        if isinstance(node, ast.expr) and kind not in ("constant", "decorator"):
-            bracketed = text[:start] + f"({new})".encode() + text[end:]
-            mutated = mutated if parsed(mutated) == parsed(bracketed) else bracketed
-        if parsed(mutated) is not None and mutated not in found:
+        if isinstance(node, ast.expr) and kind not in ("decorator", "slice") and not stands_alone(node, new):
+            mutated = text[:start] + f"({new})".encode() + text[end:]
+        if (kind != "statement" or parsed(mutated)) and mutated not in found:
             where = ".".join(n.name for n in path if isinstance(n, ast.FunctionDef | ast.ClassDef)) or "(module)"
             change = described(text, mutated, (start, end), path)
             taken[where + change] = count = taken.get(where + change, 0) + 1
@@ -172,12 +171,22 @@ def span(text: bytes, node: Any) -> tuple[int, int]:
     return start + node.col_offset, end + node.end_col_offset
 
 
-def parsed(text: bytes) -> str | None:
-    """What Python takes it for, if it takes it."""
+def stands_alone(old: ast.expr, text: str) -> bool:
+    """Whether it needs no brackets in the other's place."""
+    new = ast.parse(text, mode="eval").body
+    if isinstance(new, ast.BinOp) and isinstance(old, ast.BinOp):
+        return not isinstance(old.op, ast.Pow)
+    atoms = (ast.Constant, ast.Name, ast.Attribute, ast.Call, ast.Subscript)
+    return isinstance(new, atoms) or (isinstance(new, ast.Compare) and isinstance(old, ast.Compare))
+
+
+def parsed(text: bytes) -> bool:
+    """Whether it is Python: a statement that is left out may leave an else without its if."""
     try:
-        return ast.dump(ast.parse(text))
+        ast.parse(text)
     except SyntaxError:
-        return None
+        return False
+    return True
 
 
 def described(text: bytes, mutated: bytes, place: tuple[int, int], path: tuple[ast.AST, ...]) -> str:

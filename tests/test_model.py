@@ -24,6 +24,20 @@ def loss_of(model: GPT, tokens: Tensor) -> Tensor:
     return F.cross_entropy(model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
 
+def test_widths_that_are_given_are_taken_and_others_follow_from_the_rest() -> None:
+    given = gpt_config(n_embd=48, n_head=2, n_kv_head=1, head_dim=12, mlp_hidden=50)
+    assert (given.head_width, given.kv_heads, given.hidden) == (12, 1, 50)
+    for n_embd, swiglu in ((32, 96), (48, 128), (64, 192), (96, 256)):  # 8/3 of it, up to a multiple of 32
+        config = gpt_config(n_embd=n_embd, n_head=2)
+        assert (config.head_width, config.kv_heads, config.hidden) == (n_embd // 2, 2, swiglu)
+        assert gpt_config(n_embd=n_embd, mlp="gelu").hidden == 4 * n_embd
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        gpt_config().n_layer = 3  # type: ignore[misc]
+
+
 def test_the_first_loss_is_that_of_a_uniform_guess(shape: dict[str, Any]) -> None:
     loss = loss_of(fresh(**shape), TOKENS).item()
     assert abs(loss - math.log(61)) < 0.03 * math.log(61)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt.sampling import Sampling, choose, draw, keep_top_p, probabilities
+from tinygpt.sampling import Sampling, choose, draw, keep_min_p, keep_top_p, probabilities
 
 PLAIN = Sampling(temperature=1.0, top_p=1.0)
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]])
@@ -100,6 +100,7 @@ def test_min_p_drops_what_is_unlikely_beside_the_likeliest() -> None:
     share = math.exp(0.5 - 2.0)  # the third token's probability over the first's
     assert kept(min_p=share * 0.99) == [0, 1, 2]
     assert kept(min_p=share * 1.01) == [0, 1]
+    assert keep_min_p(torch.tensor([[0.5, 0.25, 0.25]]), 0.5).tolist() == [[0.5, 0.25, 0.25]]  # exactly the share stays
 
 
 @pytest.mark.parametrize("penalty", [1.5, 2.0])
@@ -162,6 +163,15 @@ def test_a_token_of_probability_zero_is_never_drawn() -> None:
     edges = torch.tensor([0.0, 0.4999, 0.5, 0.5001, 1 - 2**-24])
     drawn = draw(probs.expand(5, -1), edges)
     assert set(drawn.tolist()) == {1, 3}
+
+
+def test_what_does_not_sum_to_one_is_drawn_by_its_shares() -> None:
+    assert draw(torch.full((2, 2), 0.25), torch.tensor([0.4, 0.6])).tolist() == [0, 1]
+
+
+def test_a_token_too_unlikely_for_float32_to_count_can_still_be_drawn() -> None:
+    probs, uniforms = torch.tensor([[1.0, 1e-9]]), torch.tensor([0.5, 1 - 1e-10], dtype=torch.float64)
+    assert draw(probs.expand(2, -1), uniforms).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
