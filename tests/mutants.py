@@ -5,8 +5,10 @@
     python -m tests.mutants --update                 # the same, and its tables in docs/mutants.md written again
 
 A mutant is killed if a test fails or never ends, and survives if all pass. Those that survive, since what they change
-is no result, stand in tests/mutants.yaml with the reason. mutator.py makes the mutants; here they are run: in a copy of
-the project, each in a process forked when PyTorch is loaded, first the quickest of the tests that run the changed line.
+is no result, stand in mutants.yaml with the reason. mutants.tsv holds what became of each: one that was killed is run
+again only when its file has changed, so that a run goes on where it was stopped (delete it to run all).
+mutator.py makes mutants, mutant_tables.py the tables. They are run in a copy of the project, each in a process forked
+when PyTorch is loaded, first the quickest of the tests that run the changed line.
 
 mutmut 3 leaves functions with a decorator alone and deletes no statement, and cosmic-ray starts Python for each mutant,
 which with PyTorch takes seconds: neither would do. Left out: tests that start processes of their own, which take long.
@@ -23,17 +25,15 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import hypothesis
 import pytest
-import yaml
 
+from tests.mutant_tables import Outcome, counts, digest, key, killed_before, line, reasons, rows, update
 from tests.mutator import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,16 +53,6 @@ PLAIN = [
     "-p",
     "no:unraisableexception",
 ]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a mutant."""
-
-    file: str
-    mutant: Mutant
-    result: str  # killed, timed out or survived
-    by: str  # the test that failed, if any
 
 
 class Watch:
@@ -155,8 +145,8 @@ def watched(folder: Path, file: str, tests: Sequence[str]) -> Seen:
     return {test: (seconds, set(lines)) for test, (seconds, lines) in seen.items()}
 
 
-def outcomes(root: Path, file: str, tests: Sequence[str], workers: int) -> Iterator[Outcome]:
-    """Run all mutants of a file, after one that is no mutant at all."""
+def outcomes(root: Path, file: str, made: list[Mutant], tests: Sequence[str], workers: int) -> Iterator[Outcome]:
+    """Run mutants of a file, after one that is no mutant at all."""
     with tempfile.TemporaryDirectory() as place:
         free = [Path(place, str(number)) for number in range(workers)]
         shutil.copytree(root, free[0], ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
@@ -196,76 +186,6 @@ def started(folder: Path, file: str, mutant: Mutant, seen: Seen) -> int:
     return forked(folder, files, Choose(order, folder / "first"), 30 + 5 * sum(seen[test][0] for test in order))
 
 
-def reasons(file: Path) -> dict[tuple[str, str], str]:
-    """Why a mutant need not be killed, by its file and name."""
-    groups = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return {
-        (name, mutant): group["reason"]
-        for name, some in groups.items()
-        for group in some
-        for mutant in group["mutants"]
-    }
-
-
-def counts(found: Sequence[Outcome], explained: dict[tuple[str, str], str]) -> list[list[Any]]:
-    """How many of each kind, a row a file and kind; the last row of a file is all of it."""
-    rows: list[list[Any]] = []
-    for file in dict.fromkeys(one.file for one in found):
-        here = [one for one in found if one.file == file]
-        kinds = sorted({one.mutant.kind for one in here})
-        for kind in [*kinds, "all"]:
-            some = [one for one in here if kind in (one.mutant.kind, "all")]
-            number = Counter(one.result for one in some)
-            dead = number["killed"] + number["timed out"]
-            open_ = sum(one.result == "survived" and (file, one.mutant.name) not in explained for one in some)
-            share = f"{100 * dead / len(some):.1f}%"
-            rows.append(
-                [file, kind, len(some), number["killed"], number["timed out"], number["survived"], share, open_]
-            )
-    return rows
-
-
-HEAD = ("file", "kind", "mutants", "killed", "timed out", "survived", "killed or timed out", "survived unexplained")
-
-
-def key(one: Outcome) -> tuple[str, str]:
-    return one.file, one.mutant.name
-
-
-def code(text: str) -> str:
-    """As code in a cell of a table."""
-    return f"`{text}`".replace("|", "\\|")
-
-
-def table(found: Sequence[Outcome]) -> str:
-    """All mutants, a line each, with what became of them, and the test that failed."""
-    lines = [("file", "line", "function", "kind", "change", "result", "by")]
-    for one in found:
-        mutant = one.mutant
-        lines.append((one.file, str(mutant.lines.start), mutant.where, mutant.kind, mutant.change, one.result, one.by))
-    return "".join("\t".join(line) + "\n" for line in lines)
-
-
-def update(page: Path, found: Sequence[Outcome], explained: dict[tuple[str, str], str]) -> None:
-    """Write the tables of a page again."""
-    from benchmark.ablation_tables import markdown, renewed  # late: no process forked before may know tinygpt
-
-    text = page.read_text(encoding="utf-8")
-    text = renewed(text, "counts", markdown(HEAD, counts(found, explained)))
-    survived = [one for one in found if one.result == "survived"]
-    rows = [
-        [
-            one.file.removeprefix("tinygpt/"),
-            code(one.mutant.where),
-            code(one.mutant.change),
-            explained.get(key(one), ""),
-        ]
-        for one in survived
-    ]
-    page.with_suffix(".tsv").write_text(table(found), encoding="utf-8")
-    page.write_text(renewed(text, "survivors", markdown(("file", "where", "change", "why"), rows)), encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the fast path wrong in small ways; see whether tests fail.")
     parser.add_argument("files", nargs="*", default=[*PINNED], help="as in PINNED")
@@ -279,14 +199,23 @@ def main() -> None:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of other packages take longer than most tests
     hypothesis.settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
     hypothesis.settings.load_profile("mutants")
-    explained, found = reasons(options.root / "tests/mutants.yaml"), list[Outcome]()
+    results = options.root / "tests/mutants.tsv"
+    explained, known, found = reasons(results.with_suffix(".yaml")), killed_before(results), list[Outcome]()
     for file in options.files:
+        made = mutants((options.root / file).read_text(encoding="utf-8"))
+        found += [Outcome(file, one, *known[digest(one)]) for one in made if digest(one) in known]
         tests = options.tests or [f"tests/test_{name}.py" for name in PINNED[file]]
-        for one in outcomes(options.root, file, tests, options.workers):
+        waiting = [one for one in made if digest(one) not in known]
+        for one in outcomes(options.root, file, waiting, tests, options.workers) if waiting else ():
             found.append(one)
+            with results.open("a", encoding="utf-8") as output:
+                output.write(line(one))
             if one.result == "survived":
                 print(f"{file}:{one.mutant.lines.start} {one.mutant.kind}: {one.mutant.name}", end="   # ")
                 print(explained.get(key(one), "unexplained"), flush=True)
+    found.sort(key=lambda one: (one.file, one.mutant.lines.start))
+    others = [row for row in rows(results) if row[0] not in options.files]
+    results.write_text("".join(map(line, found)) + "".join("\t".join(row) + "\n" for row in others), encoding="utf-8")
     for row in counts(found, explained):
         print(*row, sep="\t")
     if options.update:
