@@ -8,7 +8,7 @@ A mutant is killed if a test fails or never ends, and survives if all pass. Thos
 is no result, stand in mutants.yaml with the reason. mutants.tsv holds what became of each: one that was killed is run
 again only when its file has changed, so that a run goes on where it was stopped (delete it to run all).
 mutator.py makes mutants, mutant_tables.py the tables. They are run in a copy of the project, each in a process forked
-when PyTorch is loaded, first the quickest of the tests that run the changed line.
+when PyTorch is loaded, of the tests that run the changed line first those that killed most so far, then the quickest.
 
 mutmut 3 leaves functions with a decorator alone and deletes no statement, and cosmic-ray starts Python for each mutant,
 which with PyTorch takes seconds: neither would do. Left out: tests that start processes of their own, which take long.
@@ -25,6 +25,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -156,6 +157,7 @@ def outcomes(root: Path, file: str, made: list[Mutant], tests: Sequence[str], wo
         for folder in free[1:]:
             shutil.copytree(free[0], folder)
         source = (free[0] / file).read_text(encoding="utf-8")
+        kills: Counter[str] = Counter()
         waiting, running = (
             [Mutant("", "none", "", range(0), source), *mutants(source)],
             dict[int, tuple[Mutant, Path]](),
@@ -163,12 +165,13 @@ def outcomes(root: Path, file: str, made: list[Mutant], tests: Sequence[str], wo
         while waiting or running:
             if waiting and free:
                 mutant, folder = waiting.pop(0), free.pop()
-                running[started(folder, file, mutant, seen)] = mutant, folder
+                running[started(folder, file, mutant, seen, kills)] = mutant, folder
                 continue
             process, status = os.wait()
             mutant, folder = running.pop(process)
             free.append(folder)
             late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+            kills[(folder / "first").read_text()] += 1
             if mutant.kind != "none":
                 result = "timed out" if late else "killed" if status else "survived"
                 yield Outcome(file, mutant, result, (folder / "first").read_text())
@@ -176,12 +179,12 @@ def outcomes(root: Path, file: str, made: list[Mutant], tests: Sequence[str], wo
                 sys.exit(f"The tests of {file}, the quickest first, do not pass:\n{(folder / 'output').read_text()}")
 
 
-def started(folder: Path, file: str, mutant: Mutant, seen: Seen) -> int:
+def started(folder: Path, file: str, mutant: Mutant, seen: Seen, kills: Counter[str]) -> int:
     """The process that runs a mutant's tests: those that run its lines, or all where it is run when loaded."""
     (folder / file).write_text(mutant.source, encoding="utf-8")
     (folder / "first").write_text("")
     reach = [test for test, (_, lines) in seen.items() if lines.intersection(mutant.lines)] or list(seen)
-    order = sorted(reach, key=lambda test: seen[test][0])
+    order = sorted(reach, key=lambda test: (-kills[test], seen[test][0]))
     files = sorted({test.partition("::")[0] for test in order})
     return forked(folder, files, Choose(order, folder / "first"), 30 + 5 * sum(seen[test][0] for test in order))
 

@@ -67,6 +67,8 @@ def walk(node: ast.AST, path: tuple[ast.AST, ...], modules: set[str]) -> Iterato
         yield path, change
     if isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom) or is_docstring(node):
         return
+    if isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant):
+        return  # a negative number is one number
     for field, value in ast.iter_fields(node):
         if field not in ("annotation", "returns"):
             for child in value if isinstance(value, list) else [value]:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -106,6 +107,17 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
     assert score(9, 4) != pytest.approx(score(9, 5), abs=1e-3)
 
 
+def test_angles_are_exact_far_out_too() -> None:
+    config = gpt_config(context_length=4096, n_embd=128)
+    turns = np.outer(np.arange(4096), config.rope_theta ** (-np.arange(0, 64, 2) / 64))
+    expected = torch.from_numpy(np.cos(turns)).float()
+    torch.testing.assert_close(Rotary(config).get_buffer("cos")[:, 0, :32], expected, rtol=0, atol=1e-7)
+
+
+def test_turning_keeps_the_precision() -> None:
+    assert Rotary(gpt_config())(torch.ones(1, 16, 2, 16, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
 def test_rotary_keeps_lengths() -> None:
     rotary, x = Rotary(gpt_config()), torch.randn(2, 16, 2, 16)
     torch.testing.assert_close(rotary(x).norm(dim=-1), x.norm(dim=-1))
@@ -148,6 +160,16 @@ def test_a_norm_hands_on_what_matrices_read_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for kind in ("rmsnorm", "layernorm"):
             assert Norm(32, gpt_config(), kind)(torch.ones(2, 32)).dtype == torch.bfloat16
+
+
+def test_rmsnorm_of_half_precision_is_computed_in_full() -> None:
+    norm = Norm(32, gpt_config(), "rmsnorm")
+    torch.nn.init.normal_(norm.weight, 1, 0.5, generator=torch.Generator().manual_seed(1))
+    half = torch.randn(4, 32, generator=torch.Generator().manual_seed(2)).bfloat16()
+    exact = norm(half.float())
+    assert torch.equal(norm(half), exact)
+    with torch.no_grad():  # where PyTorch does it, which hands it on in half precision
+        torch.testing.assert_close(norm(half), exact.bfloat16(), rtol=0.02, atol=0.02)
 
 
 def test_dropout_acts_in_training_only() -> None:
