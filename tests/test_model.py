@@ -28,7 +28,7 @@ def loss_of(model: GPT, tokens: Tensor) -> Tensor:
 def test_widths_that_are_given_are_taken_and_others_follow_from_the_rest() -> None:
     given = gpt_config(n_embd=48, n_head=2, n_kv_head=1, head_dim=12, mlp_hidden=50)
     assert (given.head_width, given.kv_heads, given.hidden) == (12, 1, 50)
-    for n_embd, swiglu in ((32, 96), (48, 128), (64, 192), (96, 256)):  # 8/3 of it, up to a multiple of 32
+    for n_embd, swiglu in ((32, 96), (48, 128), (64, 192), (196, 544)):  # 8/3 of it, up to a multiple of 32
         config = gpt_config(n_embd=n_embd, n_head=2)
         assert (config.head_width, config.kv_heads, config.hidden) == (n_embd // 2, 2, swiglu)
         assert gpt_config(n_embd=n_embd, mlp="gelu").hidden == 4 * n_embd
