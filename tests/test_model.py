@@ -108,10 +108,12 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
 
 
 def test_angles_are_exact_far_out_too() -> None:
-    config = gpt_config(context_length=4096, n_embd=128)
-    turns = np.outer(np.arange(4096), config.rope_theta ** (-np.arange(0, 64, 2) / 64))
-    expected = torch.from_numpy(np.cos(turns)).float()
-    torch.testing.assert_close(Rotary(config).get_buffer("cos")[:, 0, :32], expected, rtol=0, atol=1e-7)
+    config = gpt_config(context_length=4096, n_embd=16)
+    turns = np.outer(np.arange(4096), config.rope_theta ** (-np.arange(0, 8, 2) / 8))
+    cos, sin = np.cos(turns), np.sin(turns)
+    for name, halves in (("cos", (cos, cos)), ("sin", (-sin, sin))):
+        expected = torch.from_numpy(np.concatenate(halves, axis=1)[:, None]).float()
+        torch.testing.assert_close(Rotary(config).get_buffer(name), expected, rtol=0, atol=1e-7)
 
 
 def test_turning_keeps_the_precision() -> None:
