@@ -43,7 +43,7 @@ minute ten-minutes hour gpu: check
 ablations: check
 	python -m benchmark.ablations
 
-# Would the tests see it? docs/mutants.md. A quarter of an hour on two cores.
+# Would the tests see it? docs/mutants.md. Ten minutes on two cores; goes on where it was stopped.
 mutants: .venv/ready-for-tests
 	python -m tests.mutants --update
 
