@@ -158,10 +158,8 @@ def outcomes(root: Path, file: str, made: list[Mutant], tests: Sequence[str], wo
             shutil.copytree(free[0], folder)
         source = (free[0] / file).read_text(encoding="utf-8")
         kills: Counter[str] = Counter()
-        waiting, running = (
-            [Mutant("", "none", "", range(0), source), *mutants(source)],
-            dict[int, tuple[Mutant, Path]](),
-        )
+        waiting = [Mutant("", "none", "", range(0), source), *made]
+        running: dict[int, tuple[Mutant, Path]] = {}
         while waiting or running:
             if waiting and free:
                 mutant, folder = waiting.pop(0), free.pop()
