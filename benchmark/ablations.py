@@ -142,7 +142,7 @@ def run(entries: list[Entry]) -> None:
                 names = " ".join(sorted(missing))
                 raise RuntimeError(f"DVC's queue is done, but holds no result of {names}; `dvc queue logs` says why.")
             break
-        dvc("queue", "start", "--jobs", str(os.cpu_count()))  # does nothing where as many workers are at work
+        start_workers()
         time.sleep(LOOK)
         missing = collect(entries, code)
 
@@ -196,10 +196,19 @@ def waiting() -> set[str]:
     return {row[1] for row in rows if row and row[-1] in ("Queued", "Running")}
 
 
+def start_workers() -> None:
+    """One worker a core, one thread each; nothing happens where as many are at work.
+
+    They outlive the command that starts them, and would keep open a pipe that it prints to.
+    """
+    words = ["dvc", "queue", "start", "--jobs", str(os.cpu_count())]
+    env, nowhere = os.environ | {"OMP_NUM_THREADS": "1"}, subprocess.DEVNULL
+    subprocess.run(words, cwd=ROOT, env=env, stdin=nowhere, stdout=nowhere, stderr=nowhere, check=True)
+
+
 def dvc(*words: str) -> str:
-    """What dvc prints; the workers that it starts have one thread each. RuntimeError with its words where it fails."""
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(["dvc", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    """What dvc prints; RuntimeError with its words where it fails."""
+    done = subprocess.run(["dvc", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"`dvc {' '.join(words)}` failed: {done.stderr.strip()}")
     return done.stdout

@@ -22,8 +22,7 @@ import torch
 
 from benchmark import common
 from benchmark.contestant import BATCHES, SIZES, Task, write_model
-from benchmark.gguf_file import write_gguf
-from tinygpt import hardware
+from tinygpt import gguf_file, hardware
 from tinygpt.files import write_json
 
 Speeds = dict[Task, dict[str, list[float]]]  # tokens a second, by task and system, one a repeat
@@ -71,7 +70,7 @@ class LlamaBench:
         _, size, _, _ = task
         model = self.folder / f"gpt2-{size}.gguf"
         if not model.is_file():
-            write_gguf(self.folder / f"gpt2-{size}", model)
+            gguf_file.write(self.folder / f"gpt2-{size}", model)
         words = ["-m", model, "-p", 0, "-n", SIZES[size]["context_length"] - 1, "-r", 1, "-o", "json"]
         words += ["-t", torch.get_num_threads()]
         done = subprocess.run([self.program, *map(str, words)], capture_output=True, text=True, check=True)

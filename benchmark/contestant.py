@@ -67,7 +67,7 @@ def write_model(folder: Path, shape: str, size: str) -> None:
     model_config, _ = configured(shape, size)
     torch.manual_seed(1)
     weights = {name: torch.randn(weight.shape) * 0.02 for name, weight in GPT(model_config).named_parameters()}
-    save_model(folder, model_config, weights, tokenizer, {})
+    save_model(folder, model_config, weights, tokenizer, {"tokenizer": "any", "text": {}, "params": "random"})
 
 
 class TinyGPT:

@@ -36,7 +36,8 @@ def run(stage: Stage) -> None:
 
 def progress(total: float | None, unit: str, what: str, show: bool) -> "tqdm[Any]":
     """A progress bar with the time left; only in a terminal."""
-    return tqdm(total=total, unit=unit, unit_scale=True, desc=what, disable=None if show else True, leave=False)
+    scale = total is None or total >= 1000  # 1.2M, but 7 and not 7.00
+    return tqdm(total=total, unit=unit, unit_scale=scale, desc=what, disable=None if show else True, leave=False)
 
 
 def thousands(number: float) -> str:

@@ -1,9 +1,10 @@
 """Measure the model on the whole held-out text, beside the yardsticks, and look inside → data/evaluation."""
 
 import json
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from stages import run
+from stages import progress, run
 from tinygpt import curves, hardware, views
 from tinygpt.checkpoint import load
 from tinygpt.config import Params, Train
@@ -12,7 +13,7 @@ from tinygpt.files import Paths, hidden, read_json, write_json, write_text, writ
 from tinygpt.inspecting import EXAMPLE, VIEWS
 from tinygpt.reading import Subject, held_out
 from tinygpt.tokens import evaluation_windows, open_tokens
-from tinygpt.training import read_curve
+from tinygpt.training import Batch, read_curve
 
 
 def main(params: Params, paths: Paths) -> None:
@@ -22,14 +23,25 @@ def main(params: Params, paths: Paths) -> None:
     model, tokenizer = load(paths.model, device)
     tokens = open_tokens(paths.ids("validation"))
     windows = evaluation_windows(tokens, model.config.context_length, params.evaluate.batch_size)
-    result = evaluate(model, windows, tokenizer, hardware.autocast(device, precision))
+    with progress(len(tokens), "token", "evaluating", params.runtime.progress) as bar:
+        result = evaluate(model, counted(windows, bar.update), tokenizer, hardware.autocast(device, precision))
     numbers = metrics(result, read_json(paths.yardsticks))
     write_json(paths.evaluation / "metrics.json", numbers)
-    draw(paths, numbers, params.train, held_out(model, tokenizer, tokens, result.by_position))
+    with progress(len(VIEWS), "view", "drawing", params.runtime.progress) as bar:
+        draw(paths, numbers, params.train, held_out(model, tokenizer, tokens, result.by_position), bar.update)
     print(verdict(numbers, remember(numbers)))
 
 
-def draw(paths: Paths, numbers: dict[str, Any], settings: Train, subject: Subject) -> None:
+def counted(windows: Iterable[Batch], advance: Callable[[int], object]) -> Iterator[Batch]:
+    """The windows; `advance` hears the tokens of each batch once the next is asked for."""
+    for inputs, targets in windows:
+        yield inputs, targets
+        advance(targets.numel())
+
+
+def draw(
+    paths: Paths, numbers: dict[str, Any], settings: Train, subject: Subject, advance: Callable[[int], object]
+) -> None:
     """The figures: of the run, and of the model's inside; and two of them as tables, for `dvc plots`."""
     shape, marks, size = subject.model.config, numbers["yardsticks"], numbers["bytes"] / numbers["tokens"]
     train, validation = (read_curve(paths.training / f"{split}.tsv") for split in ("train", "validation"))
@@ -53,7 +65,7 @@ def draw(paths: Paths, numbers: dict[str, Any], settings: Train, subject: Subjec
         curves.learning(folder / "by_compute.png", {"": learned}, marks, *curves.COMPUTE)
         bits, error = numbers["bits_per_byte"], numbers["bits_per_byte_standard_error"]
         curves.yardstick_bars(folder / "yardsticks.png", {"this model": (bits, error)}, marks)
-        views.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head))
+        views.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head), advance)
 
 
 def remember(numbers: dict[str, Any]) -> dict[str, Any] | None:

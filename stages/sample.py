@@ -1,6 +1,7 @@
 """Let the model write: every prompt continued, and a grid of temperature and top-p, all judged → data/samples."""
 
 import json
+import sys
 
 from stages import progress, run
 from tinygpt import curves, hardware, samples
@@ -8,6 +9,9 @@ from tinygpt.checkpoint import hashes, load
 from tinygpt.config import Params
 from tinygpt.corpus import read_rows
 from tinygpt.files import Paths, read_json, sha256, write_json, write_text, writing
+from tinygpt.generation import for_terminal
+
+LINES = 16
 
 
 def main(params: Params, paths: Paths) -> None:
@@ -29,7 +33,7 @@ def main(params: Params, paths: Paths) -> None:
         with progress(size, "B", "looking for copies", show) as bar:
             samples.beside([*records, *real], read_rows(paths.text("train")), bar.update)
     write(paths, records, samples.summary(records, real))
-    print(f"{len(records)} samples in {paths.samples / 'samples.md'}; the first:\n\n{records[0]['text']}")
+    print(f"{len(records)} samples in {paths.samples / 'samples.md'}; the first:\n\n{beginning(records[0]['text'])}")
 
 
 def has_text(paths: Paths, text: dict[str, str]) -> bool:
@@ -52,6 +56,12 @@ def write(paths: Paths, records: list[samples.Record], judgement: samples.Record
         write_json(folder / "judgement.json", judgement)
         write_text(folder / "grid.tsv", samples.as_table(judgement["grid"]))
         curves.temperatures(folder / "figures/temperatures.png", judgement["grid"], judgement["held_out"])
+
+
+def beginning(text: str) -> str:
+    """As much of a text as leaves a screen of 24 lines room for what was said before."""
+    lines = text.splitlines()
+    return for_terminal("\n".join(lines[:LINES] + ["…"] * (len(lines) > LINES)), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Learn a tokenizer from the training text, and write both splits as integers → data/tokenizer, data/tokens."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
 
 from stages import progress, run
 from tinygpt import tokenizer
 from tinygpt.config import Params
-from tinygpt.corpus import read_rows
+from tinygpt.corpus import Rows, read_rows
 from tinygpt.files import Paths, read_json, sha256, write_json, writing
 from tinygpt.tokens import write_tokens
 
@@ -15,7 +18,7 @@ def main(params: Params, paths: Paths) -> None:
     with progress(
         sizes["train_bytes"], "B", f"learning a {params.tokenize.kind} tokenizer", params.runtime.progress
     ) as bar:
-        texts = (_counted(text, bar.update) for _, text in read_rows(paths.text("train")))
+        texts = _counted(read_rows(paths.text("train")), bar)
         vocabulary = tokenizer.build(params.tokenize, texts, sizes["train_bytes"])
     with writing(paths.tokenizer) as folder:
         folder.mkdir()
@@ -39,9 +42,12 @@ def main(params: Params, paths: Paths) -> None:
         )
 
 
-def _counted(text: str, advance: Callable[[int], object]) -> str:
-    advance(len(text.encode()))
-    return text
+def _counted(rows: Rows, bar: "tqdm[Any]") -> Iterator[str]:
+    """The texts of the rows, counted as they are read; only after them are byte pairs merged, which takes a while."""
+    for _, text in rows:
+        bar.update(len(text.encode()))
+        yield text
+    bar.set_description("learning from what was read")
 
 
 if __name__ == "__main__":

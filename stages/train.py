@@ -9,13 +9,14 @@ import contextlib
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from stages import interruptible, progress, run, thousands
-from tinygpt import compiling, distributed, forecast, hardware, training
+from tinygpt import compiling, distributed, forecast, hardware, loggers, training
 from tinygpt.checkpoint import Run, digest, fingerprint, save_model, save_weights
 from tinygpt.config import Params, Train
 from tinygpt.files import Paths, hidden, read_json
@@ -28,6 +29,7 @@ from tinygpt.tokens import TokenDataset, open_tokens
 
 def main(params: Params, paths: Paths) -> None:
     distributed.check(params.train)
+    loggers.check(params.runtime.logger)
     settings, tokenizer = params.train, load(paths.tokenizer)
     data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
     config = GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
@@ -43,14 +45,18 @@ def main(params: Params, paths: Paths) -> None:
     tracked = {name: params.model_dump()[name] for name in ("seed", "model", "train")}
     lineage = read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
     saves = Run(hidden("runs") / fingerprint(lineage, machine), params.runtime.keep)
-    with saves if distributed.is_first() else contextlib.nullcontext():
+    name = params.runtime.logger if distributed.is_first() else None
+    with (
+        saves if distributed.is_first() else contextlib.nullcontext(),
+        loggers.opened(name, saves.folder.name, tracked, print) as logger,
+    ):
         state = initial_state(config, settings, params.seed, device, precision)
         resume(saves, state)
         announce(state, settings, data, precision, machine)
         print(why, flush=True)
         if compiled:
             compiling.compile_blocks(state.model)
-        train(state, params, data, precision, saves, paths)
+        train(state, params, data, precision, saves, paths, logger.note)
         if distributed.is_first():
             save_weights(paths.training / "last.safetensors", weights(state.model), config)
             save_model(paths.model, config, state.best, tokenizer, lineage)
@@ -102,8 +108,16 @@ def announce(state: State, settings: Train, data: dict[str, Any], precision: str
             print(f"train.{name} is {getattr(settings, name)}, longer than the run: cut to its {settings.steps} steps")
 
 
-def train(state: State, params: Params, data: dict[str, np.ndarray], precision: str, saves: Run, paths: Paths) -> None:
-    """Take all steps, with progress shown, curves written and the state saved as it goes."""
+def train(
+    state: State,
+    params: Params,
+    data: dict[str, np.ndarray],
+    precision: str,
+    saves: Run,
+    paths: Paths,
+    note: Callable[[State], None],
+) -> None:
+    """Take all steps, with progress shown, curves written, the state saved as it goes, and `note` told of each."""
     settings, start, begin = params.train, state.step, time.perf_counter()
     writes, show = distributed.is_first(), distributed.is_first() and params.runtime.progress
     clock = Clock(saves.folder / "times.tsv", start)
@@ -112,6 +126,7 @@ def train(state: State, params: Params, data: dict[str, np.ndarray], precision: 
         for _ in training.train(state, settings, data, params.seed, precision):
             speed = (state.step - start) / (time.perf_counter() - begin)  # steps a second
             bar.update()
+            note(state)
             bar.set_postfix_str(report(state, settings, speed), refresh=False)
             if writes and state.validation_rows[-1]["step"] == state.step:
                 clock.note(state.step)

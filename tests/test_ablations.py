@@ -1,6 +1,8 @@
 """The ablations: every entry is sound, nothing runs twice, tables are renewed in place, and the law is found."""
 
 import dataclasses
+import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +36,7 @@ class Queue:
         self.code, self.fails = "now", False
         monkeypatch.setattr(ablations, "RESULTS", folder / "results.jsonl")
         monkeypatch.setattr(ablations, "dvc", self.dvc)
+        monkeypatch.setattr(ablations, "start_workers", self.start_workers)
         monkeypatch.setattr("tinygpt.runs.of_experiments", self.of_experiments)
         monkeypatch.setattr("tinygpt.runs.code_here", lambda _: self.code)
         monkeypatch.setattr("time.sleep", lambda _: None)
@@ -43,14 +46,15 @@ class Queue:
             name = words[words.index("--name") + 1]
             seeds = next(word for word in words if word.startswith("seed=")).removeprefix("seed=").split(",")
             self.queued += [f"{name}-{i + 1}" for i in range(len(seeds))] if len(seeds) > 1 else [name]
-        if words[:2] == ("queue", "start") and not self.fails:
-            for name in self.queued:
-                entry = next(e for e in PLAN if e.name == name.rpartition("-")[0])
-                self.done[name] = result(entry, int(name.rpartition("-")[2]), 2.4, self.code)
         if words[:2] == ("queue", "status"):
             waiting = [name for name in self.queued if name not in self.done]
             return "".join(f"abc {name} 08:00 PM {'Failed' if self.fails else 'Queued'}\n" for name in waiting)
         return ""
+
+    def start_workers(self) -> None:
+        for name in self.queued if not self.fails else ():
+            entry = next(e for e in PLAN if e.name == name.rpartition("-")[0])
+            self.done[name] = result(entry, int(name.rpartition("-")[2]), 2.4, self.code)
 
     def of_experiments(self, pattern: str = "*", baseline: str = "*") -> list[Run]:
         return [self.done[pattern]] if pattern in self.done else []
@@ -242,3 +246,14 @@ def test_timing_gives_each_entry_a_multiple_of_the_default(monkeypatch: pytest.M
     monkeypatch.setattr("torch.set_num_threads", lambda _: None)
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     assert ablations.step_times([entry("default"), entry("batch-16")]) == {"default": 1.0, "batch-16": 1.5}
+
+
+def test_workers_that_live_on_keep_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DVC's do: they hold whatever the command that started them printed to."""
+    program = tmp_path / "dvc"
+    program.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/worker\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    ablations.start_workers()
+    worker = int((tmp_path / "worker").read_text())
+    os.kill(worker, signal.SIGKILL)  # it is still there, or this would fail

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests import screen
 from tests.conftest import ROOT
 from tinygpt import cli, cli_looking, cli_writing, files
 from tinygpt.inspecting import EXAMPLE, VIEWS
@@ -266,3 +268,44 @@ def test_a_mistake_ends_the_process_with_code_1_and_no_traceback(tmp_path: Path)
 def test_importing_tinygpt_loads_no_torch() -> None:
     code = "import sys, tinygpt, tinygpt.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("tinygpt gen", ["generate"]),
+        ("tinygpt ch", ["check", "chat"]),
+        ("tinygpt generate --te", ["--temperature"]),
+        ("tinygpt inspect --what l", ["lens"]),
+        ("tinygpt chat --device c", ["cpu", "cuda"]),
+    ],
+)
+def test_the_tab_key_completes_and_waits_for_no_torch(typed: str, offered: list[str]) -> None:
+    """What a shell asks after --install-completion."""
+    code = (
+        "import sys; sys.argv = ['tinygpt']; from tinygpt import cli\n"
+        "try: cli.main()\n"
+        "finally: print(*sys.modules, file=sys.stderr)"
+    )
+    asks = {"_TINYGPT_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | asks, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.split() == offered
+    assert "typer" in run.stderr.split()
+    assert not {"torch", "numpy", "tqdm"} & set(run.stderr.split())
+
+
+def test_no_command_colours_where_nobody_wants_it(pipeline: Path) -> None:
+    paint = re.compile(r"\x1b\[[0-9;]*m")
+    look = ("inspect", "O Romeo", "--what", "surprisal", "--model", str(pipeline / "data/model"))
+    write = ("generate", "O", "--model", str(pipeline / "data/model"), "--max-new-tokens", "5")
+    with screen.tinygpt(*look) as terminal:
+        assert terminal.end()[0] == 0
+    assert paint.search(terminal.raw)
+    for wish in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        for words in (look, write, ("--help",), ("nonsense",)):
+            with screen.tinygpt(*words, **wish) as terminal:
+                terminal.end()
+            assert terminal.raw
+            assert not paint.search(terminal.raw)

@@ -1,12 +1,15 @@
 """Every exercise begins red and can be solved; what a learner wrote is never lost, and what is wrong is a sentence."""
 
+import math
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.conftest import ROOT
 from tinygpt import cli, exercising
+from tinygpt.exercises import same
 
 ALL = [(lesson, name) for lesson in exercising.lessons() for name in exercising.names(lesson)]
 SOLUTIONS = ROOT / "tests/solutions"
@@ -112,3 +115,62 @@ def test_a_lesson_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_git_ignores_where_a_learner_writes() -> None:
     assert "/exercises/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def examples(lesson: int, name: str) -> list[str]:
+    """The lines `call → value` of a stub."""
+    lines = exercising.stub(lesson, name).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.startswith(f"    {name}(") and " → " in line]
+
+
+@pytest.mark.parametrize(("lesson", "name"), ALL)
+def test_the_examples_of_a_stub_are_true(lesson: int, name: str) -> None:
+    solution = exercising.load(SOLUTIONS / f"lesson_{lesson:02}/{name}.py")
+    names = {name: solution, "tensor": torch.tensor, "inf": math.inf}
+    for line in examples(lesson, name):
+        call, _, value = line.partition(" → ")
+        same(line, eval(call, dict(names)), eval(value, dict(names)))
+
+
+def test_nearly_every_stub_has_an_example() -> None:
+    without = [name for lesson, name in ALL if not examples(lesson, name)]
+    assert without == ["training_bytes", "accumulate", "compressed_bits"]
+
+
+@pytest.mark.parametrize(
+    ("lesson", "call", "body", "sentence"),
+    [
+        (1, "hold_out(t, s)", "n = round(len(t) * s); return t[:-n], t[-n:]", "[0][1374:] should be ''; yours is 'l'"),
+        (2, "commonest_pair(w)", "return max(p for pieces, _ in w for p in zip(pieces, pieces[1:]))", "yours is b'b'"),
+        (2, "commonest_pair(w)", "return w[-1][0][0], w[-1][0][1]", "should be b'a'; yours is b'b'"),
+        (3, "windows(t, s, n)", "return [t, t]", "should give back 2 things, with commas; yours a list"),
+        (4, "hide_future(s)", "return s.fill_(0)", "hide_future([[0, 1, 2, 3], [4, 5, 6, 7]"),
+        (6, "adamw_step(w, g, m, s, *_)", "return w.mul_(0.5), m, s", "changed the weight that it was given"),
+        (
+            7,
+            "probabilities(s, t)",
+            "return s[9]",
+            "list index out of range; called with ([2.0, -1.0, 0.5, 3.0, 2.5], 1)",
+        ),
+    ],
+)
+def test_what_a_typical_mistake_is_told(lesson: int, call: str, body: str, sentence: str, tmp_path: Path) -> None:
+    name = call.partition("(")[0]
+    list(exercising.copy(lesson, tmp_path))
+    exercising.written(lesson, name, tmp_path).write_text(f"def {call}:\n    {body}\n", encoding="utf-8")
+    problem = dict(exercising.check(lesson, tmp_path))[name]
+    assert problem is not None
+    assert sentence in problem
+
+
+def test_a_pair_counts_as_often_as_its_word_and_bits_are_no_bytes(tmp_path: Path) -> None:
+    list(exercising.copy(2, tmp_path))
+    list(exercising.copy(10, tmp_path))
+    once = "from collections import Counter\n\ndef commonest_pair(words):\n"
+    once += "    return Counter(p for w, _ in words for p in zip(w, w[1:])).most_common(1)[0][0]\n"
+    in_bytes = "import bz2\n\ndef compressed_bits(train, rest):\n"
+    in_bytes += "    return (len(bz2.compress(train + rest, 9)) - len(bz2.compress(train, 9))) / len(rest)\n"
+    exercising.written(2, "commonest_pair", tmp_path).write_text(once, encoding="utf-8")
+    exercising.written(10, "compressed_bits", tmp_path).write_text(in_bytes, encoding="utf-8")
+    assert "should be b'x'; yours is b'a'" in str(dict(exercising.check(2, tmp_path))["commonest_pair"])
+    assert "should be 2.0943; yours is 0.2618" in str(dict(exercising.check(10, tmp_path))["compressed_bits"])

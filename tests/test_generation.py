@@ -1,5 +1,6 @@
 """Cached and uncached agree past the end of the context, a row's text is its own, streaming loses nothing."""
 
+import io
 import weakref
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,15 @@ import torch
 import tinygpt
 from tests.conftest import gpt
 from tinygpt import decoding
-from tinygpt.generation import generate, generate_batch, generate_ids, next_logits, stream, window_start
+from tinygpt.generation import (
+    for_terminal,
+    generate,
+    generate_batch,
+    generate_ids,
+    next_logits,
+    stream,
+    window_start,
+)
 from tinygpt.sampling import Sampling
 from tinygpt.tokenizer import Tokenizer, load
 
@@ -205,3 +214,25 @@ def test_streaming_holds_back_half_characters(model_folder: Path) -> None:
 
 def test_the_tokenizer_travels_with_the_model(model_folder: Path, characters: Tokenizer) -> None:
     assert load(model_folder).encode("Juliet") == characters.encode("Juliet")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_sent_text_and_nothing_that_steers_it() -> None:
+    steering = "a\x1b[2J\r\x07\x9b1m\u202eb\u2028\ud800"
+    assert for_terminal(steering, Terminal()) == r"a\x1b[2J\r\x07\x9b1m\u202eb\u2028\ud800"
+    plain = "Née\n\t汉字\u00a0न\u200dम 👩\u200d🚀"
+    assert for_terminal(plain, Terminal()) == plain
+    assert for_terminal(steering, io.StringIO()) == steering
+
+
+def test_progress_hears_of_every_token(characters: Tokenizer) -> None:
+    heard: list[int] = []
+    made = tinygpt.generate(
+        gpt(characters.vocab_size), characters, "O", max_new_tokens=40, num_samples=3, advance=heard.append
+    )
+    assert sum(heard) == sum(len(characters.encode(one.completion)) for one in made)
+    assert len(heard) <= 40

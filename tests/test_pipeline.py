@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.project import Project
+from tests.screen import Screen
 
 
 def test_the_pipeline_leaves_all_that_the_contract_names(project: Project) -> None:
@@ -31,6 +32,43 @@ def test_info_follows_every_hash_and_finds_all_the_same(project: Project) -> Non
         assert len(followed) >= 5
         assert set(followed) == {"the same"}
     assert "model in dvc.lock" in project.run("tinygpt", "info")
+
+
+SAYS = {  # stage → what its bars say, one after the other
+    "download": ["fetching", "reading the text", "measuring the yardsticks"],
+    "tokenize": [
+        "learning a bpe tokenizer",
+        "learning from what was read",
+        "tokenizing train",
+        "tokenizing validation",
+    ],
+    "train": ["training"],
+    "evaluate": ["evaluating", "drawing"],
+    "sample": ["sampling"],
+}
+
+
+def test_every_stage_says_what_it_does_in_a_terminal_and_leaves_a_few_lines(project: Project) -> None:
+    for stage, says in SAYS.items():
+        with Screen(sys.executable, "-m", f"stages.{stage}", cwd=project.folder) as screen:
+            for words in says:
+                screen.wait_for(f"{words}: ")
+            status, _ = screen.end()
+        assert status == 0
+        left = [line.rpartition("\r")[2] for line in screen.raw.rstrip().split("\r\n")]
+        assert "\x1b" not in screen.raw.replace("\x1b[A", "")  # bars move up a line; nothing is in colour
+        assert sum(1 + len(line) // 80 for line in left) <= 24
+
+
+def test_stages_are_quiet_in_a_pipe_and_where_progress_is_not_wanted(project: Project) -> None:
+    for stage, says in SAYS.items():
+        printed = project.run(sys.executable, "-m", f"stages.{stage}")
+        assert "\r" not in printed
+        assert not [words for words in says if f"{words}: " in printed]
+    project.set("runtime", progress=False)
+    with Screen(sys.executable, "-m", "stages.evaluate", cwd=project.folder) as screen:
+        assert screen.end()[0] == 0
+    assert "evaluating" not in screen.raw
 
 
 def test_a_second_repro_runs_nothing(project: Project) -> None:

@@ -8,7 +8,6 @@ import torch
 
 from benchmark import beside, contestant, race, rivals
 from benchmark.common import copied, parameters, watch
-from benchmark.gguf_file import renamed
 from benchmark.rival_loss import summed_nats
 from tinygpt import benchmark_figures, config
 
@@ -146,8 +145,3 @@ def test_our_contestant_decodes_to_the_end_of_the_context_and_trains(tmp_path: P
         assert ours.train("0.8M", "fp32")() == 12 * 64
     finally:
         torch.use_deterministic_algorithms(deterministic)
-
-
-def test_tensors_are_named_as_llama_cpp_names_them() -> None:
-    assert renamed("transformer.wte.weight") == "token_embd.weight"
-    assert renamed("transformer.h.3.attn.c_attn.bias") == "blk.3.attn_qkv.bias"

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tinygpt import families
+from tinygpt import families, foreign
 from tinygpt.files import SUMS, read_json, read_sums, seal, sha256, verify, write_json, writing
 from tinygpt.model import GPT, GPTConfig
 from tinygpt.tokenizer import Tokenizer
@@ -59,12 +59,17 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, T
 
     Raises FileNotFoundError where there is none, ValueError in a sentence where it is damaged: every file is checked
     against SHA256SUMS, and every tensor's name, shape and dtype against config.json, before memory is taken. A folder
-    without SHA256SUMS, which a stranger may have made, goes through the same checks but the first.
+    without SHA256SUMS, which a stranger may have made, goes through the same checks but the first; one that has no
+    lineage.json either is read as another program's (foreign.py).
     """
     folder = Path(folder)
-    for name in ("config.json", WEIGHTS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"There is no model in {folder}: {name} is missing. Run `dvc repro train`.")
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"There is no model in {folder}: config.json is missing. Run `dvc repro train`.")
+    if not any((folder / name).exists() for name in (SUMS, "lineage.json")):
+        model, tokenizer = foreign.read(folder)
+        return model.to(device), tokenizer
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"There is no model in {folder}: {WEIGHTS} is missing. Run `dvc repro train`.")
     if (folder / SUMS).exists():
         verify(folder)
     values, found = read_json(folder / "config.json"), _read_header(folder / WEIGHTS)
@@ -90,8 +95,15 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, T
     return model.to(device).eval(), tokenizer
 
 
-def hashes(folder: Path) -> dict[str, str]:
-    """The hashes that trace a model: of its weights, tokenizer, training text and parameters (from lineage.json)."""
+def hashes(folder: Path) -> dict[str, Any]:
+    """The hashes that trace a model: of its weights, tokenizer, training text and parameters (from lineage.json).
+
+    Of a folder that another program wrote, what can be known: its weights and its tokenizer.
+    """
+    if not (folder / "lineage.json").is_file():
+        weights = [sha256(file) for file in foreign.weight_files(folder)]
+        known = {"model": weights[0] if len(weights) == 1 else digest(weights)}
+        return known | {"tokenizer": sha256(folder / "tokenizer.json"), "text": {}, "params": ""}
     lineage = read_json(folder / "lineage.json")
     names = ("tokenizer", "text", "params")
     if not isinstance(lineage, dict) or not lineage.keys() >= {*names}:

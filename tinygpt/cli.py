@@ -5,12 +5,14 @@ Imports are late, so that `tinygpt --help` answers at once.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tinygpt import cli_looking, cli_writing
+from tinygpt.cli_writing import working
 
 app = typer.Typer(
     help="TinyGPT, the lab bench for tiny language models.",
@@ -38,18 +40,20 @@ def check(
     folder: Annotated[Path, typer.Argument(help="The pipeline's folder, with its params.yaml.")] = Path(),
 ) -> None:
     """Check params.yaml, and whether this machine and the text can do what it asks, before any work."""
-    from tinygpt import compiling, config, hardware
-    from tinygpt.corpus import LEAST, check_enough
-    from tinygpt.files import Paths
-    from tinygpt.sources import check_source
+    with working("checking"):
+        from tinygpt import compiling, config, hardware, loggers
+        from tinygpt.corpus import LEAST, check_enough
+        from tinygpt.files import Paths
+        from tinygpt.sources import check_source
 
-    params = config.load(Paths(folder).params)
-    size = check_source(params.download)
-    if size is not None:  # bytes, of which there are at least as many as characters, and those as tokens
-        check_enough(params.download, size, max(LEAST, params.model.context_length))
-    device = hardware.pick_device(params.train.device)
-    precision = hardware.pick_precision(params.train.precision, device)
-    compiling.check(params.train.compile, device)
+        params = config.load(Paths(folder).params)
+        size = check_source(params.download)
+        if size is not None:  # bytes, of which there are at least as many as characters, and those as tokens
+            check_enough(params.download, size, max(LEAST, params.model.context_length))
+        device = hardware.pick_device(params.train.device)
+        precision = hardware.pick_precision(params.train.precision, device)
+        compiling.check(params.train.compile, device)
+        loggers.check(params.runtime.logger)
     print(f"params.yaml is sound; training would run on {hardware.describe(device, precision)}.")
 
 
@@ -69,15 +73,17 @@ def size(
         print(" ".join(sizes.options(known[one])) if name else f"{one}: {' '.join(sizes.options(known[one])[1::2])}")
 
 
-COMMANDS = [  # in the order of the help text
+COMMANDS: list[Callable[..., None]] = [  # in the order of the help text
     check,
     size,
     cli_looking.info,
     cli_writing.generate,
+    cli_writing.chat,
     cli_looking.inspect,
     cli_looking.compare,
     cli_looking.exercise,
     cli_looking.benchmark,
+    cli_writing.export,
 ]
 for command in COMMANDS:
     app.command()(command)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tinygpt.cli_writing import typed
+from tinygpt.cli_writing import above, typed, working
 
 
 def info(
@@ -17,24 +17,27 @@ def info(
     folder: Annotated[Path, typer.Option(help="The pipeline that it should come from.")] = Path(),
 ) -> None:
     """Say what a model is, and follow the hashes that it or a sample names to the files that are there now."""
-    from tinygpt import config, families, lineage
-    from tinygpt.checkpoint import load
-    from tinygpt.files import Paths
-    from tinygpt.model import count_parameters
+    lines = []
+    with working(f"following the hashes of {path}"):
+        from tinygpt import config, families, lineage
+        from tinygpt.checkpoint import load
+        from tinygpt.files import Paths
+        from tinygpt.model import count_parameters
 
-    paths = Paths(folder)
-    params = config.load(paths.params)
-    if path.is_file():
-        sets = lineage.sample_hashes(path)
-        links = [link for named in sets for link in lineage.follow_hashes(named, paths.model, params, paths)]
-    else:
-        model, _ = load(path)  # which checks every byte of it
-        shape = model.config
-        print(
-            f"{path}: {families.family(shape)}, {count_parameters(model):,} parameters, {shape.n_layer} blocks, "
-            f"width {shape.n_embd}, context {shape.context_length}, vocabulary {shape.vocab_size}; undamaged"
-        )
-        links = list(lineage.follow(path, params, paths))
+        paths = Paths(folder)
+        params = config.load(paths.params)
+        if path.is_file():
+            sets = lineage.sample_hashes(path)
+            links = [link for named in sets for link in lineage.follow_hashes(named, paths.model, params, paths)]
+        else:
+            model, _ = load(path)  # which checks every byte of it
+            shape = model.config
+            lines = [
+                f"{path}: {families.family(shape)}, {count_parameters(model):,} parameters, {shape.n_layer} blocks, "
+                f"width {shape.n_embd}, context {shape.context_length}, vocabulary {shape.vocab_size}; undamaged"
+            ]
+            links = list(lineage.follow(path, params, paths))
+    print("\n".join(lines), end="\n" * len(lines))
     for link in links:
         print(f"{link.what:18} {link.claimed[:12]}  {link.where}: {link.verdict}")
 
@@ -61,19 +64,21 @@ def inspect(
     """Look inside a trained model, at a text of yours or one that it never saw."""
     import shutil
 
-    from tinygpt import checkpoint, inspecting, reading, terminal
-    from tinygpt.sampling import Sampling
+    with working(f"opening {model}"):
+        from tinygpt import checkpoint, inspecting, reading, terminal
+        from tinygpt.sampling import Sampling
 
-    settings = Sampling(temperature, top_k, top_p, min_p)
-    gpt, tokenizer = checkpoint.load(model)
+        settings = Sampling(temperature, top_k, top_p, min_p)
+        gpt, tokenizer = checkpoint.load(model)
     blocks = inspecting.chosen(layer, gpt.config.n_layer, "layer")
     heads = inspecting.chosen(head, gpt.config.n_head, "head")
     what = what or ("all" if layer is None and head is None else "attention")
     names = inspecting.VIEWS if what == "all" else [what]
     if text is None:
-        tokens = reading.beside(model)
-        losses = inspecting.by_position(gpt, tokenizer, tokens) if "position" in names else None
-        subject = reading.held_out(gpt, tokenizer, tokens, losses)
+        with working("looking at held-out text"):
+            tokens = reading.beside(model)
+            losses = inspecting.by_position(gpt, tokenizer, tokens) if "position" in names else None
+            subject = reading.held_out(gpt, tokenizer, tokens, losses)
     else:
         subject = reading.of_text(gpt, tokenizer, typed(text))
     if subject.left_out:
@@ -84,7 +89,9 @@ def inspect(
     if write_to is not None:
         from tinygpt import views
 
-        print("\n".join(map(str, views.draw(write_to, names, subject, settings, blocks, heads))))
+        with working("drawing", len(names), "view") as bar:
+            drawn = views.draw(write_to, names, subject, settings, blocks, heads, bar.update)
+        print("\n".join(map(str, drawn)))
         return
     colour, width = terminal.wants_colour(sys.stdout), shutil.get_terminal_size().columns
     for line in terminal.show(names, subject, settings, blocks, heads, colour, width):
@@ -114,18 +121,22 @@ def compare(
     names, with commas between them: tinygpt compare muon-1,muon-2 "adamw-*". A git revision stands for the run
     committed there, and the experiments grown from it with other seeds.
     """
-    from tinygpt import comparing
-
     sets = sets or []
     if html is not None:
-        from tinygpt import page
+        told: list[str] = []
+        with working("reading the runs"):
+            from tinygpt import page
 
-        page.make(html, sets or ["."], results, allow or [], print)
+            page.make(html, sets or ["."], results, allow or [], told.append)
+        print("\n".join(told))
         return
     if len(sets) != 2:
         raise ValueError("Name two sets of runs: tinygpt compare A B; or write a page: tinygpt compare --html FILE.")
-    a, b = sets
-    for line in comparing.report(comparing.compare(a, b, results, allow or [])):
+    with working("reading the runs"):
+        from tinygpt import comparing
+
+        found = comparing.compare(sets[0], sets[1], results, allow or [])
+    for line in comparing.report(found):
         print(line)
 
 
@@ -148,11 +159,10 @@ def exercise(
         print(f"Write what they ask for, then: tinygpt exercise {lesson} --check")
         return
     wrong = 0
-    for name, problem in exercising.check(lesson, folder):
-        wrong += problem is not None
-        print(
-            f"{'green' if problem is None else 'red':6} {name}: {problem or exercising.home(lesson, name)}", flush=True
-        )
+    with working("testing what you wrote") as bar:
+        for name, problem in exercising.check(lesson, folder):
+            wrong += problem is not None
+            above(bar, f"{'green' if problem is None else 'red':6} {name}: {problem or exercising.home(lesson, name)}")
     if wrong:
         raise typer.Exit(1)
 
@@ -177,14 +187,16 @@ def benchmark(
     json_file: Annotated[Path | None, typer.Option("--json", help="A file for every number.")] = None,
 ) -> None:
     """Measure training and decoding on this machine: speed, memory, and the batch sizes that pay."""
-    from tinygpt import benchmark as bench
-    from tinygpt import config
-    from tinygpt.files import Paths, write_json
+    with working("looking at this machine"):
+        from tinygpt import benchmark as bench
+        from tinygpt import config
+        from tinygpt.files import Paths, write_json
 
     params = config.load(Paths(folder).params)
     chosen, seconds, compiled = (["0.2M"], 30.0, False) if quick else (sizes.split(","), budget, compile_)
     names = [name.strip() for name in chosen]
-    report = bench.run(params, names, seconds, device, precision, compiled, lambda text: print(text, flush=True))
+    with working("measuring") as bar:
+        report = bench.run(params, names, seconds, device, precision, compiled, lambda text: above(bar, text))
     print("\n" + "\n".join(bench.table(report)))
     if json_file is not None:
         write_json(json_file, report.to_json())

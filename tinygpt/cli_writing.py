@@ -1,4 +1,4 @@
-"""The commands with which a trained model writes: `tinygpt generate`.
+"""The commands with which a trained model writes, and is written for others: `tinygpt generate`, `chat`, `export`.
 
 Imports are late, so that `tinygpt --help` answers at once.
 """
@@ -6,62 +6,136 @@ Imports are late, so that `tinygpt --help` answers at once.
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+Model = Annotated[Path, typer.Option(help="A model folder.")]
+Length = Annotated[int, typer.Option(min=1, help="How far to continue.")]
+Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest; 1 samples from the model as it is.")]
+TopK = Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")]
+TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens that hold this much probability; 1 keeps all.")]
+MinP = Annotated[float, typer.Option(help="Drop tokens less likely than this share of the likeliest.")]
+Penalty = Annotated[float, typer.Option(help="Above 1: make tokens already seen less likely.")]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")]
 
 
 def generate(
     prompt: Annotated[
         str, typer.Argument(help="The text to continue; \\n is a new line, - reads standard input.")
     ] = "",
-    model: Annotated[Path, typer.Option(help="A model folder.")] = Path("data/model"),
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="How far to continue.")] = 200,
+    model: Model = Path("data/model"),
+    max_new_tokens: Length = 200,
     num_samples: Annotated[int, typer.Option(min=1, max=1024, help="How many continuations.")] = 1,
-    temperature: Annotated[
-        float, typer.Option(help="0 always takes the likeliest; 1 samples from the model as it is.")
-    ] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
-    top_p: Annotated[
-        float, typer.Option(help="Keep the likeliest tokens that hold this much probability; 1 keeps all.")
-    ] = 0.95,
-    min_p: Annotated[float, typer.Option(help="Drop tokens less likely than this share of the likeliest.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: make tokens already seen less likely.")] = 1.0,
+    temperature: Temperature = 0.8,
+    top_k: TopK = 0,
+    top_p: TopP = 0.95,
+    min_p: MinP = 0.0,
+    repetition_penalty: Penalty = 1.0,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Sample i uses seed + i.")] = 1337,
     stream: Annotated[bool, typer.Option("--stream", help="Print as it is written (one sample).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with settings and hashes.")] = False,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Continue PROMPT with a trained model. A base model completes text; it does not answer questions."""
-    from tinygpt import checkpoint, generation, hardware
-    from tinygpt.samples import record
-    from tinygpt.sampling import Sampling
-
     if stream and (as_json or num_samples > 1):
         raise ValueError("--stream prints one sample as it is written; leave out --json and --num-samples.")
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     text = typed(prompt)
-    gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device))
+    with working(f"opening {model}"):
+        from tinygpt import checkpoint, generation, hardware
+        from tinygpt.generation import for_terminal
+        from tinygpt.samples import record
+        from tinygpt.sampling import Sampling
+
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device))
     if stream:
-        sys.stdout.write(text)
+        sys.stdout.write(for_terminal(text, sys.stdout))
         for piece in generation.stream(
             gpt, tokenizer, text, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
         ):
-            sys.stdout.write(piece)
+            sys.stdout.write(for_terminal(piece, sys.stdout))
             sys.stdout.flush()
         print()
         return
-    made = generation.generate(
-        gpt, tokenizer, text, max_new_tokens=max_new_tokens, num_samples=num_samples, sampling=sampling, seed=seed
-    )
+    asked: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_samples": num_samples, "seed": seed}
+    with working("writing", num_samples * max_new_tokens, "token") as bar:
+        made = generation.generate(gpt, tokenizer, text, sampling=sampling, advance=bar.update, **asked)
     hashes = checkpoint.hashes(model) if as_json else {}
     for number, completion in enumerate(made):
         if as_json:
             print(json.dumps(record(completion, sampling, max_new_tokens, hashes), ensure_ascii=False))
         else:
-            print(("\n" + "—" * 20 + "\n" if number else "") + completion.text)
+            print(("\n" + "—" * 20 + "\n" if number else "") + for_terminal(completion.text, sys.stdout))
+
+
+def chat(
+    model: Model = Path("data/model"),
+    max_new_tokens: Length = 200,
+    temperature: Temperature = 0.8,
+    top_k: TopK = 0,
+    top_p: TopP = 0.95,
+    min_p: MinP = 0.0,
+    repetition_penalty: Penalty = 1.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of each answer; /retry takes the next.")] = 1337,
+    device: Device = "auto",
+) -> None:
+    """Write by turns with a trained model. A base model completes text; it does not answer. /help lists commands."""
+    with working(f"opening {model}"):
+        from tinygpt import checkpoint, hardware
+        from tinygpt.chat import Chat
+        from tinygpt.sampling import Sampling
+        from tinygpt.talking import Conversation, greeting, reader
+
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device))
+    talk = Chat(gpt, tokenizer, checkpoint.hashes(model), sampling, max_new_tokens, seed)
+    people = Conversation(talk, reader(sys.stdin, sys.stdout, sys.stderr), sys.stdout, sys.stderr)
+    people.note(greeting(gpt, str(model)))
+    people.run()
+
+
+def export(
+    kind: Annotated[Literal["hf", "gguf"], typer.Argument(help="hf: a folder to publish; gguf: a file for llama.cpp.")],
+    target: Annotated[Path, typer.Argument(help="Where to; nothing may be there yet.")],
+    model: Annotated[Path, typer.Option(help="A model folder.")] = Path("data/model"),
+    folder: Annotated[Path, typer.Option(help="The pipeline that it comes from, for its score and samples.")] = Path(),
+) -> None:
+    """Write a model for others: as a transformers folder with a model card, or as one GGUF file for llama.cpp."""
+    with working(f"writing {target}"):
+        from tinygpt import gguf_file, publishing
+        from tinygpt.files import Paths
+
+        publishing.check_free(target)
+        if kind == "gguf":
+            gguf_file.write(model, target)
+            told = [f"{target} is written; for example: llama-completion -m {target} -p 'ROMEO:'"]
+        else:
+            told = publishing.write(Paths(folder), model, target)
+            told.append(f"{target} is written. Read its README.md, and add a licence, before you publish it.")
+    print("\n".join(told))
 
 
 def typed(text: str) -> str:
     """A text as people type it in a shell: \\n is a new line, - stands for standard input."""
     return sys.stdin.read() if text == "-" else text.replace("\\n", "\n")
+
+
+def working(what: str, total: float | None = None, unit: str = "") -> "tqdm[Any]":
+    """Say what takes its time, on standard error and only in a terminal, and leave no trace of it.
+
+    With a `total` a bar with the time left; without one a line alone, where nothing can be counted.
+    """
+    from tqdm import tqdm
+
+    shape, scale = None if total else "{desc} …", bool(total and total >= 1000)
+    return tqdm(total=total, unit=unit, unit_scale=scale, desc=what, bar_format=shape, disable=None, leave=False)
+
+
+def above(bar: "tqdm[Any]", text: str) -> None:
+    """Print a line on standard output while a bar stands; it moves below the line."""
+    with bar.external_write_mode():
+        print(text, flush=True)

@@ -159,6 +159,7 @@ class Runtime(Section):
     checkpoint_every: PositiveInt
     keep: PositiveInt
     progress: bool
+    logger: Literal["wandb"] | None
 
 
 class Params(Section):

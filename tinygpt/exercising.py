@@ -78,8 +78,16 @@ def home(lesson: int, name: str) -> str:
 
 def verdict(test: Callable[[Callable[..., Any]], None], file: Path) -> str | None:
     """What is wrong with the function in `file` that is named as it, in a sentence; None where the test passes."""
+    arguments: tuple[Any, ...] = ()
+
+    def watched(*given: Any) -> Any:
+        nonlocal arguments
+        arguments = given
+        return function(*given)
+
     try:
-        test(load(file))
+        function = load(file)
+        test(watched)
     except NotImplementedError:
         return "not written yet"
     except SyntaxError as problem:
@@ -91,8 +99,15 @@ def verdict(test: Callable[[Callable[..., Any]], None], file: Path) -> str | Non
     except Exception as problem:  # whatever a learner's code may raise, it is told and not thrown
         line = line_of(problem, file)
         where = f"in line {line}" if line else "in the test, at what the function gave back"
-        return f"{type(problem).__name__} {where}: {problem}"
+        return f"{type(problem).__name__} {where}: {problem}{called_with(arguments)}"
     return None
+
+
+def called_with(arguments: tuple[Any, ...]) -> str:
+    """What a function was given when it failed, as the end of a sentence."""
+    from tinygpt.exercises import shown  # late: it needs PyTorch, and listing exercises does not
+
+    return f"; called with ({', '.join(map(shown, arguments))})" if arguments else ""
 
 
 def load(file: Path) -> Callable[..., Any]:

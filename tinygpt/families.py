@@ -5,6 +5,7 @@ Llama, LayerNorm + learned positions + GELU with biases and tied embeddings is G
 transformers as they are. Every other mix has no twin: it is stored under our own names, as model_type "tinygpt".
 """
 
+import json
 import re
 from dataclasses import asdict
 from typing import Any
@@ -57,6 +58,18 @@ def family(config: GPTConfig) -> str:
     if shape == ("layernorm", "learned", "gelu", True) and config.tie_embeddings and not config.qk_norm and one_width:
         return "gpt2"
     return "tinygpt"
+
+
+def why_no_twin(config: GPTConfig) -> str:
+    """Which of its settings keep a model without a twin from being Qwen3, Llama or GPT-2: a sentence."""
+    llama = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "bias": False}
+    gpt2 = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "bias": True, "tie_embeddings": True}
+    gpt2 |= {"qk_norm": False, "n_kv_head": None, "head_dim": None}
+    told = []
+    for name, twin in (("Qwen3 and Llama", llama), ("GPT-2", gpt2)):
+        needed = [f"model.{key}={json.dumps(value)}" for key, value in twin.items() if getattr(config, key) != value]
+        told.append(f"{name} would need {', '.join(needed)}")
+    return f"{'; '.join(told)}."
 
 
 def to_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:

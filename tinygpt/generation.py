@@ -3,12 +3,14 @@
 `generate(model, tokenizer, "ROMEO:")` → completions; `generate_batch` continues different prompts side by side;
 `stream` hands text out as it comes. A full context slides: its last half is kept and read again, from position 0
 (`window_start` is that rule); the uncached twin, `use_cache=False`, follows the same rule and gives the same tokens,
-slowly.
+slowly. `for_terminal` makes what a model wrote harmless where it is printed.
 """
 
 import codecs
-from collections.abc import Generator, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from tinygpt.sampling import Sampling, choose
 from tinygpt.tokenizer import Tokenizer
 
 THROWS = 64  # of the dice at a time
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's controls, formats, halves of characters, separators of lines
 
 
 def window_start(length: int, context: int) -> int:
@@ -132,14 +135,16 @@ def generate(
     num_samples: int = 1,
     sampling: Sampling | None = None,
     seed: int = 1337,
+    advance: Callable[[int], object] = lambda tokens: None,
 ) -> list[Completion]:
     """Continue `prompt` `num_samples` times; sample i has seed + i, and comes out the same when asked for alone.
 
     An empty prompt starts a new document; one longer than the context slides. ValueError for settings out of bounds.
+    `advance` hears how many tokens were written since it last did.
     """
     seeds = [seed + i for i in range(num_samples)]
     settings = [sampling or Sampling()] * num_samples
-    return generate_batch(model, tokenizer, [prompt] * num_samples, settings, seeds, max_new_tokens)
+    return generate_batch(model, tokenizer, [prompt] * num_samples, settings, seeds, max_new_tokens, advance)
 
 
 def generate_batch(
@@ -149,6 +154,7 @@ def generate_batch(
     settings: list[Sampling],
     seeds: list[int],
     max_new_tokens: int = 200,
+    advance: Callable[[int], object] = lambda tokens: None,
 ) -> list[Completion]:
     """Continue each prompt once, with its own settings and seed: what `generate` makes of each alone, but together."""
     ids: list[list[int]] = [[] for _ in prompts]
@@ -156,6 +162,7 @@ def generate_batch(
     for step in generate_ids(model, starts, settings, seeds, max_new_tokens, tokenizer.end_of_text):
         for row, token in zip(ids, step, strict=True):
             row.extend([] if token is None else [token])
+        advance(len(step) - step.count(None))
     texts = map(tokenizer.decode, ids)
     return [Completion(*made) for made in zip(prompts, texts, seeds, map(tuple, ids), strict=True)]
 
@@ -176,3 +183,18 @@ def stream(
         if token is not None:
             yield decoder.decode(tokenizer.token_bytes(token))
     yield decoder.decode(b"", final=True)
+
+
+def for_terminal(text: str, stream: TextIO) -> str:
+    """The text as it may be written to the stream: to a terminal, nothing that could steer it.
+
+    A model may have learned from text with escape sequences in it. There, a control character other than a new line
+    or a tab is shown as its escape, \\x1b, and so are marks that turn the direction of writing; joiners of letters
+    stay. A file or a pipe gets every character as it is.
+    """
+    if not stream.isatty():
+        return text
+    kept = {"\n", "\t", "\u200c", "\u200d"}
+    return "".join(
+        sign if sign in kept or unicodedata.category(sign) not in UNSEEN else ascii(sign)[1:-1] for sign in text
+    )

@@ -16,7 +16,7 @@ import yaml
 
 from tinygpt.checkpoint import WEIGHTS, digest, hashes
 from tinygpt.config import Params
-from tinygpt.files import Paths, sha256
+from tinygpt.files import Paths, read_json, sha256
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,30 @@ def sample_hashes(file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def locked_md5(paths: Paths) -> str | None:
-    """What dvc.lock says that the train stage made data/model to be."""
+def evaluation_of(model: Path, paths: Paths) -> dict[str, Any] | None:
+    """The numbers of data/evaluation/metrics.json, where dvc.lock says that they are of this model folder."""
+    file = paths.evaluation / "metrics.json"
+    same = file.is_file() and locked_md5(paths, "evaluate", "deps") == folder_md5(model)
+    numbers: dict[str, Any] | None = read_json(file) if same else None
+    return numbers
+
+
+def sample_of(model: Path, paths: Paths) -> dict[str, Any] | None:
+    """The first line of data/samples/samples.jsonl that names this model folder's hashes."""
+    file = paths.samples / "samples.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    found: Iterator[dict[str, Any]] = (json.loads(line) for line in lines)
+    return next((sample for sample in found if sample["hashes"] == hashes(model)), None)
+
+
+def locked_md5(paths: Paths, stage: str = "train", side: str = "outs") -> str | None:
+    """What dvc.lock says that data/model was when the train stage made it, or when another stage read it ("deps")."""
     lock = paths.folder / "dvc.lock"
     if not lock.is_file():
         return None
     stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
-    outs = stages.get("train", {}).get("outs", [])
-    return next((out["md5"] for out in outs if out["path"] == "data/model"), None)
+    entries = stages.get(stage, {}).get(side, [])
+    return next((entry["md5"] for entry in entries if entry["path"] == "data/model"), None)
 
 
 def folder_md5(folder: Path) -> str:

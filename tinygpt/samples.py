@@ -125,7 +125,7 @@ def as_markdown(records: list[Record], judgement: dict[str, Any]) -> str:
             "",
             f"## {' '.join(sample['prompt'].split()) or '(nothing)'} · seed {sample['seed']}",
             "",
-            *_block(sample["text"]),
+            *fenced(sample["text"]),
             "",
             told(sample["judgement"]),
         ]
@@ -151,7 +151,7 @@ def as_markdown(records: list[Record], judgement: dict[str, Any]) -> str:
             "",
             f"**temperature {knobs['temperature']:g}, top-p {knobs['top_p']:g}**",
             "",
-            *_block(sample["text"]),
+            *fenced(sample["text"]),
         ]
     return "\n".join(lines) + "\n"
 
@@ -200,12 +200,12 @@ def _inline(text: str) -> str:
     return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
-def _block(text: str) -> list[str]:
+def fenced(text: str, language: str = "text") -> list[str]:
     """A code block whose fence is longer than any run of backticks in the text."""
     fence = "```"
     while fence in text:
         fence += "`"
-    return [f"{fence}text", text.rstrip("\n"), fence]
+    return [f"{fence}{language}", text.rstrip("\n"), fence]
 
 
 def _shown(settings: dict[str, float]) -> str:

@@ -212,7 +212,7 @@ def _rebuild(model: dict[str, Any]) -> Tokenizer:
     if model["type"] == "WordLevel":
         return CharTokenizer(model["vocab"], "replace" if model["unk_token"] in model["vocab"] else "error")
     if model["type"] == "BPE":
-        return BPETokenizer([(_unspell(left), _unspell(right)) for left, right in model["merges"]])
+        return BPETokenizer([(unspell(left), unspell(right)) for left, right in model["merges"]])
     raise ValueError(f"its model is {model['type']!r}, not WordLevel or BPE.")
 
 
@@ -306,5 +306,6 @@ def _spell(token: bytes) -> str:
     return token.decode("latin-1").translate(_SPELLING)
 
 
-def _unspell(spelled: str) -> bytes:
+def unspell(spelled: str) -> bytes:
+    """The bytes that an entry of a byte-level vocabulary spells."""
     return spelled.translate(_UNSPELLING).encode("latin-1")

@@ -5,7 +5,7 @@ Maps and tables share one scale of shades, and show tokens as reading.py writes 
 """
 
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,12 @@ def draw(
     settings: Sampling,
     blocks: Sequence[int],
     heads: Sequence[int],
+    advance: Callable[[int], object] = lambda views: None,
 ) -> list[Path]:
     """Draw the views that `names` asks for (see inspecting.VIEWS) into `folder`; returns the files, `<view>.png`.
 
     blocks, heads: which ones `attention` maps, counted from 0. Beside `position`, by_position.png where that is known.
+    `advance` hears 1 as each view is drawn.
     """
     whole = inspecting.look_at(subject.model, subject.text)
     look = whole.first(subject.short)
@@ -63,6 +65,7 @@ def draw(
                 next_token(path, subject, look, settings)
             case "surprisal":
                 surprisal(path, subject, whole)
+        advance(1)
     if "position" in files and subject.by_position is not None:
         files["by_position"] = folder / "by_position.png"
         loss_by_position(files["by_position"], subject.by_position)

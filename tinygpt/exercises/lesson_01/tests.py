@@ -18,11 +18,11 @@ TEXT = "If music be the food of love, play on;\nGive me excess of it, that, surf
 def hold_out(yours: Callable[..., Any]) -> None:
     """as tinygpt/corpus.py splits a lone text"""
     same('hold_out("abcdefghij", 0.2)', yours("abcdefghij", 0.2), ("abcdefgh", "ij"))
-    section = Download.model_construct(max_documents=None, validation_fraction=0.15)
+    section = Download.model_construct(max_documents=None, validation_fraction=0.13)
     with tempfile.TemporaryDirectory() as folder:
         write_corpus([("text", [TEXT])], section, Path(folder))
         parts = [next(iter(read_rows(Path(folder) / f"{split}.parquet")))[1] for split in ("train", "validation")]
-    same("hold_out(text, 0.15)", yours(TEXT, 0.15), (parts[0], parts[1]))
+    same(f"hold_out(text, 0.13) of {len(TEXT)} characters", yours(TEXT, 0.13), (parts[0], parts[1]))
 
 
 def uniform_bits(yours: Callable[..., Any]) -> None:
@@ -36,5 +36,4 @@ def followers(yours: Callable[..., Any]) -> None:
     same('followers("abac")', yours("abac"), {"a": {"b": 1, "c": 1}, "b": {"a": 1}})
     pairs = Counter(itertools.pairwise(TEXT))
     expected = {one: {b: times for (a, b), times in pairs.items() if a == one} for one, _ in pairs}
-    same('followers(text)["f"]', yours(TEXT).get("f"), expected["f"])
     same("followers(text)", yours(TEXT), expected)

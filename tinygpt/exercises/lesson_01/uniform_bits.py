@@ -3,7 +3,7 @@
 Writing down one of n values that are all equally likely takes log₂ n bits. Count the different byte values in `text`,
 and say how many bits a byte that costs. Any model that has learned something needs less.
 
-    uniform_bits(b"abab") → 1.0        two values: one bit tells them apart
+    uniform_bits(b"abab") → 1.0  # two values: one bit tells them apart
 """
 
 import math

@@ -22,6 +22,8 @@ def commonest_pair(yours: Callable[..., Any]) -> None:
     """as `learning` in tinygpt/scratch/bpe.py"""
     words = [([b"a", b"b", b"a", b"b"], 2), ([b"b", b"a"], 1)]
     same('commonest_pair([([b"a", b"b", b"a", b"b"], 2), ([b"b", b"a"], 1)])', yours(words), (b"a", b"b"))
+    words = [([b"x", b"y"], 3), ([b"a", b"b", b"a", b"b"], 1)]
+    same('commonest_pair([([b"x", b"y"], 3), ([b"a", b"b", b"a", b"b"], 1)])', yours(words), (b"x", b"y"))
     for text in ("banana nab na", "the other mother she"):
         expected, _, _ = next(bpe.learning([text]))
         words = [(bpe.single_bytes(word), 1) for word in bpe.split(text)]

@@ -16,16 +16,17 @@ def windows(yours: Callable[..., Any]) -> None:
     tokens = np.arange(5, 25, dtype=np.uint16)
     for starts, length in (([0, 2], 2), ([3, 0, 9], 4)):
         expected = TokenDataset(tokens, length).__getitems__(starts)
-        same(f"windows(tokens, {starts}, {length})", yours(torch.arange(5, 25), starts, length), expected)
+        same(f"windows(tensor([5, 6, … 24]), {starts}, {length})", yours(torch.arange(5, 25), starts, length), expected)
 
 
 def embed(yours: Callable[..., Any]) -> None:
     """as `look_up` and `learned_positions` in tinygpt/scratch/embedding.py"""
-    dice = torch.Generator().manual_seed(1)
-    table, positions = torch.randn(10, 4, generator=dice), torch.randn(8, 4, generator=dice)
-    for tokens in (torch.tensor([[3]]), torch.tensor([[1, 2, 1], [9, 0, 5]])):
+    table = torch.tensor([[0.0, 0.0], [10.0, 10.0], [20.0, 20.0], [30.0, 30.0]])
+    positions = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
+    for tokens in (torch.tensor([[3]]), torch.tensor([[1, 2, 1], [3, 0, 2]])):
         expected = embedding.learned_positions(embedding.look_up(table, tokens), positions)
-        same(f"embed({tokens.tolist()}, table, positions)", yours(tokens, table, positions), expected)
+        call = f"embed({tokens.tolist()}, {table.int().tolist()}, {positions.int().tolist()})"
+        same(call, yours(tokens, table, positions), expected)
 
 
 def rotate(yours: Callable[..., Any]) -> None:

@@ -7,6 +7,8 @@ The shape is TinyGPT's default: RMSNorm, rotary positions, SwiGLU, no biases, a 
                       two norms of C numbers; two of D numbers, for the queries and keys of all its heads
     final norm        C
     head              C × V
+
+    count_parameters(10, 4, 2, 8, 1) → 256  # 40 + 172 + 4 + 40
 """
 
 

@@ -38,6 +38,8 @@ def rms_norm(yours: Callable[..., Any]) -> None:
         yours(torch.tensor([3.0, 4.0]), torch.ones(2), 0.0),
         torch.tensor([3.0, 4.0]) / 12.5**0.5,
     )
+    x, weight = torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([1.0, 2.0])
+    same("rms_norm([[3, 4], [0, 2]], [1, 2], 0)", yours(x, weight, 0.0), layers.rms_norm(x, weight, 0.0))
     x = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(1))
     weight = torch.linspace(0.5, 2, 6)
     same("rms_norm(x, weight, 1e-5)", yours(x, weight, 1e-5), layers.rms_norm(x, weight, 1e-5))
@@ -46,6 +48,9 @@ def rms_norm(yours: Callable[..., Any]) -> None:
 
 def swiglu(yours: Callable[..., Any]) -> None:
     """as MLP in tinygpt/scratch/layers.py"""
+    one, two, three = (torch.tensor([[number]]) for number in (1.0, 2.0, 3.0))
+    call = "swiglu([1], gate [[2]], up [[3]], down [[1]])"
+    same(call, yours(one[0], two, three, one), 6 * torch.tensor([2.0]).sigmoid())
     mlp = layers.MLP(GPTConfig(**SHAPE))  # type: ignore[arg-type]
     dice = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -5,7 +5,10 @@
     m = mean / (1 − beta1^step), s = square / (1 − beta2^step)  both began at zero: make up for it
     weight ← weight · (1 − rate · decay) − rate · m / (√s + eps)
 
-Step 1 is the first. Give back new tensors; leave those that you are given as they are.
+Step 1 is the first. All is number by number, and ← means: the new value is. Give back new tensors; leave those that you
+are given as they are. In the first step a weight moves by the rate, however large its gradient is:
+
+    adamw_step(tensor([1.0]), tensor([0.5]), tensor([0.0]), tensor([0.0]), 1, 0.01, 0.0)[0] → tensor([0.99])
 """
 
 import torch

@@ -4,7 +4,9 @@ The logits are V scores of one position. softmax makes probabilities of them: ex
 exp(score). For the scores of `test`, exp overflows (above 88 it is infinite): only differences of scores count, so
 subtract the highest score from all of them first. And ln of a quotient is a difference, so no tiny number is needed:
 
-    −ln p(target) = ln Σ exp(score) − score[target]
+    −ln p(target) = ln Σ exp(score) − score[target]          Σ: the sum over all V scores
+
+    cross_entropy(tensor([0.0, 0.0]), 1) → tensor(0.6931)  # two that are equally likely: ln 2
 """
 
 import torch

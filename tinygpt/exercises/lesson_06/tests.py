@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
-from tinygpt.exercises import same
+from tinygpt.exercises import same, shown
 from tinygpt.scratch import backward, loss
 from tinygpt.scratch.optimizers import AdamW, grouped
 
+NAMES = ("weight", "gradient", "mean", "square")
 LOGITS = torch.tensor([2.0, -1.0, 0.5, 3.0])
 
 
@@ -34,8 +35,12 @@ def adamw_step(yours: Callable[..., Any]) -> None:
     for step, gradient in enumerate((torch.tensor([0.3, -4.0, 0.0]), torch.tensor([0.1, 5.0, 0.02])), start=1):
         parameter.grad = gradient.clone()
         optimizer.step(0.01)
-        found = yours(weight, gradient.clone(), mean, square, step, 0.01, 0.1)
+        given = [tensor.clone() for tensor in (weight, gradient, mean, square)]
+        call = f"adamw_step({', '.join(shown(tensor) for tensor in given)}, {step}, 0.01, 0.1)"
+        found = yours(weight, gradient, mean, square, step, 0.01, 0.1)
+        for name, now, before in zip(NAMES, (weight, gradient, mean, square), given, strict=True):
+            assert torch.equal(now, before), f"adamw_step changed the {name} that it was given; make a new tensor"
         memory = optimizer.state[0]
         expected = (parameter.detach().clone(), memory["exp_avg"].clone(), memory["exp_avg_sq"].clone())
-        same(f"adamw_step(…) at step {step}", found, expected)
+        same(call, found, expected)
         weight, mean, square = found

@@ -2,6 +2,8 @@
 
 A model that writes keeps the keys and values of all tokens so far, so that each is computed once. For each block, each
 sequence, each head and each token of the context, that is one key and one value, of `head_dim` numbers each.
+
+    kv_cache_bytes(3, 3, 32, 128, 1, 4) → 294912  # the default model, one sequence, fp32
 """
 
 

@@ -2,6 +2,8 @@
 
 `losses` are the nats of all tokens of a text. Add them up, turn nats into bits (a bit is ln 2 = 0.693 nats), and divide
 by the number of bytes that the text has in UTF-8: an é is one character and two bytes.
+
+    bits_per_byte([0.6931, 0.6931], "ab") → 1.0
 """
 
 import math

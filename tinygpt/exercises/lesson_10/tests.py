@@ -18,8 +18,8 @@ def bits_per_byte(yours: Callable[..., Any]) -> None:
 
 def compressed_bits(yours: Callable[..., Any]) -> None:
     """as `bz2` in tinygpt/yardsticks.py"""
-    train = b"".join(b"%d bottles of beer on the wall\n" % number for number in range(99, 20, -1))
-    held_out = b"".join(b"%d bottles of beer on the wall\n" % number for number in range(20, 9, -1))
+    train = b"".join(b"%d squared is %d\n" % (number, number**2) for number in range(300))
+    held_out = b"".join(b"%d cubed is %d\n" % (number, number**3) for number in range(100))
     same("compressed_bits(train, held_out)", yours(train, held_out), yardsticks(train, held_out)["bz2"])
 
 

@@ -1,0 +1,112 @@
+"""Pictures of lessons 6, 8, 9 and 10: training, its memory, experiments, overfitting. pictures.py draws them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tinygpt import config, figures, forecast, sizes, training
+from tinygpt.corpus import read_rows
+from tinygpt.curves import loss_curves
+from tinygpt.figures import ACCENT, DARK, LIGHT, STYLES
+from tinygpt.files import Paths
+from tinygpt.model import GPTConfig
+from tinygpt.optimizer import schedule
+from tinygpt.state import initial_state
+from tinygpt.tokenizer import build
+
+PATHS = Paths()
+CPU = torch.device("cpu")
+
+
+def curves(path: Path) -> None:
+    """The losses and gradients of the last run, and three schedules."""
+    settings = config.load(PATHS.params).train
+    figure, (left, middle, right) = figures.canvases(3)
+    figure.set_size_inches(10.5, 3.6)
+    train, held = (training.read_curve(PATHS.training / f"{split}.tsv") for split in ("train", "validation"))
+    losses = np.array([row["loss"] for row in train])
+    left.plot([row["step"] for row in train], losses, color=LIGHT, linewidth=0.7, label="training, each batch")
+    left.plot([row["step"] for row in train], figures.smoothed(losses), "--", color=DARK, label="training, smoothed")
+    left.plot(*zip(*((r["step"], r["loss"]) for r in held), strict=True), "o-", color=ACCENT, label="validation")
+    left.set(xlabel="step", ylabel="nats per token", title="Loss")
+    left.legend(frameon=False, fontsize=9)
+    norms = np.array([row["gradient_norm"] for row in train])
+    middle.plot([row["step"] for row in train], norms, color=LIGHT, linewidth=0.7)
+    middle.plot([row["step"] for row in train], figures.smoothed(norms), "--", color=DARK)
+    middle.axhline(settings.gradient_clip, color=ACCENT, linewidth=1)
+    middle.set(xlabel="step", ylim=(0, None), title="Gradient norm; line: clipping")
+    steps = range(settings.steps)
+    for number, kind in enumerate(("linear", "cosine", "constant")):
+        one = settings.model_copy(update={"schedule": kind})
+        rates = [settings.learning_rate * schedule(step, one) for step in steps]
+        right.plot(steps, rates, STYLES[number], color=ACCENT if kind == settings.schedule else DARK, label=kind)
+    right.set(xlabel="step", title="Learning rate: three schedules", ylim=(0, None))
+    right.legend(frameon=False, fontsize=9)
+    figures.save(figure, path)
+
+
+def memory(path: Path) -> None:
+    """The forecast of memory over the batch size."""
+    figure, axes = figures.canvas()
+    for number, (name, size) in enumerate(
+        ({"the default": {}} | {"hour": sizes.load(Path("sizes.yaml"))["hour"]}).items()
+    ):
+        params = sizes.apply(size, PATHS.params)
+        shape = GPTConfig(vocab_size=params.tokenize.vocab_size, **params.model.model_dump())
+        state = initial_state(shape, params.train, 1, CPU, "fp32")
+        fixed, (_, sequence) = forecast.lasting_memory(state), forecast.memory_of_pass(state, "fp32")
+        batches = 2 ** np.arange(11)
+        axes.plot(batches, (fixed + batches * sequence) / 1e9, STYLES[number], color=DARK, marker="o", label=name)
+        axes.axhline(
+            fixed / 1e9, color=ACCENT, linewidth=1, linestyle=STYLES[number], label=f"{name}: without any sequence"
+        )
+        batch = params.train.batch_size
+        axes.plot(batch, (fixed + batch * sequence) / 1e9, "o", color=ACCENT, markersize=10)
+    axes.set(xlabel="batch, sequences", ylabel="GB in fp32", title="Memory of a training step (large dots: as set)")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.legend(frameon=False, fontsize=9)
+    figures.save(figure, path)
+
+
+def ablation(path: Path) -> None:
+    """The table of docs/speed.md under "What each choice is worth"."""
+    text = Path("docs/speed.md").read_text(encoding="utf-8").partition("## What each choice is worth")[2]
+    rows = re.findall(r"^\| (.+?) \| ([\d.]+) ± ([\d.]+) \|$", text.partition("\n## ")[0], flags=re.M)
+    figure, axes = figures.canvas()
+    axes.grid(visible=False)
+    for row, (_, mean, spread) in enumerate(rows):
+        color = ACCENT if row == 0 else DARK
+        axes.errorbar(float(mean), row, xerr=float(spread), fmt="o", color=color, capsize=4)
+    axes.axvline(float(rows[0][1]), color=ACCENT, linewidth=0.8, linestyle=":")
+    for old, new in (
+        ("`", ""),
+        (" in tinygpt/optimizer.py", ""),
+        ("train.optimizer=adamw train.", "adamw, "),
+        (" (below)", ""),
+        ("nothing", "the default"),
+    ):
+        rows = [(name.replace(old, new), *numbers) for name, *numbers in rows]
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.invert_yaxis()
+    axes.set(xlabel="bits per byte after 300 steps, three seeds (less is better)", title="What each choice is worth")
+    figures.save(figure, path)
+
+
+def overfitting(path: Path) -> None:
+    """The losses of the default model on a small text: Hamlet alone."""
+    params = config.load(PATHS.params)
+    text = "".join(text for play, text in read_rows(PATHS.text("train")) if play == "hamlet")
+    until = int(len(text) * 0.9)
+    learned = build(params.tokenize.model_copy(update={"kind": "bpe", "vocab_size": 512}), [text[:until]])
+    data = {"train": learned.encode_array(text[:until]), "validation": learned.encode_array(text[until:])}
+    settings = params.train.model_copy(update={"steps": 500, "eval_every": 25})
+    shape = GPTConfig(vocab_size=512, **params.model.model_dump())
+    state = initial_state(shape, settings, params.seed, CPU, "fp32")
+    for _ in training.train(state, settings, data, params.seed, "fp32"):
+        pass
+    loss_curves(path, state.train_rows, state.validation_rows, {})

@@ -1,0 +1,101 @@
+"""A published folder: transformers runs it and writes our text, and its card says only what is of this very model."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from tests.conftest import GPT2, SHAPES, TEXT, gpt, params
+from tests.test_checkpoint import LINEAGE
+from tinygpt import checkpoint, cli, files, lineage, publishing, tokenizer
+from tinygpt.files import Paths
+from tinygpt.generation import generate
+from tinygpt.sampling import Sampling
+from tinygpt.state import weights
+
+NUMBERS = {"bits_per_byte": 1.234, "yardsticks": {"bigram": 2.5, "ppmd": 0.987}}
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, model_folder: Path) -> Paths:
+    """A pipeline's folder with a model, its score and its samples."""
+    paths = Paths(tmp_path / "project")
+    shutil.copytree(model_folder, paths.model)
+    files.write_json(paths.evaluation / "metrics.json", NUMBERS)
+    lock = {"stages": {"evaluate": {"deps": [{"path": "data/model", "md5": lineage.folder_md5(paths.model)}]}}}
+    files.write_text(paths.folder / "dvc.lock", yaml.safe_dump(lock))
+    sample = {"text": "O ``` Romeo", "seed": 7, "settings": {"temperature": 0.8}}
+    samples = [sample | {"hashes": {}}, sample | {"hashes": checkpoint.hashes(paths.model)}]
+    files.write_text(paths.samples / "samples.jsonl", "".join(json.dumps(one) + "\n" for one in samples))
+    return paths
+
+
+def card_of(folder: Path) -> str:
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_card_has_the_score_beside_yardsticks_a_sample_and_the_hashes(pipeline: Paths, tmp_path: Path) -> None:
+    assert publishing.write(pipeline, pipeline.model, tmp_path / "out") == []
+    card = card_of(tmp_path / "out")
+    rows = [line for line in card.splitlines() if line.startswith("| ")]
+    assert rows[1:] == ["| bigram | 2.500 |", "| **this model** | 1.234 |", "| ppmd | 0.987 |"]
+    assert "````text\nO ``` Romeo\n````" in card
+    assert checkpoint.hashes(pipeline.model)["model"] in card
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"
+
+
+def test_a_score_and_samples_of_another_model_are_left_out_and_named(pipeline: Paths, tmp_path: Path) -> None:
+    files.write_json(pipeline.model / "lineage.json", LINEAGE | {"params": "other"})
+    files.seal(pipeline.model)
+    missing = publishing.write(pipeline, pipeline.model, tmp_path / "out")
+    assert [sentence.split("(")[0] for sentence in missing] == ["The card lacks the score ", "The card lacks a sample "]
+    assert "1.234" not in card_of(tmp_path / "out")
+    assert "Romeo" not in card_of(tmp_path / "out")
+
+
+def test_the_folder_is_the_model_and_its_sums_cover_the_card(pipeline: Paths, tmp_path: Path) -> None:
+    publishing.write(pipeline, pipeline.model, tmp_path / "out")
+    files.verify(tmp_path / "out")
+    for file in pipeline.model.iterdir():
+        if file.name != files.SUMS:
+            assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+    checkpoint.load(tmp_path / "out")
+
+
+def test_what_is_there_stays(pipeline: Paths, tmp_path: Path) -> None:
+    for kind in ("hf", "gguf"):
+        files.write_text(tmp_path / "mine", "precious")
+        words = ["export", kind, str(tmp_path / "mine"), "--model", str(pipeline.model)]
+        result = CliRunner().invoke(cli.app, words)
+        assert "it stays" in str(result.exception)
+        assert (tmp_path / "mine").read_text(encoding="utf-8") == "precious"
+
+
+def test_a_mix_without_a_twin_is_refused(tmp_path: Path) -> None:
+    characters = tokenizer.build(params().tokenize, [TEXT])
+    model = gpt(characters.vocab_size, **SHAPES["mixed"])
+    checkpoint.save_model(tmp_path / "model", model.config, weights(model), characters, LINEAGE)
+    with pytest.raises(ValueError, match=r"Qwen3 and Llama would need model.norm=\"rmsnorm\", model.mlp=\"swiglu\""):
+        publishing.write(Paths(tmp_path), tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+@pytest.mark.parametrize("shape", [{}, GPT2], ids=["qwen3", "gpt2"])
+def test_transformers_pipeline_writes_our_greedy_text(tmp_path: Path, kind: str, shape: dict[str, Any]) -> None:
+    from transformers import pipeline as transformers_pipeline
+
+    vocabulary = tokenizer.build(params(tokenize__kind=kind, tokenize__vocab_size=300).tokenize, [TEXT])
+    model = gpt(vocabulary.vocab_size, context_length=64, **shape)
+    checkpoint.save_model(tmp_path / "model", model.config, weights(model), vocabulary, LINEAGE)
+    publishing.write(Paths(tmp_path), tmp_path / "model", tmp_path / "out")
+    write: Any = transformers_pipeline("text-generation", str(tmp_path / "out"))
+    (theirs,) = write("O Romeo, ", max_new_tokens=20, do_sample=False)
+    greedy = Sampling(temperature=0, top_p=1)
+    assert (
+        theirs["generated_text"] == generate(model, vocabulary, "O Romeo, ", max_new_tokens=20, sampling=greedy)[0].text
+    )

@@ -1,0 +1,97 @@
+"""A model folder made ready to be published: `write(paths, model folder, target)`.
+
+The folder is transformers' own already, so it is copied as it is, and a model card (README.md, as the Hugging Face hub
+shows it) comes beside it: how to use the model, how good it is, one of its samples, and the hashes and parameters it
+comes from. Numbers and sample are taken from the pipeline at `paths`, where its dvc.lock and the sample itself say that
+they are of this very model. Left out: a licence, which only the owner can give, and the upload.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tinygpt import checkpoint, families, lineage
+from tinygpt.files import Paths, read_json, seal, write_text, writing
+from tinygpt.model import GPT, count_parameters
+from tinygpt.samples import fenced
+
+USE = """\
+    from transformers import pipeline
+
+    write = pipeline("text-generation", "path/to/this/folder")
+    print(write("Once", max_new_tokens=100, do_sample=True, temperature=0.8, top_p=0.95)[0]["generated_text"])
+"""
+
+
+def write(paths: Paths, folder: Path, target: Path) -> list[str]:
+    """Write `folder`, a model of the pipeline at `paths`, and its card to `target`; what the card lacks, as sentences.
+
+    Raises ValueError in a sentence where the folder is damaged, where transformers has no such model, or where there is
+    something at `target` already.
+    """
+    check_free(target)
+    model, _ = checkpoint.load(folder)  # which checks every byte of it
+    if families.family(model.config) == "tinygpt":
+        raise ValueError(f"transformers has no model like {folder}: {families.why_no_twin(model.config)}")
+    numbers, sample = lineage.evaluation_of(folder, paths), lineage.sample_of(folder, paths)
+    with writing(target) as partial:
+        shutil.copytree(folder, partial)
+        write_text(partial / "README.md", "\n".join(card(folder, model, numbers, sample)) + "\n")
+        seal(partial)
+    missing = ["the score (`dvc repro evaluate`)"] * (numbers is None) + ["a sample (`dvc repro sample`)"] * (
+        sample is None
+    )
+    return [f"The card lacks {what}: {paths.folder} holds none of this model." for what in missing]
+
+
+def check_free(target: Path) -> None:
+    if target.exists():
+        raise ValueError(f"There is something at {target} already, and it stays. Name a place that is free.")
+
+
+def card(folder: Path, model: GPT, numbers: dict[str, Any] | None, sample: dict[str, Any] | None) -> Iterator[str]:
+    """The lines of README.md."""
+    shape, kind = model.config, families.family(model.config)
+    head = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["tinygpt", kind]}
+    yield from ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", ""]
+    yield f"# A GPT of {count_parameters(model) / 1e6:.2f} million parameters"
+    yield ""
+    yield f"Trained with TinyGPT, in {kind}'s shape: {shape.n_layer} blocks, width {shape.n_embd}, a context of"
+    yield f"{shape.context_length} tokens, a vocabulary of {shape.vocab_size}."
+    yield "A base model: it continues a text, and answers no questions."
+    yield from ["", "## Use", "", USE]
+    yield "A literal `<|endoftext|>` in a prompt is plain text to TinyGPT, and the end of a document to transformers."
+    if numbers is not None:
+        yield from [
+            "",
+            "## How good it is",
+            "",
+            "Bits per byte of held-out text, beside simple models of the same text; less is better.",
+            "",
+        ]
+        marks = numbers["yardsticks"] | {"**this model**": numbers["bits_per_byte"]}
+        yield from ["| | bits per byte |", "|---|---|"]
+        yield from (f"| {name} | {value:.3f} |" for name, value in sorted(marks.items(), key=lambda mark: -mark[1]))
+    if sample is not None:
+        settings = ", ".join(f"{name} {value:g}" for name, value in sample["settings"].items())
+        yield from [
+            "",
+            "## What it writes",
+            "",
+            f"Seed {sample['seed']}, {settings}; the text begins with its prompt.",
+            "",
+        ]
+        yield from fenced(sample["text"])
+    yield from ["", "## Where it comes from", "", "SHA-256 of what made it; `SHA256SUMS` covers this folder.", ""]
+    made = checkpoint.hashes(folder) if (folder / "lineage.json").is_file() else {}
+    flat = {k: v for k, v in made.items() if isinstance(v, str)} | {
+        f"{k} text": v for k, v in made.get("text", {}).items()
+    }
+    yield from (f"- {name}: `{value}`" for name, value in flat.items())
+    known = read_json(folder / "lineage.json") if made else {}
+    parameters = {name: known[name] for name in ("seed", "model", "train") if name in known}
+    if parameters:
+        yield from ["", *fenced(yaml.safe_dump(parameters, sort_keys=False), "yaml")]
