@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := all
-.PHONY: all setup check test lint clean ablations minute ten-minutes hour gpu
+.PHONY: all setup check test lint clean ablations mutants minute ten-minutes hour gpu
 
 all: check
 	dvc repro
@@ -42,6 +42,10 @@ minute ten-minutes hour gpu: check
 # What each choice is worth: docs/experiments.md. Half an hour on two cores; goes on where it was stopped.
 ablations: check
 	python -m benchmark.ablations
+
+# Would the tests see it? docs/mutants.md. Ten minutes on two cores; goes on where it was stopped.
+mutants: .venv/ready-for-tests
+	python -m tests.mutants --update
 
 check: setup
 	@tinygpt check

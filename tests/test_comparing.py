@@ -169,6 +169,24 @@ def test_the_command_prints_both_sets_the_difference_and_the_verdict(results: Pa
     ]
 
 
+def test_a_page_holds_the_runs_that_were_compared_or_all_of_one_set(results: Path) -> None:
+    def written(*words: str) -> tuple[str, str]:
+        done = CliRunner().invoke(cli.app, ["compare", *words, "--html", "page.html", "--results", str(results)])
+        assert done.exit_code == 0, done.output
+        return done.output, Path("page.html").read_text(encoding="utf-8")
+
+    printed, page = written("optimizer=muon n_layer=3", "optimizer=adamw n_layer=3")
+    assert "They differ beyond their seeds: A is better." in printed
+    assert "They differ beyond their seeds: A is better." in page
+    assert [name in page for name in ("muon-3", "adamw-3", "deep")] == [True, True, False]
+    printed, page = written("optimizer=adamw")
+    assert [name in page for name in ("muon-3", "adamw-3", "deep")] == [False, True, True]
+    printed, page = written("muon-1", "deep")
+    assert "No verdict: muon-1 and deep differ in more than the seed and one setting" in page
+    with pytest.raises(ValueError, match="No run that is known has optimizer=lion"):
+        comparing.members("optimizer=lion", results)
+
+
 def test_dvc_experiments_revisions_and_folders_are_found_by_what_dvc_wrote(project: Project, monkeypatch: Any) -> None:
     monkeypatch.chdir(project.folder)
     here = runs.of_folder(Path())

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,20 @@ def fresh(**changes: Any) -> GPT:
 
 def loss_of(model: GPT, tokens: Tensor) -> Tensor:
     return F.cross_entropy(model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def test_widths_that_are_given_are_taken_and_others_follow_from_the_rest() -> None:
+    given = gpt_config(n_embd=48, n_head=2, n_kv_head=1, head_dim=12, mlp_hidden=50)
+    assert (given.head_width, given.kv_heads, given.hidden) == (12, 1, 50)
+    for n_embd, swiglu in ((32, 96), (48, 128), (64, 192), (196, 544)):  # 8/3 of it, up to a multiple of 32
+        config = gpt_config(n_embd=n_embd, n_head=2)
+        assert (config.head_width, config.kv_heads, config.hidden) == (n_embd // 2, 2, swiglu)
+        assert gpt_config(n_embd=n_embd, mlp="gelu").hidden == 4 * n_embd
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        gpt_config().n_layer = 3  # type: ignore[misc]
 
 
 def test_the_first_loss_is_that_of_a_uniform_guess(shape: dict[str, Any]) -> None:
@@ -92,6 +107,19 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
     assert score(9, 4) != pytest.approx(score(9, 5), abs=1e-3)
 
 
+def test_angles_are_exact_far_out_too() -> None:
+    config = gpt_config(context_length=4096, n_embd=16)
+    turns = np.outer(np.arange(4096), config.rope_theta ** (-np.arange(0, 8, 2) / 8))
+    cos, sin = np.cos(turns), np.sin(turns)
+    for name, halves in (("cos", (cos, cos)), ("sin", (-sin, sin))):
+        expected = torch.from_numpy(np.concatenate(halves, axis=1)[:, None]).float()
+        torch.testing.assert_close(Rotary(config).get_buffer(name), expected, rtol=0, atol=1e-7)
+
+
+def test_turning_keeps_the_precision() -> None:
+    assert Rotary(gpt_config())(torch.ones(1, 16, 2, 16, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
 def test_rotary_keeps_lengths() -> None:
     rotary, x = Rotary(gpt_config()), torch.randn(2, 16, 2, 16)
     torch.testing.assert_close(rotary(x).norm(dim=-1), x.norm(dim=-1))
@@ -134,6 +162,16 @@ def test_a_norm_hands_on_what_matrices_read_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for kind in ("rmsnorm", "layernorm"):
             assert Norm(32, gpt_config(), kind)(torch.ones(2, 32)).dtype == torch.bfloat16
+
+
+def test_rmsnorm_of_half_precision_is_computed_in_full() -> None:
+    norm = Norm(32, gpt_config(), "rmsnorm")
+    torch.nn.init.normal_(norm.weight, 1, 0.5, generator=torch.Generator().manual_seed(1))
+    half = torch.randn(4, 32, generator=torch.Generator().manual_seed(2)).bfloat16()
+    exact = norm(half.float())
+    assert torch.equal(norm(half), exact)
+    with torch.no_grad():  # where PyTorch does it, which hands it on in half precision
+        torch.testing.assert_close(norm(half), exact.bfloat16(), rtol=0.02, atol=0.02)
 
 
 def test_dropout_acts_in_training_only() -> None:

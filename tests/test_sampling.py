@@ -1,13 +1,14 @@
 """Each filter keeps what it says, in a fixed order, and the draw has exactly the probabilities that it should."""
 
 import math
+import re
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt.sampling import Sampling, choose, draw, keep_top_p, probabilities
+from tinygpt.sampling import Sampling, choose, draw, keep_min_p, keep_top_p, probabilities
 
 PLAIN = Sampling(temperature=1.0, top_p=1.0)
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]])
@@ -24,6 +25,23 @@ def kept(**settings: float) -> list[int]:
 
 def test_nothing_switched_on_is_the_softmax() -> None:
     torch.testing.assert_close(probabilities(LOGITS, PLAIN), softmax())
+
+
+def test_the_defaults_are_those_that_the_command_line_documents() -> None:
+    assert Sampling() == Sampling(temperature=0.8, top_k=0, top_p=0.95, min_p=0.0, repetition_penalty=1.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_scores_in_half_precision_are_filtered_in_full(temperature: float) -> None:
+    settings, seen = Sampling(temperature, repetition_penalty=1.3), torch.ones(1, 5, dtype=torch.bool)
+    half = 7.3 * LOGITS.bfloat16()
+    found = probabilities(half, settings, seen)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, probabilities(half.float(), settings, seen))
+
+
+def test_scores_with_a_gradient_can_be_sampled() -> None:
+    assert torch.equal(probabilities(LOGITS.clone().requires_grad_(), Sampling()), probabilities(LOGITS, Sampling()))
 
 
 def test_greedy_puts_everything_on_the_first_of_the_likeliest() -> None:
@@ -51,6 +69,11 @@ def test_top_p_keeps_the_smallest_set_that_holds_p() -> None:
     cumulative = softmax()[0].cumsum(0)  # 0.56 0.77 0.90 0.97 1.00
     assert kept(top_p=float(cumulative[1]) - 0.01) == [0, 1]
     assert kept(top_p=float(cumulative[1]) + 0.01) == [0, 1, 2]
+    assert keep_top_p(torch.tensor([[0.5, 0.25, 0.25]]), 0.5).tolist() == [[1.0, 0.0, 0.0]]  # exactly p is enough
+
+
+def test_top_p_of_one_keeps_what_rounding_does_not_see() -> None:
+    assert (probabilities(torch.tensor([[0.0, -20.0, -21.0]]), PLAIN) > 0).all()
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30).filter(any), st.floats(0.001, 0.999))
@@ -77,12 +100,14 @@ def test_min_p_drops_what_is_unlikely_beside_the_likeliest() -> None:
     share = math.exp(0.5 - 2.0)  # the third token's probability over the first's
     assert kept(min_p=share * 0.99) == [0, 1, 2]
     assert kept(min_p=share * 1.01) == [0, 1]
+    assert keep_min_p(torch.tensor([[0.5, 0.25, 0.25]]), 0.5).tolist() == [[0.5, 0.25, 0.25]]  # exactly the share stays
 
 
-def test_the_penalty_lowers_seen_tokens_only_whatever_their_sign() -> None:
+@pytest.mark.parametrize("penalty", [1.5, 2.0])
+def test_the_penalty_lowers_seen_tokens_only_whatever_their_sign(penalty: float) -> None:
     seen = torch.tensor([[True, False, False, False, True]])
-    before, after = softmax()[0], probabilities(LOGITS, Sampling(1.0, top_p=1.0, repetition_penalty=1.5), seen)[0]
-    expected = torch.softmax(torch.tensor([2.0 / 1.5, 1.0, 0.5, 0.0, -1.5]), -1)
+    before, after = softmax()[0], probabilities(LOGITS, Sampling(1.0, top_p=1.0, repetition_penalty=penalty), seen)[0]
+    expected = torch.softmax(torch.tensor([2.0 / penalty, 1.0, 0.5, 0.0, -penalty]), -1)
     torch.testing.assert_close(after, expected)
     assert after[0] < before[0]
     assert after[4] < before[4]
@@ -140,9 +165,26 @@ def test_a_token_of_probability_zero_is_never_drawn() -> None:
     assert set(drawn.tolist()) == {1, 3}
 
 
+def test_what_does_not_sum_to_one_is_drawn_by_its_shares() -> None:
+    assert draw(torch.full((2, 2), 0.25), torch.tensor([0.4, 0.6])).tolist() == [0, 1]
+
+
+def test_a_token_too_unlikely_for_float32_to_count_can_still_be_drawn() -> None:
+    probs, uniforms = torch.tensor([[1.0, 1e-9]]), torch.tensor([0.5, 1 - 1e-10], dtype=torch.float64)
+    assert draw(probs.expand(2, -1), uniforms).tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": -1}, {"temperature": math.nan}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.1}, {"min_p": 1}]
+    ("name", "values", "allowed"),
+    [
+        ("temperature", [-1, math.nan, math.inf], "0 or more"),
+        ("top_k", [-1], "0 (off) or more"),
+        ("top_p", [0, 1.1], "above 0 and at most 1"),
+        ("min_p", [-0.1, 1], "0 or more, and below 1"),
+        ("repetition_penalty", [0, -1, math.nan, math.inf], "above 0"),
+    ],
 )
-def test_settings_out_of_bounds_are_refused_in_a_sentence(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*; it must be"):
-        Sampling(**wrong)  # type: ignore[arg-type]
+def test_settings_out_of_bounds_are_refused_in_a_sentence(name: str, values: list[float], allowed: str) -> None:
+    for value in values:
+        with pytest.raises(ValueError, match=re.escape(f"{name} is {value}; it must be {allowed}.")):
+            Sampling(**{name: value})  # type: ignore[arg-type]

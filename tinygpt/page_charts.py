@@ -27,7 +27,7 @@ DRAWN = ("loss", "learning_rate", "gradient_norm", "by_compute", "yardsticks", "
 CAPTIONS = {  # of what a run drew, in the order of the model
     "tokens": "How a text is cut: each box is a token, its id below; then how byte pairs merged into long words.",
     "embeddings": "Tokens of a row point nearly the same way: what could stand in one place has come to lie together.",
-    "position": "What the model can know of distance before it has learned anything.",
+    "position": "What its positions let the model know of distance.",
     "by_position": "Loss by position: it falls as long as more context helps.",
     "attention": "Where each head looks: a row is a token that asks, dark is where most of what it gathers comes from.",
     "lens": "What the model would say after each block; ✓ where that came.",
