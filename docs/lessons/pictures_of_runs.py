@@ -1,11 +1,12 @@
 """Pictures of lessons 6, 8, 9 and 10: training, its memory, experiments, overfitting. pictures.py draws them."""
 
-import re
+import statistics
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmark import ablations
 from tinygpt import config, figures, forecast, sizes, training
 from tinygpt.corpus import read_rows
 from tinygpt.curves import loss_curves
@@ -74,26 +75,19 @@ def memory(path: Path) -> None:
 
 
 def ablation(path: Path) -> None:
-    """The table of docs/speed.md under "What each choice is worth"."""
-    text = Path("docs/speed.md").read_text(encoding="utf-8").partition("## What each choice is worth")[2]
-    rows = re.findall(r"^\| (.+?) \| ([\d.]+) ± ([\d.]+) \|$", text.partition("\n## ")[0], flags=re.M)
+    """Some tables of docs/experiments.md, from the runs that they are made of."""
+    entries = [e for e in ablations.plan() if e.group in ("default", "tokenizer", "architecture", "optimizer")]
+    runs = {entry.name: [run.bits_per_byte for run in entry.of(ablations.load_results())] for entry in entries}
+    names = sorted(runs, key=lambda name: statistics.fmean(runs[name]))
     figure, axes = figures.canvas()
     axes.grid(visible=False)
-    for row, (_, mean, spread) in enumerate(rows):
-        color = ACCENT if row == 0 else DARK
-        axes.errorbar(float(mean), row, xerr=float(spread), fmt="o", color=color, capsize=4)
-    axes.axvline(float(rows[0][1]), color=ACCENT, linewidth=0.8, linestyle=":")
-    for old, new in (
-        ("`", ""),
-        (" in tinygpt/optimizer.py", ""),
-        ("train.optimizer=adamw train.", "adamw, "),
-        (" (below)", ""),
-        ("nothing", "the default"),
-    ):
-        rows = [(name.replace(old, new), *numbers) for name, *numbers in rows]
-    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    for row, name in enumerate(names):
+        mean, spread = statistics.fmean(runs[name]), statistics.stdev(runs[name])
+        axes.errorbar(mean, row, xerr=spread, fmt="o", color=ACCENT if name == "default" else DARK, capsize=4)
+    axes.axvline(statistics.fmean(runs["default"]), color=ACCENT, linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set(xlabel="bits per byte after 300 steps, three seeds (less is better)", title="What each choice is worth")
+    axes.set(xlabel="bits per byte after 200 steps, three seeds (less is better)", title="What each choice is worth")
     figures.save(figure, path)
 
 
