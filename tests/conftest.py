@@ -126,6 +126,7 @@ def project(finished: "Project") -> "Iterator[Project]":
     """The finished project, put back as it was after the test."""
     yield finished
     finished.restore()
+    finished.forget_experiments()
 
 
 @pytest.fixture

@@ -87,3 +87,8 @@ class Project:
         self.run("git", "clean", "-q", "-f")
         self.run("dvc", "checkout", "-q", "--force")
         shutil.rmtree(self.folder / ".tinygpt/runs", ignore_errors=True)
+
+    def forget_experiments(self) -> None:
+        """So that no test finds another's."""
+        for ref in self.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split():
+            self.run("git", "update-ref", "-d", ref)

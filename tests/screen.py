@@ -63,6 +63,19 @@ class Screen:
         self.seen += place
         return new[:place]
 
+    def press(self, key: str, text: str) -> str:
+        """Press a key, again if need be, until `text` appears: a Ctrl-C that comes just before readline begins to wait
+        is seen at the next key only (CPython looks for signals when the wait ends).
+        """
+        for _ in range(39):
+            self.type(key)
+            try:
+                return self.wait_for(text, seconds=3)
+            except AssertionError:
+                continue
+        self.type(key)
+        return self.wait_for(text)
+
     def end(self, seconds: float = 120) -> tuple[int, str]:
         """Wait until the program has left: (its exit status, all that appeared since the last wait)."""
         until = time.monotonic() + seconds

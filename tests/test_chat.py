@@ -70,6 +70,19 @@ def test_retry_takes_the_next_seed_and_undo_the_turn_away(chat: Chat) -> None:
             nothing()
 
 
+def test_another_answer_to_the_same_words_is_recorded_with_their_style(chat: Chat) -> None:
+    heard(chat.say("hi"))
+    chat.style = style("Q: {}")
+    heard(chat.retry())
+    (turn,) = chat.records()
+    assert (turn["prompt"], turn["style"]) == ("hi", "plain")
+
+
+def test_settings_are_shown_as_they_can_be_typed(chat: Chat) -> None:
+    chat.set("seed", "123456789012345678")
+    assert "seed 123456789012345678" in chat.settings()
+
+
 def test_every_knob_turns_and_says_what_it_cannot_be(chat: Chat) -> None:
     for knob, example in KNOBS.items():
         chat.set(knob, str(example))
@@ -242,8 +255,7 @@ def test_ctrl_c_ends_the_answer_as_it_streams_and_not_the_program(model_folder: 
         terminal.type("/show\n")
         shown = terminal.wait_for("\n> ")
         assert "JULIET:" + seen[:4] in shown
-        terminal.type(CTRL_C)
-        terminal.wait_for("/quit or Ctrl-D leaves.")
+        terminal.press(CTRL_C, "/quit or Ctrl-D leaves.")
         terminal.wait_for("\n> ")
         terminal.type("/length 5\n")
         terminal.wait_for("\n> ")

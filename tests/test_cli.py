@@ -309,3 +309,27 @@ def test_no_command_colours_where_nobody_wants_it(pipeline: Path) -> None:
                 terminal.end()
             assert terminal.raw
             assert not paint.search(terminal.raw)
+
+
+@pytest.mark.parametrize("words", [["compare", "--html"], ["benchmark", "--json"]])
+def test_a_folder_named_for_a_file_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]
+) -> None:
+    (tmp_path / "precious").write_text("x")
+    code, printed = tinygpt(*words, str(tmp_path), monkeypatch=monkeypatch)
+    assert (code, "is a folder" in printed) == (1, True)
+    assert (tmp_path / "precious").read_text() == "x"
+
+
+def test_info_says_undamaged_only_where_it_could_be_checked(
+    monkeypatch: pytest.MonkeyPatch, model_folder: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    for name, says in (
+        (None, "; undamaged"),
+        (files.SUMS, "whether it is damaged cannot be known"),
+        ("lineage.json", "cannot be known"),
+    ):
+        if name:
+            (copy / name).unlink()
+        assert says in tinygpt("info", str(copy), "--folder", str(ROOT), monkeypatch=monkeypatch)[1]

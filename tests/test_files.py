@@ -24,6 +24,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_file_takes_no_folders_place(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/precious").write_text("x")
+    with pytest.raises(OSError, match="directory"):
+        files.write_text(tmp_path / "mine", "a report")
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+    assert (tmp_path / "mine/precious").read_text() == "x"
+
+
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()

@@ -155,6 +155,9 @@ def test_names_without_the_stem_and_saved_masks_are_no_obstacle(tmp_path: Path) 
         ("llama", {"num_hidden_layers": 3}, "model.layers.2.input_layernorm.weight is missing"),
         ("llama", {"num_hidden_layers": 1}, "model.layers.1.input_layernorm.weight is unknown"),
         ("gpt2", {"vocab_size": 301}, r"transformer.wte.weight is \(300, 48\) F32, not \(301, 48\)"),
+        ("qwen3", {"rope_parameters": "none"}, "is damaged, or of a kind unknown here"),
+        ("llama", {"eos_token_id": []}, "is damaged, or of a kind unknown here"),
+        ("llama", {"max_position_embeddings": "64"}, "is damaged, or of a kind unknown here"),
         ("gpt2", {"n_layer": 10**9}, "1000000000 blocks, but"),
     ],
 )

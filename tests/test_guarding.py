@@ -184,10 +184,15 @@ def test_a_page_that_others_can_reach_needs_a_password() -> None:
         check_password("short", loopback=True)
     check_password(None, loopback=True)
     check_password(PASSWORD, loopback=False)
-    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "10.0.0.1")] == [
+    assert [
+        is_loopback(host)
+        for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost", "0.0.0.0", "::", "10.0.0.1", "127.example")
+    ] == [
         True,
         True,
         True,
+        True,
+        False,
         False,
         False,
         False,

@@ -66,6 +66,16 @@ def test_the_folder_is_the_model_and_its_sums_cover_the_card(pipeline: Paths, tm
     checkpoint.load(tmp_path / "out")
 
 
+@pytest.mark.parametrize("kind", ["hf", "gguf"])
+def test_what_others_trained_is_not_exported(pipeline: Paths, tmp_path: Path, kind: str) -> None:
+    for name in ("lineage.json", files.SUMS):
+        (pipeline.model / name).unlink()
+    words = ["export", kind, str(tmp_path / "out"), "--model", str(pipeline.model)]
+    result = CliRunner().invoke(cli.app, words)
+    assert "was not trained by TinyGPT" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_there_stays(pipeline: Paths, tmp_path: Path) -> None:
     for kind in ("hf", "gguf"):
         files.write_text(tmp_path / "mine", "precious")

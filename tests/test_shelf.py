@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.project import Project
+from tests.test_foreign import write
 from tinygpt import shelf
 from tinygpt.files import Paths, hidden
 from tinygpt.shelf import Shelf, found_below
@@ -58,6 +59,11 @@ def test_a_model_trained_anew_is_opened_anew_and_a_damaged_one_refused(folder: P
     Path("data/model/model.safetensors").write_bytes(b"x" * 99)
     with pytest.raises(ValueError, match=r"is damaged: model\.safetensors does not match"):
         ours.load("data/model")
+
+
+def test_a_model_in_several_files_is_found(folder: Path) -> None:
+    write(Path("sharded"), "llama")
+    assert Shelf([Path("sharded")]).load("sharded").model.config.n_layer == 2
 
 
 def test_what_is_there_is_looked_for_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ class Turn:
     seed: int
     sampling: Sampling
     length: int
-    style: str
+    style: Style
     answer: str = ""
     ended: str = "interrupted"  # or at: length, style, end of text
 
@@ -98,13 +98,13 @@ class Chat:
 
         ValueError, and nothing is kept, for words that the tokenizer cannot encode.
         """
-        yield from self._answer(self.style.around(words, self.text))
+        yield from self._answer(self.style.around(words, self.text), self.style)
 
     def retry(self) -> Iterator[str]:
-        """Another answer in the place of the last one: with the next seed, and the settings as they are now."""
+        """Another answer to the same words, in place of the last one: with the next seed and the settings of now."""
         turn = self.undo()
-        self.seed = turn.seed + 1
-        yield from self._answer(turn.said)
+        self.seed = min(turn.seed + 1, HIGHEST_SEED)
+        yield from self._answer(turn.said, turn.style)
 
     def undo(self) -> Turn:
         """Take back the last turn. ValueError where there is none."""
@@ -132,7 +132,10 @@ class Chat:
     def settings(self) -> str:
         """All settings in a line or two."""
         values = asdict(self.sampling) | {"length": self.length, "seed": self.seed}
-        return ", ".join(f"{name.replace('_', '-')} {value:.12g}" for name, value in values.items())
+        return ", ".join(
+            f"{name.replace('_', '-')} {value if isinstance(value, int) else format(value, '.12g')}"
+            for name, value in values.items()
+        )
 
     def records(self) -> Iterator[Record]:
         """A record a turn, like those of `tinygpt generate --json`, with its style and why it ended."""
@@ -140,7 +143,10 @@ class Chat:
         for turn in self.turns:
             text += turn.said
             made = generation.Completion(text, turn.answer, turn.seed)
-            yield record(made, turn.sampling, turn.length, self.hashes) | {"style": turn.style, "ended": turn.ended}
+            yield record(made, turn.sampling, turn.length, self.hashes) | {
+                "style": turn.style.name,
+                "ended": turn.ended,
+            }
             text += turn.answer
 
     def save(self, file: Path, replacing: bool = False) -> None:
@@ -153,10 +159,10 @@ class Chat:
             raise ValueError(f"{file} is there already. /save! {file} replaces it.")
         write_text(file, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in self.records()))
 
-    def _answer(self, said: str) -> Iterator[str]:
-        turn = Turn(said, self.seed, self.sampling, self.length, self.style.name)
+    def _answer(self, said: str, style: Style) -> Iterator[str]:
+        turn = Turn(said, self.seed, self.sampling, self.length, style)
         settings: dict[str, Any] = {"max_new_tokens": self.length, "sampling": self.sampling, "seed": self.seed}
-        stop, waiting = self.style.stop, ""
+        stop, waiting = style.stop, ""
         for count, piece in enumerate(generation.stream(self.model, self.tokenizer, self.text + said, **settings)):
             if not count:
                 self.turns.append(turn)  # only now: a text that cannot be encoded was refused before

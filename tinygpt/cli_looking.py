@@ -21,7 +21,7 @@ def info(
     with working(f"following the hashes of {path}"):
         from tinygpt import config, families, lineage
         from tinygpt.checkpoint import load
-        from tinygpt.files import Paths
+        from tinygpt.files import SUMS, Paths
         from tinygpt.model import count_parameters
 
         paths = Paths(folder)
@@ -34,9 +34,10 @@ def info(
             shape = model.config
             lines = [
                 f"{path}: {families.family(shape)}, {count_parameters(model):,} parameters, {shape.n_layer} blocks, "
-                f"width {shape.n_embd}, context {shape.context_length}, vocabulary {shape.vocab_size}; undamaged"
+                f"width {shape.n_embd}, context {shape.context_length}, vocabulary {shape.vocab_size}; "
+                + ("undamaged" if (path / SUMS).is_file() else f"no {SUMS}, so whether it is damaged cannot be known")
             ]
-            links = list(lineage.follow(path, params, paths))
+            links = list(lineage.follow(path, params, paths)) if (path / "lineage.json").is_file() else []
     print("\n".join(lines), end="\n" * len(lines))
     for link in links:
         print(f"{link.what:18} {link.claimed[:12]}  {link.where}: {link.verdict}")
@@ -124,6 +125,7 @@ def compare(
     sets = sets or []
     if html is not None:
         told: list[str] = []
+        must_be_file(html, "--html")
         with working("reading the runs"):
             from tinygpt import page
 
@@ -192,6 +194,8 @@ def benchmark(
         from tinygpt import config
         from tinygpt.files import Paths, write_json
 
+    if json_file is not None:
+        must_be_file(json_file, "--json")
     params = config.load(Paths(folder).params)
     chosen, seconds, compiled = (["0.2M"], 30.0, False) if quick else (sizes.split(","), budget, compile_)
     names = [name.strip() for name in chosen]
@@ -202,3 +206,9 @@ def benchmark(
         write_json(json_file, report.to_json())
     if write_to is not None:
         bench.write(report, write_to)
+
+
+def must_be_file(path: Path, option: str) -> None:
+    """ValueError, before any work, where an option that names a file to write names a folder."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; {option} wants the name of a file, such as {path / 'report'}.")

@@ -1,4 +1,5 @@
-"""The commands with which a trained model writes, and is written for others: `tinygpt generate`, `chat`, `export`.
+"""The commands with which a trained model writes, and is written for others: `tinygpt generate`,
+`chat`, `web`, `export`.
 
 Imports are late, so that `tinygpt --help` answers at once.
 """
@@ -110,6 +111,7 @@ def export(
         from tinygpt.files import Paths
 
         publishing.check_free(target)
+        publishing.check_ours(model)
         if kind == "gguf":
             gguf_file.write(model, target)
             told = [f"{target} is written; for example: llama-completion -m {target} -p 'ROMEO:'"]

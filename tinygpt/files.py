@@ -100,8 +100,8 @@ def writing(path: Path) -> Iterator[Path]:
         yield partial
         for file in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:
             _flush(file)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)  # a folder cannot be replaced in one move
+        if path.is_dir() and not path.is_symlink() and partial.is_dir():
+            shutil.rmtree(path)  # a folder cannot be replaced in one move; nor by a file: that raises IsADirectoryError
         partial.replace(path)
         _flush(path.parent)
     finally:

@@ -66,16 +66,20 @@ def read(folder: Path) -> tuple[GPT, Tokenizer]:
     Raises ValueError in a sentence for a folder of another shape, or one that is damaged; names, shapes and dtypes are
     compared before memory is taken.
     """
-    values = completed(read_json(folder / "config.json"))
-    config = families.from_json(values)
-    files = weight_files(folder)
+    try:
+        values = completed(read_json(folder / "config.json"))
+        config, end, files = families.from_json(values), end_of_text(values), weight_files(folder)
+    except (KeyError, TypeError, AttributeError, IndexError) as problem:
+        raise ValueError(
+            f"{folder} is damaged, or of a kind unknown here: {problem!r} in config.json or the index."
+        ) from problem
     found = {tidied(name, config): (shape, dtype) for file in files for name, shape, dtype in header(file)}
     if config.n_layer > len(found):
         raise ValueError(f"{folder} does not fit its config.json: {config.n_layer} blocks, but {len(found)} tensors.")
     with torch.device("meta"):  # shapes without memory
         expected = families.export_weights(GPT(config).state_dict(), config)
     compare(folder, {name: tuple(w.shape) for name, w in expected.items()}, found)
-    tokenizer = open_tokenizer(folder, end_of_text(values), config.vocab_size)
+    tokenizer = open_tokenizer(folder, end, config.vocab_size)
     weights = {tidied(name, config): w for file in files for name, w in load_file(file).items()}
     model = GPT(config)
     model.load_state_dict(families.import_weights({name: weights[name].float() for name in expected}, config))

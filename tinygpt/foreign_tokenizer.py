@@ -1,10 +1,11 @@
 """The tokenizers of models that others trained: `open_tokenizer(folder, end of text, vocabulary size)`.
 
-GPT-2's becomes our own BPETokenizer. Any other that has a tokenizer.json runs in the `tokenizers` library, with special
-tokens in a text read as plain text, as everywhere here. A model's vocabulary may be larger than its tokenizer's (Qwen's
-is, so that its matrices have round sizes); the ids beyond stand for no text.
+Ours are opened as ours, and GPT-2's becomes our BPETokenizer. Any other that has a tokenizer.json runs in the
+`tokenizers` library, with special tokens in a text read as plain text, as everywhere here. A model's vocabulary may be
+larger than its tokenizer's (Qwen's is, so that its matrices have round sizes); the ids beyond stand for no text.
 """
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -14,9 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinygpt import files
-from tinygpt.tokenizer import BPETokenizer, Tokenizer, unspell
-
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
+from tinygpt.tokenizer import BPETokenizer, Tokenizer, load, unspell
 
 
 class ForeignTokenizer(Tokenizer):
@@ -69,6 +68,10 @@ def open_tokenizer(folder: Path, end_of_text: int | None, vocab_size: int) -> To
             "writes one."
         )
     content = files.read_json(file)
+    with contextlib.suppress(ValueError):  # another program's; below
+        written_here = load(folder)
+        if written_here.vocab_size == vocab_size:
+            return written_here
     try:
         ours = as_gpt2(content, vocab_size)
         if ours is not None:

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import hmac
+import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -130,7 +131,10 @@ class Guard:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a page that listens there."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def check_password(password: str | None, loopback: bool) -> None:

@@ -18,7 +18,14 @@ from tinygpt.curves import Rows
 from tinygpt.files import SUMS, Paths
 from tinygpt.runs import EVALUATION, LOCK, TRAINING, Run
 
-READERS = (FileNotFoundError, ValueError, KeyError, TypeError)  # what a missing or a damaged file raises
+READERS = (
+    FileNotFoundError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    yaml.YAMLError,
+)  # what a missing or a damaged file raises
 Reader = Callable[[str], bytes]
 
 
@@ -59,7 +66,7 @@ def gather(run: Run) -> Outputs:
     )
     found.seconds = take(LOCK, _seconds, {})
     found.samples = take(paths.samples / "samples.jsonl", _lines, [])
-    found.judgement = take(paths.samples / "judgement.json", json.loads, {})
+    found.judgement = take(paths.samples / "judgement.json", _judged, {})
     found.lineage = take(paths.model / "lineage.json", json.loads, {})
     found.weights = take(paths.model / SUMS, _weights, "")
     if LOCK in found.missing:  # no commit of this repository
@@ -123,13 +130,25 @@ def _seconds(lock: bytes) -> dict[int, float]:
 
 
 def _table(data: bytes) -> Rows:
-    """A curve, as training.write_curves wrote it; that module would load PyTorch."""
+    """A curve, as training.write_curves wrote it."""
     names, *lines = data.decode().splitlines()
     return [dict(zip(names.split("\t"), map(float, line.split("\t")), strict=True)) for line in lines]
 
 
 def _lines(data: bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in io.StringIO(data.decode())]
+    """samples.jsonl; KeyError for a line without what a page shows."""
+    samples = [json.loads(line) for line in io.StringIO(data.decode())]
+    for sample in samples:
+        str(sample["prompt"] + sample["completion"]), sample["seed"]
+    return samples
+
+
+def _judged(data: bytes) -> dict[str, Any]:
+    """judgement.json; KeyError for a row of the grid without its place."""
+    judgement: dict[str, Any] = json.loads(data)
+    for row in judgement["grid"]:
+        row["temperature"], row["top_p"], judgement["held_out"]
+    return judgement
 
 
 def _weights(sums: bytes) -> str:

@@ -80,10 +80,11 @@ def make(
         except ValueError as problem:
             notes.append(f"No verdict: {problem}")
     found = distinct([run for turn in itertools.zip_longest(*members) for run in turn if run is not None])
+    if len(found) > MOST:
+        counted = "; the verdict counts them" if comparisons else ""
+        notes.append(f"More runs than have a place on the page: {len(found) - MOST} are left out{counted}.")
     for line in [*notes, *comparing.report(comparisons)]:
         say(line)
-    if len(found) > MOST:
-        notes.append(f"{len(found) - MOST} more runs have no place on the page; the verdict counts them.")
     write(file, [gather(run) for run in found[:MOST]], comparisons, notes)
     say(f"{file}: {file.stat().st_size / 1e6:.1f} MB, opens in a browser, offline")
 

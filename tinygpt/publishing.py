@@ -33,6 +33,7 @@ def write(paths: Paths, folder: Path, target: Path) -> list[str]:
     something at `target` already.
     """
     check_free(target)
+    check_ours(folder)
     model, _ = checkpoint.load(folder)  # which checks every byte of it
     if families.family(model.config) == "tinygpt":
         raise ValueError(f"transformers has no model like {folder}: {families.why_no_twin(model.config)}")
@@ -45,6 +46,15 @@ def write(paths: Paths, folder: Path, target: Path) -> list[str]:
         sample is None
     )
     return [f"The card lacks {what}: {paths.folder} holds none of this model." for what in missing]
+
+
+def check_ours(folder: Path) -> None:
+    """ValueError where a model was not trained here: its names, precision and tokenizer may be any."""
+    if (folder / "config.json").is_file() and not (folder / "lineage.json").is_file():
+        raise ValueError(
+            f"{folder} was not trained by TinyGPT (it has no lineage.json), and is a transformers folder as it is. "
+            "For a GGUF file of it use llama.cpp's own converter."
+        )
 
 
 def check_free(target: Path) -> None:

@@ -136,6 +136,8 @@ class Serving:
         try:
             with self._counted():
                 yield from self._continue(visitor.turns[-1], order, visitor)
+        except ValueError as problem:  # a damaged model, or a character that it does not know
+            raise ValueError(f"{problem} Undo gives your text back.") from problem
         finally:
             visitor.order, visitor.writing = None, False
 

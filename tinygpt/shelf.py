@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from tinygpt import checkpoint, runs
+from tinygpt import checkpoint, foreign, runs
 from tinygpt.files import Paths, hidden, writing
 from tinygpt.model import GPT
 from tinygpt.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ class Shelf:
                     f"There is no model in {folder}. Name a folder with a config.json, or run `make`."
                 )
         self.given, self.device = list(given), device
-        self._open: OrderedDict[tuple[Path, int], Opened] = OrderedDict()
+        self._open: OrderedDict[tuple[Path, tuple[int, ...]], Opened] = OrderedDict()
         self._lock = threading.Lock()
         self._books: dict[str, Book] = {}
         self._until = 0.0
@@ -90,7 +90,8 @@ class Shelf:
         with self._lock:
             if book.commit and not holds_model(book.folder):
                 bring_out(book.commit, book.folder)
-            key = book.folder, (book.folder / checkpoint.WEIGHTS).stat().st_mtime_ns  # trained anew: opened anew
+            changed = tuple(file.stat().st_mtime_ns for file in sorted(book.folder.iterdir()))
+            key = book.folder, changed  # trained anew: opened anew
             if key not in self._open:
                 self._open[key] = Opened(book, *checkpoint.load(book.folder, self.device))
             self._open.move_to_end(key)
@@ -100,7 +101,8 @@ class Shelf:
 
 
 def holds_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and (folder / checkpoint.WEIGHTS).is_file()
+    weights = (checkpoint.WEIGHTS, foreign.INDEX)  # whole, or in several files
+    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in weights)
 
 
 def found_below(root: Path) -> list[Path]:

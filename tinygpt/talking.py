@@ -5,6 +5,7 @@ to standard error, so that lines can be piped in and text out. Model text is mad
 an answer and not the program. Left out: a history on the disk.
 """
 
+import io
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -142,11 +143,13 @@ class Conversation:
     def save(self, value: str, replacing: bool) -> None:
         if not value:
             raise ValueError("/save wants the name of a file, such as /save chat.jsonl.")
-        file = Path(value).expanduser()
         try:
+            file = Path(value).expanduser()
             self.chat.save(file, replacing)
         except OSError as problem:
             raise ValueError(explain(problem)) from problem
+        except RuntimeError:  # of expanduser
+            raise ValueError(f"Nobody here has the home folder of {value}; name another file.") from None
         self.note(f"{len(self.chat.turns)} turns in {file}; `tinygpt info {file}` follows their hashes.")
 
     def write(self, text: str) -> None:
@@ -182,6 +185,8 @@ def reader(stdin: TextIO, out: TextIO, notes: TextIO) -> Callable[[str], str]:
         with suppress(ImportError):  # Windows has none
             import readline  # noqa: F401  (importing it is what gives `input` its editing)
         return input
+    if isinstance(stdin, io.TextIOWrapper):
+        stdin.reconfigure(errors="replace")  # a line that is not UTF-8 is no reason to lose those after it
 
     def read(prompt: str) -> str:
         if stdin.isatty():

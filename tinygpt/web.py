@@ -1,7 +1,7 @@
-"""The page in the browser: `tinygpt web`. write with a model, see every token's chances, look at attention.
+"""The page in the browser: `tinygpt web`: write with a model, see every token's chances, look at attention.
 
 `page(serving)` builds it with Gradio, `run(…)` serves it. All the work is done in serving.py, all HTML of texts made in
-token_html.py, the looks and the keyboard are in page/page.css and page/page.js, and guarding.py stands before it all.
+token_html.py, the looks and the keyboard are in web_page/, and guarding.py stands before it all.
 Gradio's own checks of values are left out (preprocess=False): serving.py makes them, in sentences.
 """
 
@@ -35,7 +35,7 @@ from tinygpt.reading import label
 from tinygpt.serving import VISITORS, Serving, Visitor
 from tinygpt.shelf import Opened
 
-FOLDER = Path(__file__).parent / "page"
+FOLDER = Path(__file__).parent / "web_page"
 AT_ONCE = 2  # answers written, or texts read, at the same time
 WAITING = 64  # that may wait for their turn; more are told to come again
 CONNECTIONS = 400  # open at a time
@@ -66,6 +66,9 @@ class Page:
     def refresh(self) -> tuple[Any, ...]:
         """The models that there are now, and what goes with the first of them."""
         names = list(self.serving.shelf.find())
+        if not names:  # as while it is being trained anew
+            sentence = token_html.sentence("There is no model at the moment; load the page again later.", wrong=True)
+            return gr.skip(), sentence, gr.skip(), gr.skip()
         return gr.Dropdown(choices=names, value=names[0]), *self.choose(names[0])
 
     def choose(self, model: object) -> tuple[Any, ...]:
@@ -321,7 +324,7 @@ def run(serving: Serving, host: str, port: int, password: str | None, announce: 
         raise ValueError(
             f"Nothing can listen at {host}, port {port} ({problem.strerror}). Try another --port."
         ) from None
-    guarded = app(serving, password, LOOPBACK if is_loopback(host) else None)
+    guarded = app(serving, password, (*LOOPBACK, host) if is_loopback(host) else None)
     config = uvicorn.Config(guarded, log_level="warning", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=1)
     shown = f"[{host}]" if ":" in host else host
     announce(f"http://{shown}:{listening.getsockname()[1]}")
