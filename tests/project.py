@@ -84,7 +84,7 @@ class Project:
     def restore(self) -> None:
         """Put back what was committed, and forget runs in progress."""
         self.run("git", "checkout", "-q", "-f", "main")
-        self.run("git", "clean", "-q", "-f")
+        self.run("git", "clean", "-q", "-f", "-d")
         self.run("dvc", "checkout", "-q", "--force")
         shutil.rmtree(self.folder / ".tinygpt/runs", ignore_errors=True)
 

@@ -1,5 +1,6 @@
 """A pseudo-terminal of 24 lines and 80 columns, in which tests run a command as people do."""
 
+import codecs
 import errno
 import fcntl
 import os
@@ -43,6 +44,7 @@ class Screen:
             os.execvpe(self.command[0], self.command, self.env)
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.status: int | None = None
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a read may end within a character
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -99,7 +101,7 @@ class Screen:
             if problem.errno != errno.EIO:
                 raise
             return False
-        self.raw += data.decode("utf-8", errors="replace")  # the tests' text is ASCII: no character is cut in two
+        self.raw += self.decoder.decode(data)
         return bool(data)
 
 
