@@ -96,12 +96,9 @@ def card(folder: Path, model: GPT, numbers: dict[str, Any] | None, sample: dict[
         ]
         yield from fenced(sample["text"])
     yield from ["", "## Where it comes from", "", "SHA-256 of what made it; `SHA256SUMS` covers this folder.", ""]
-    made = checkpoint.hashes(folder) if (folder / "lineage.json").is_file() else {}
-    flat = {k: v for k, v in made.items() if isinstance(v, str)} | {
-        f"{k} text": v for k, v in made.get("text", {}).items()
-    }
+    made, known = checkpoint.hashes(folder), read_json(folder / "lineage.json")
+    flat = {k: v for k, v in made.items() if isinstance(v, str)} | {f"{k} text": v for k, v in made["text"].items()}
     yield from (f"- {name}: `{value}`" for name, value in flat.items())
-    known = read_json(folder / "lineage.json") if made else {}
     parameters = {name: known[name] for name in ("seed", "model", "train") if name in known}
     if parameters:
         yield from ["", *fenced(yaml.safe_dump(parameters, sort_keys=False), "yaml")]

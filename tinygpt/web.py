@@ -31,6 +31,7 @@ from tinygpt import token_html
 from tinygpt.asking import BOUNDS, CHARACTERS, DEFAULTS
 from tinygpt.files import explain
 from tinygpt.guarding import LOOPBACK, Guard, is_loopback
+from tinygpt.model import count_parameters
 from tinygpt.reading import label
 from tinygpt.serving import VISITORS, Serving, Visitor
 from tinygpt.shelf import Opened
@@ -177,7 +178,7 @@ def buttons(writing: bool) -> tuple[Any, Any]:
 
 
 def facts(opened: Opened) -> str:
-    config, count = opened.model.config, sum(weight.numel() for weight in opened.model.parameters())
+    config, count = opened.model.config, count_parameters(opened.model)
     return (
         f"{count / 1e6:.2f}M parameters · {config.n_layer} blocks × {config.n_head} heads · context "
         f"{config.context_length:,} · vocabulary {config.vocab_size:,}"
