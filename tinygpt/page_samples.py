@@ -7,6 +7,7 @@ from typing import Any
 from tinygpt import judging, page_charts
 from tinygpt.outputs import Outputs
 from tinygpt.page_parts import section, table
+from tinygpt.samples import four, number
 
 
 def texts(runs: Sequence[Outputs], names: Sequence[str]) -> str:
@@ -34,14 +35,14 @@ def _sample(sample: dict[str, Any]) -> str:
 
 
 def _judged(judgement: dict[str, Any], seed: int) -> str:
-    distinct = " / ".join(_form(judgement.get(f"distinct_{n}"), ".2f") for n in (1, 2, 3))
+    distinct = " / ".join(number(judgement.get(f"distinct_{n}"), ".2f") for n in (1, 2, 3))
     parts = [
         f"seed {seed}",
-        f"{_form(judgement.get('bits_per_byte'), '.2f')} bits per byte",
+        f"{number(judgement.get('bits_per_byte'), '.2f')} bits per byte",
         f"distinct-1/2/3 {distinct}",
     ]
     if "longest_copy" in judgement:
-        parts.append(f"{_form(judgement['known_words'], '.0%')} of its words known")
+        parts.append(f"{number(judgement['known_words'], '.0%')} of its words known")
         copied = html.escape(" ".join(judgement["copied"].split()))
         parts.append(
             f"longest copy {judgement['longest_copy']} characters" + (f": <code>{copied}</code>" if copied else "")
@@ -74,18 +75,9 @@ def grids(runs: Sequence[Outputs], names: Sequence[str]) -> str:
 
 
 def _grid(judgement: dict[str, Any]) -> str:
-    rows = {(row["temperature"], row["top_p"]): _four(row) for row in judgement["grid"]}
+    rows = {(row["temperature"], row["top_p"]): four(row) for row in judgement["grid"]}
     across = list(dict.fromkeys(top_p for _, top_p in rows))
     down = list(dict.fromkeys(temperature for temperature, _ in rows))
     lines = [(f"{t:g}", [rows.get((t, p), "–") for p in across]) for t in down]
-    lines.append(("held-out text", [_four(judgement["held_out"]), *[""] * (len(across) - 1)]))
+    lines.append(("held-out text", [four(judgement["held_out"]), *[""] * (len(across) - 1)]))
     return table(["temperature", *(f"top-p {p:g}" for p in across)], lines)
-
-
-def _four(row: dict[str, Any]) -> str:
-    names = (("bits_per_byte", ".2f"), ("distinct_2", ".2f"), ("known_words", ".0%"), ("longest_copy", ".0f"))
-    return " · ".join(_form(row.get(name), form) for name, form in names)
-
-
-def _form(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

@@ -158,11 +158,11 @@ def as_markdown(records: list[Record], judgement: dict[str, Any]) -> str:
 
 def told(judgement: judging.Judgement) -> str:
     """What is known of a sample, in a line of Markdown."""
-    distinct = " / ".join(_number(judgement[f"distinct_{n}"], ".2f") for n in (1, 2, 3))
-    bits, each = (_number(judgement[f"bits_per_{unit}"], ".2f") for unit in ("byte", "token"))
+    distinct = " / ".join(number(judgement[f"distinct_{n}"], ".2f") for n in (1, 2, 3))
+    bits, each = (number(judgement[f"bits_per_{unit}"], ".2f") for unit in ("byte", "token"))
     parts = [f"{bits} bits per byte ({each} a token)", f"distinct-1/2/3 {distinct}"]
     if "longest_copy" in judgement:
-        parts.append(f"{_number(judgement['known_words'], '.0%')} of its words known")
+        parts.append(f"{number(judgement['known_words'], '.0%')} of its words known")
         copied = judgement["copied"]
         parts.append(f"longest copy {len(copied)} characters" + (f": {_inline(copied)}" if copied else ""))
     return " · ".join(parts)
@@ -177,17 +177,19 @@ def _table(judgement: dict[str, Any]) -> list[str]:
         "|---" * (1 + len(across)) + "|",
     ]
     for temperature in dict.fromkeys(temperature for temperature, _ in rows):
-        cells = [_four(rows[temperature, top_p]) for top_p in across]
+        cells = [four(rows[temperature, top_p]) for top_p in across]
         lines.append(f"| {temperature:g} | " + " | ".join(cells) + " |")
-    return [*lines, f"| *held-out text* | {_four(judgement['held_out'])}" + " |" * len(across)]
+    return [*lines, f"| *held-out text* | {four(judgement['held_out'])}" + " |" * len(across)]
 
 
-def _four(row: dict[str, Any]) -> str:
+def four(row: dict[str, Any]) -> str:
+    """The numbers of a cell of the grid."""
     names = (("bits_per_byte", ".2f"), ("distinct_2", ".2f"), ("known_words", ".0%"), ("longest_copy", ".0f"))
-    return " · ".join(_number(row[name], form) for name, form in names)
+    return " · ".join(number(row.get(name), form) for name, form in names)
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """A number for people; – for one that is not known."""
     return "–" if value is None else format(value, form)
 
 
