@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from stages import progress, run
-from tinygpt import curves, hardware, views
+from tinygpt import curves, finetuning, forgetting, hardware, views
 from tinygpt.checkpoint import load
 from tinygpt.config import Params, Train
 from tinygpt.evaluation import evaluate, metrics, verdict
 from tinygpt.files import Paths, hidden, read_json, write_json, write_text, writing
 from tinygpt.inspecting import EXAMPLE, VIEWS
+from tinygpt.model import GPT
 from tinygpt.reading import Subject, held_out
+from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokens import evaluation_windows, open_tokens
 from tinygpt.training import Batch, read_curve
 
@@ -21,15 +23,50 @@ def main(params: Params, paths: Paths) -> None:
     precision = hardware.pick_precision(params.train.precision, device)
     hardware.make_deterministic()
     model, tokenizer = load(paths.model, device)
+    base = finetuning.base_of(paths.model, model.config.context_length)
+    old = old_text(params.evaluate.base_text, base is not None, tokenizer)
     tokens = open_tokens(paths.ids("validation"))
     windows = evaluation_windows(tokens, model.config.context_length, params.evaluate.batch_size)
     with progress(len(tokens), "token", "evaluating", params.runtime.progress) as bar:
         result = evaluate(model, counted(windows, bar.update), tokenizer, hardware.autocast(device, precision))
     numbers = metrics(result, read_json(paths.yardsticks))
+    if base:
+        texts = {"its_text": (tokens, numbers["bytes"]), **old}
+        numbers["fine_tuning"] = before_and_after(base[0].to(device), model, texts, tokenizer, params, precision)
     write_json(paths.evaluation / "metrics.json", numbers)
     with progress(len(VIEWS), "view", "drawing", params.runtime.progress) as bar:
         draw(paths, numbers, params.train, held_out(model, tokenizer, tokens, result.by_position), bar.update)
     print(verdict(numbers, remember(numbers)))
+    if base:
+        print(forgetting.verdict(numbers["fine_tuning"]))
+
+
+def old_text(corpus: str | None, fine_tuned: bool, tokenizer: Tokenizer) -> dict[str, forgetting.Text]:
+    """The text to see what was forgotten of, if there is one; says so where it is asked for in vain."""
+    if corpus is not None and not fine_tuned:
+        print("evaluate.base_text counts only with train.init_from: this model was trained from nothing")
+    return {"base_text": forgetting.base_text(corpus, tokenizer)} if corpus is not None and fine_tuned else {}
+
+
+def before_and_after(
+    base: GPT,
+    model: GPT,
+    texts: dict[str, forgetting.Text],
+    tokenizer: Tokenizer,
+    params: Params,
+    precision: str,
+) -> dict[str, dict[str, float]]:
+    """Bits per byte of each text, of the base and of what it became."""
+    cast = hardware.autocast(next(model.parameters()).device, precision)
+    models, size = {"before": base, "after": model}, params.evaluate.batch_size
+    with progress(len(texts), "text", "before and after", params.runtime.progress) as bar:
+        found = {}
+        for name, text in texts.items():
+            found[name] = {
+                when: forgetting.bits_per_byte(one, text, tokenizer, size, cast) for when, one in models.items()
+            }
+            bar.update()
+    return found
 
 
 def counted(windows: Iterable[Batch], advance: Callable[[int], object]) -> Iterator[Batch]:
@@ -65,6 +102,8 @@ def draw(
         curves.learning(folder / "by_compute.png", {"": learned}, marks, *curves.COMPUTE)
         bits, error = numbers["bits_per_byte"], numbers["bits_per_byte_standard_error"]
         curves.yardstick_bars(folder / "yardsticks.png", {"this model": (bits, error)}, marks)
+        if "fine_tuning" in numbers:
+            curves.before_and_after(folder / "fine_tuning.png", numbers["fine_tuning"])
         views.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head), advance)
 
 

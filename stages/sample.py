@@ -4,7 +4,7 @@ import json
 import sys
 
 from stages import progress, run
-from tinygpt import curves, hardware, samples
+from tinygpt import curves, finetuning, hardware, samples
 from tinygpt.checkpoint import hashes, load
 from tinygpt.config import Params
 from tinygpt.corpus import read_rows
@@ -26,13 +26,16 @@ def main(params: Params, paths: Paths) -> None:
         for sample in samples.collect(model, tokenizer, section, params.seed, traced):
             records.append(sample)
             bar.update()
+    base = finetuning.base_of(paths.model, model.config.context_length)
+    device = next(model.parameters()).device
+    before = list(samples.continued(base[0].to(device), tokenizer, section, params.seed, base[1])) if base else []
     real = []
     if has_text(paths, traced["text"]):
         real = samples.real(model, tokenizer, section, read_rows(paths.text("validation")))
         size = read_json(paths.yardsticks)["train_bytes"]
         with progress(size, "B", "looking for copies", show) as bar:
-            samples.beside([*records, *real], read_rows(paths.text("train")), bar.update)
-    write(paths, records, samples.summary(records, real))
+            samples.beside([*records, *before, *real], read_rows(paths.text("train")), bar.update)
+    write(paths, records, samples.summary(records, real), before)
     print(f"{len(records)} samples in {paths.samples / 'samples.md'}; the first:\n\n{beginning(records[0]['text'])}")
 
 
@@ -47,12 +50,14 @@ def has_text(paths: Paths, text: dict[str, str]) -> bool:
     return here
 
 
-def write(paths: Paths, records: list[samples.Record], judgement: samples.Record) -> None:
+def write(paths: Paths, records: list[samples.Record], judgement: samples.Record, before: list[samples.Record]) -> None:
     with writing(paths.samples) as folder:
         folder.mkdir()
-        lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in records]
-        write_text(folder / "samples.jsonl", "".join(lines))
-        write_text(folder / "samples.md", samples.as_markdown(records, judgement))
+        for name, made in (("samples.jsonl", records), ("before.jsonl", before)):
+            lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in made]
+            if lines:
+                write_text(folder / name, "".join(lines))
+        write_text(folder / "samples.md", samples.as_markdown(records, judgement, before))
         write_json(folder / "judgement.json", judgement)
         write_text(folder / "grid.tsv", samples.as_table(judgement["grid"]))
         curves.temperatures(folder / "figures/temperatures.png", judgement["grid"], judgement["held_out"])

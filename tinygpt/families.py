@@ -167,6 +167,12 @@ def import_weights(weights: dict[str, Tensor], config: GPTConfig) -> dict[str, T
     return weights
 
 
+def module_name(name: str, config: GPTConfig) -> str:
+    """The family's name of a module: `blocks.3.mlp.up` → `model.layers.3.mlp.up_proj`."""
+    names = GPT2_NAMES if family(config) == "gpt2" else LLAMA_NAMES
+    return _renamed(f"{name}.weight", names).removesuffix(".weight")
+
+
 def _from_llama(values: dict[str, Any]) -> dict[str, Any]:
     return dict(
         vocab_size=values["vocab_size"],

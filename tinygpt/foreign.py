@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from tinygpt import families
 from tinygpt.files import read_json
-from tinygpt.foreign_tokenizer import open_tokenizer
+from tinygpt.foreign_tokenizer import end_of_text, open_tokenizer
 from tinygpt.model import GPT, GPTConfig
 from tinygpt.tokenizer import Tokenizer
 
@@ -108,12 +108,6 @@ def completed(values: Any) -> dict[str, Any]:
     full["num_key_value_heads"] = full["num_key_value_heads"] or full["num_attention_heads"]
     full["max_position_embeddings"] = min(full["max_position_embeddings"], LONGEST)
     return full
-
-
-def end_of_text(values: dict[str, Any]) -> int | None:
-    """The id that ends a document: of several, the first."""
-    end = values.get("eos_token_id")
-    return end[0] if isinstance(end, list) else end
 
 
 def weight_files(folder: Path) -> list[Path]:

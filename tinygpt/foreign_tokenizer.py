@@ -59,6 +59,20 @@ class ForeignTokenizer(Tokenizer):
         return self._content
 
 
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a transformers folder, by what its config.json says; raises as `open_tokenizer` does."""
+    values = files.read_json(folder / "config.json")
+    if not isinstance(values, dict) or not isinstance(values.get("vocab_size"), int):
+        raise ValueError(f"{folder} is damaged, or of a kind unknown here: its config.json names no vocab_size.")
+    return open_tokenizer(folder, end_of_text(values), values["vocab_size"])
+
+
+def end_of_text(values: dict[str, Any]) -> int | None:
+    """The id that ends a document, in a config.json: of several, the first."""
+    end = values.get("eos_token_id")
+    return end[0] if isinstance(end, list) else end
+
+
 def open_tokenizer(folder: Path, end_of_text: int | None, vocab_size: int) -> Tokenizer:
     """The tokenizer of a transformers folder; ValueError in a sentence where it cannot be opened here."""
     file = folder / "tokenizer.json"

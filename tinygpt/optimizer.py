@@ -151,7 +151,7 @@ def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Op
         {"params": ends if muon else hidden + ends, "weight_decay": decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    if muon and not model.config.tie_embeddings:
+    if muon and ends and not model.config.tie_embeddings:
         embedding, *groups[0]["params"] = ends
         groups.append({"params": [embedding], "weight_decay": decay / EMBEDDING_RATE, "rate": EMBEDDING_RATE})
     adamw = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(beta1, beta2), eps=1e-10, fused=True)
@@ -161,9 +161,9 @@ def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Op
 
 
 def split_parameters(model: GPT) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices inside the stack; matrices at its two ends (embeddings, head); vectors (norms, biases)."""
+    """Matrices inside the stack; those at its two ends (embeddings, head); vectors (norms, biases). No frozen ones."""
     inside = {id(parameter) for parameter in model.blocks.parameters()}
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hidden = [p for p in parameters if p.dim() >= 2 and id(p) in inside]
     ends = [p for p in parameters if p.dim() >= 2 and id(p) not in inside]
     return hidden, ends, [p for p in parameters if p.dim() < 2]

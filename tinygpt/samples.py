@@ -5,6 +5,7 @@ what judging.py says of it; `beside` sets them beside the training text, `summar
 `as_markdown` lays all out for reading.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -37,19 +38,24 @@ def settings_of(section: Sample) -> Sampling:
 
 def collect(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes: dict[str, Any]) -> Iterator[Record]:
     """All samples of the section: `num_samples` of each prompt, then GRID_SAMPLES at each pair of the grid."""
-    plain, length = settings_of(section), section.max_new_tokens
-    prompts = [prompt for prompt in section.prompts for _ in range(section.num_samples)]
-    seeds = [seed + i for _ in section.prompts for i in range(section.num_samples)]
-    made = generate_batch(model, tokenizer, prompts, [plain] * len(prompts), seeds, length)
-    for completion in made:
-        yield record(completion, plain, length, hashes) | judged(model, tokenizer, completion)
-    length, seeds = min(GRID_TOKENS, length), [seed + i for i in range(GRID_SAMPLES)]
+    yield from continued(model, tokenizer, section, seed, hashes)
+    plain, length = settings_of(section), min(GRID_TOKENS, section.max_new_tokens)
+    seeds = [seed + i for i in range(GRID_SAMPLES)]
     pairs = [(temperature, top_p) for temperature in section.grid.temperature for top_p in section.grid.top_p]
     for temperature, top_p in pairs:
         knobs = replace(plain, temperature=temperature, top_p=top_p)
         prompts = [section.prompts[0]] * GRID_SAMPLES
         for completion in generate_batch(model, tokenizer, prompts, [knobs] * GRID_SAMPLES, seeds, length):
             yield record(completion, knobs, length, hashes) | judged(model, tokenizer, completion) | {"grid": True}
+
+
+def continued(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes: dict[str, Any]) -> Iterator[Record]:
+    """`num_samples` of each prompt."""
+    plain, length = settings_of(section), section.max_new_tokens
+    prompts = [prompt for prompt in section.prompts for _ in range(section.num_samples)]
+    seeds = [seed + i for _ in section.prompts for i in range(section.num_samples)]
+    for completion in generate_batch(model, tokenizer, prompts, [plain] * len(prompts), seeds, length):
+        yield record(completion, plain, length, hashes) | judged(model, tokenizer, completion)
 
 
 def real(model: GPT, tokenizer: Tokenizer, section: Sample, rows: Rows) -> list[Record]:
@@ -106,10 +112,11 @@ def record(completion: Completion, settings: Sampling, max_new_tokens: int, hash
     }
 
 
-def as_markdown(records: list[Record], judgement: dict[str, Any]) -> str:
+def as_markdown(records: list[Record], judgement: dict[str, Any], before: list[Record]) -> str:
     """The samples as a page; model text stands in code, so that it is shown and never interpreted.
 
-    judgement: what `summary` made. Of each pair of the grid the first sample is shown.
+    judgement: what `summary` made. Of each pair of the grid the first sample is shown. before: what the model that it
+    was fine-tuned from makes of the same prompts with the same seeds, if there is one.
     """
     plain = [sample for sample in records if "grid" not in sample]
     grid = [sample for sample in records if "grid" in sample]
@@ -120,15 +127,11 @@ def as_markdown(records: list[Record], judgement: dict[str, Any]) -> str:
         f"Model `{hashes['model'][:12]}`, tokenizer `{hashes['tokenizer'][:12]}`; {_shown(first['settings'])}.",
     ]
     lines.append("Each text begins with its prompt. samples.jsonl holds the settings and full hashes.")
-    for sample in plain:
-        lines += [
-            "",
-            f"## {' '.join(sample['prompt'].split()) or '(nothing)'} · seed {sample['seed']}",
-            "",
-            *fenced(sample["text"]),
-            "",
-            told(sample["judgement"]),
-        ]
+    for sample, older in itertools.zip_longest(plain, before):
+        lines += ["", f"## {' '.join(sample['prompt'].split()) or '(nothing)'} · seed {sample['seed']}", ""]
+        if older:
+            lines += ["Before fine-tuning:", "", *fenced(older["text"]), "", told(older["judgement"]), "", "After:", ""]
+        lines += [*fenced(sample["text"]), "", told(sample["judgement"])]
     if grid:
         lines += [
             "",

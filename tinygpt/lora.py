@@ -1,0 +1,99 @@
+"""LoRA: learn a small change to a trained model, and leave the model as it is (Hu et al. 2021).
+
+A matrix W that was learned on much text needs only a change of low rank to suit a little more of it: W + (alpha /
+rank) · B·A, where A squeezes the input into `rank` numbers and B spreads them out again. Only A and B learn. `adapt`
+puts them into every matrix of the stack (as peft's "all-linear" does; embeddings, head, norms and biases stay),
+`merged` adds them up to a plain model, and `to_peft` says them in peft's names.
+
+B starts at zero, so a run begins at exactly the model that it adapts. The memory that is saved is the optimizer's, and
+what is kept of a fine-tuning is small; a step takes about as long as without. Left out: dropout of its own, ranks
+that differ from matrix to matrix, quantised weights.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinygpt import families
+from tinygpt.model import GPT, GPTConfig
+
+A, B = ".lora_a", ".lora_b"
+
+
+class Adapted(nn.Linear):
+    """A linear layer whose matrix is frozen, with its change beside it: x → x Wᵀ + b + scale · (x Aᵀ) Bᵀ."""
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.scale = alpha / rank
+        a = torch.empty(rank, self.in_features).normal_(0.0, 1 / math.sqrt(self.in_features), generator=generator)
+        self.lora_a = nn.Parameter(a.to(linear.weight.device))  # (rank, inputs)
+        self.lora_b = nn.Parameter(linear.weight.new_zeros(self.out_features, rank))  # (outputs, rank)
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., inputs) → (..., outputs)
+        change = F.linear(F.linear(x, self.lora_a), self.lora_b)
+        return F.linear(x, self.weight, self.bias) + self.scale * change
+
+
+def adapt(model: GPT, rank: int, alpha: float, generator: torch.Generator) -> None:
+    """Freeze a model, and put a change of rank `rank` ≥ 1 beside every matrix of its stack; A is drawn on the CPU."""
+    model.requires_grad_(False)
+    for module in list(model.blocks.modules()):
+        for name, layer in list(module.named_children()):
+            if type(layer) is nn.Linear:
+                setattr(module, name, Adapted(layer, rank, alpha, generator))
+
+
+def merged(weights: dict[str, Tensor], rank: int, alpha: float) -> dict[str, Tensor]:
+    """The weights of an adapted model, by parameter name → those of a plain one that computes the same."""
+    plain = {name: weight for name, weight in weights.items() if not name.endswith((A, B))}
+    for name in changes(weights):
+        change = weights[name + B] @ weights[name + A]  # (outputs, rank) (rank, inputs)
+        plain[f"{name}.weight"] = plain[f"{name}.weight"] + (alpha / rank) * change
+    return plain
+
+
+def changes(weights: dict[str, Tensor]) -> list[str]:
+    """The layers that have a change, by the name of their module."""
+    return [name.removesuffix(A) for name in weights if name.endswith(A)]
+
+
+def to_peft(
+    weights: dict[str, Tensor], config: GPTConfig, rank: int, alpha: float
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The changes as peft has them: (adapter_model.safetensors, what adapter_config.json must say of it).
+
+    GPT-2 keeps query, key and value in one matrix. Three changes of rank r to its parts are one of rank 3r to the
+    whole: the three A one below the other, and the three B on the diagonal of a larger one.
+    """
+    pairs = {name: (weights[name + A], weights[name + B]) for name in changes(weights)}
+    fused = families.family(config) == "gpt2"
+    if fused:
+        for layer in range(config.n_layer):
+            parts = [pairs.pop(f"blocks.{layer}.attention.{part}") for part in families.QKV]
+            stacked = torch.cat([a for a, _ in parts]), torch.block_diag(*(b for _, b in parts))
+            pairs[f"blocks.{layer}.attention.qkv"] = stacked
+    names = {name: families.module_name(name, config) for name in pairs}
+    tensors = {}
+    for name, (a, b) in pairs.items():
+        tensors[f"base_model.model.{names[name]}.lora_A.weight"] = a.contiguous()
+        tensors[f"base_model.model.{names[name]}.lora_B.weight"] = b.contiguous()
+    three = {"rank_pattern": {"c_attn": 3 * rank}, "alpha_pattern": {"c_attn": 3 * alpha}} if fused else {}
+    said = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted({name.rpartition(".")[2] for name in names.values()}),
+        "fan_in_fan_out": fused,  # Conv1D keeps its matrix transposed
+        "inference_mode": True,
+        **three,
+    }
+    return tensors, said
