@@ -41,20 +41,23 @@ def check(
 ) -> None:
     """Check params.yaml, and whether this machine and the text can do what it asks, before any work."""
     with working("checking"):
-        from tinygpt import compiling, config, hardware, loggers
+        from tinygpt import bases, compiling, config, hardware, loggers
         from tinygpt.corpus import LEAST, check_enough
         from tinygpt.files import Paths
         from tinygpt.sources import check_source
 
         params = config.load(Paths(folder).params)
         size = check_source(params.download)
+        for name in (params.tokenize.from_, params.train.init_from):
+            if name is not None:
+                bases.check(name)
         if size is not None:  # bytes, of which there are at least as many as characters, and those as tokens
             check_enough(params.download, size, max(LEAST, params.model.context_length))
         device = hardware.pick_device(params.train.device)
         precision = hardware.pick_precision(params.train.precision, device)
         compiling.check(params.train.compile, device)
         loggers.check(params.runtime.logger)
-    print(f"params.yaml is sound; training would run on {hardware.describe(device, precision)}.")
+    print(f"{Paths(folder).params} is sound; training would run on {hardware.describe(device, precision)}.")
 
 
 def size(

@@ -100,12 +100,15 @@ def chat(
 
 
 def export(
-    kind: Annotated[Literal["hf", "gguf"], typer.Argument(help="hf: a folder to publish; gguf: a file for llama.cpp.")],
+    kind: Annotated[
+        Literal["hf", "gguf", "peft"],
+        typer.Argument(help="hf: a folder to publish; gguf: a file for llama.cpp; peft: what LoRA learned, alone."),
+    ],
     target: Annotated[Path, typer.Argument(help="Where to; nothing may be there yet.")],
     model: Annotated[Path, typer.Option(help="A model folder.")] = Path("data/model"),
     folder: Annotated[Path, typer.Option(help="The pipeline that it comes from, for its score and samples.")] = Path(),
 ) -> None:
-    """Write a model for others: as a transformers folder with a model card, or as one GGUF file for llama.cpp."""
+    """Write a model for others: a transformers folder with a model card, a GGUF file for llama.cpp, or LoRA's adapter."""
     with working(f"writing {target}"):
         from tinygpt import gguf_file, publishing
         from tinygpt.files import Paths
@@ -115,6 +118,9 @@ def export(
         if kind == "gguf":
             gguf_file.write(model, target)
             told = [f"{target} is written; for example: llama-completion -m {target} -p 'ROMEO:'"]
+        elif kind == "peft":
+            publishing.write_adapter(model, target)
+            told = [f"{target} is written; peft's PeftModel.from_pretrained puts it on its base model."]
         else:
             told = publishing.write(Paths(folder), model, target)
             told.append(f"{target} is written. Read its README.md, and add a licence, before you publish it.")

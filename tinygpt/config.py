@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+Name = Annotated[str, Field(min_length=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -72,7 +73,7 @@ class Tokenize(Section):
     kind: Literal["char", "bpe", "gpt2"]
     vocab_size: Annotated[int, Field(ge=1, le=1_000_000)]
     unknown: Literal["replace", "error"]
-    from_: str | None = Field(alias="from")
+    from_: Name | None = Field(alias="from")
 
     def problems(self) -> Iterator[str]:
         if self.kind == "bpe" and self.vocab_size < 258:
@@ -133,7 +134,7 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: Literal["auto", True, False]
     implementation: Literal["fast", "scratch"]
-    init_from: str | None
+    init_from: Name | None
     lora_rank: Annotated[int, Field(ge=0)]
     lora_alpha: Positive
 
@@ -149,7 +150,7 @@ class Train(Section):
 
 class Evaluate(Section):
     batch_size: PositiveInt
-    base_text: str | None
+    base_text: Name | None
 
 
 class Grid(Section):

@@ -37,6 +37,10 @@ class Link:
 def follow(model: Path, params: Params, paths: Paths) -> Iterator[Link]:
     """Every hash that a model folder names, and what the pipeline at `paths` holds now."""
     yield from follow_hashes(hashes(model), model, params, paths)
+    base = read_json(model / "lineage.json").get("base")
+    if base is not None:
+        here = Path(base["init_from"])
+        yield Link("base model", base["model"], here, hashes(here)["model"] if here.is_dir() else None)
     locked = locked_md5(paths)
     if locked is not None:
         yield Link("model in dvc.lock", locked, model, folder_md5(model))

@@ -3,7 +3,8 @@
 The folder is transformers' own already, so it is copied as it is, and a model card (README.md, as the Hugging Face hub
 shows it) comes beside it: how to use the model, how good it is, one of its samples, and the hashes and parameters it
 comes from. Numbers and sample are taken from the pipeline at `paths`, where its dvc.lock and the sample itself say that
-they are of this very model. Left out: a licence, which only the owner can give, and the upload.
+they are of this very model. `write_adapter` gives what LoRA learned to peft. Left out: a licence, which only the owner
+can give, and the upload.
 """
 
 import shutil
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors.torch import load_file
 
-from tinygpt import checkpoint, families, lineage
-from tinygpt.files import Paths, read_json, seal, write_text, writing
+from tinygpt import checkpoint, families, lineage, lora
+from tinygpt.files import Paths, read_json, seal, write_json, write_text, writing
 from tinygpt.model import GPT, count_parameters
 from tinygpt.samples import fenced
 
@@ -35,17 +37,43 @@ def write(paths: Paths, folder: Path, target: Path) -> list[str]:
     check_free(target)
     check_ours(folder)
     model, _ = checkpoint.load(folder)  # which checks every byte of it
-    if families.family(model.config) == "tinygpt":
-        raise ValueError(f"transformers has no model like {folder}: {families.why_no_twin(model.config)}")
+    check_twin(folder, model)
     numbers, sample = lineage.evaluation_of(folder, paths), lineage.sample_of(folder, paths)
     with writing(target) as partial:
-        shutil.copytree(folder, partial)
+        shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(checkpoint.CHANGES))  # they are in the weights
         write_text(partial / "README.md", "\n".join(card(folder, model, numbers, sample)) + "\n")
         seal(partial)
     missing = ["the score (`dvc repro evaluate`)"] * (numbers is None) + ["a sample (`dvc repro sample`)"] * (
         sample is None
     )
     return [f"The card lacks {what}: {paths.folder} holds none of this model." for what in missing]
+
+
+def write_adapter(folder: Path, target: Path) -> None:
+    """Write what LoRA learned in `folder` as a folder that peft opens on the base model.
+
+    Raises ValueError in a sentence where the folder is damaged, holds no LoRA, has no twin in transformers, or where
+    there is something at `target` already.
+    """
+    check_free(target)
+    model, _ = checkpoint.load(folder)
+    check_twin(folder, model)
+    if not (folder / checkpoint.CHANGES).is_file():
+        raise ValueError(f"{folder} was not made by LoRA; train with train.lora_rank above 0, or use `export hf`.")
+    known = read_json(folder / "lineage.json")
+    rank, alpha = known["train"]["lora_rank"], known["train"]["lora_alpha"]
+    tensors, said = lora.to_peft(load_file(folder / checkpoint.CHANGES), model.config, rank, alpha)
+    name, _, commit = known["base"]["init_from"].partition("@")
+    with writing(target) as partial:
+        partial.mkdir()
+        checkpoint.write_tensors(partial / "adapter_model.safetensors", tensors, {"format": "pt"})
+        base = {"base_model_name_or_path": name} | ({"revision": commit} if commit else {})
+        write_json(partial / "adapter_config.json", said | base)
+
+
+def check_twin(folder: Path, model: GPT) -> None:
+    if families.family(model.config) == "tinygpt":
+        raise ValueError(f"transformers has no model like {folder}: {families.why_no_twin(model.config)}")
 
 
 def check_ours(folder: Path) -> None:
