@@ -28,6 +28,9 @@ SMALL = {
 }
 
 
+STAGES = ["download", "tokenize", "train", "evaluate", "sample"]
+
+
 class Project:
     """A copy of this project in a repository of its own, with small parameters and a text in data/own."""
 
@@ -39,10 +42,11 @@ class Project:
             if (ROOT / name).is_file() and not made and name != "dvc.lock":
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes((ROOT / name).read_bytes())
-        values = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-        for section, changes in SMALL.items():
-            values[section].update(changes)
-        (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        for file in (folder / "params.yaml", folder / "finetune/params.yaml"):
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+            for section, changes in SMALL.items():
+                values[section].update(changes)
+            file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         (folder / "data/own/book.txt").write_text(TEXT, encoding="utf-8")
         for name in (".dvc/plots.html", ".dvc/config.local"):  # made by `make`
             shutil.copy(ROOT / name, folder / name)
@@ -63,10 +67,11 @@ class Project:
         return done.stdout + done.stderr
 
     def dvc(self, *words: str, code: int = 0) -> list[str]:
-        """The stages that a dvc command ran."""
+        """The stages that a dvc command ran, in the order of the pipeline; where two could be next DVC takes either."""
         printed = self.run("dvc", *words, code=code)
         lines = printed.replace("Running stage ", "\nRunning stage ").splitlines()
-        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+        ran = [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+        return sorted(ran, key=lambda stage: STAGES.index(stage.rpartition(":")[2]))
 
     def results(self) -> dict[str, bytes]:
         """Every byte that the pipeline made, and the lock."""

@@ -153,9 +153,7 @@ def test_the_tokenizer_of_a_model_or_of_a_folder_of_its_own_is_kept(tmp_path: Pa
         assert bases.kept_tokenizer(str(tmp_path / folder)).to_json() == characters.to_json()
 
 
-def test_check_refuses_a_base_that_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_refuses_a_base_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     source = Path(__file__).parents[1] / "finetune/params.yaml"
     (tmp_path / "params.yaml").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")

@@ -108,7 +108,7 @@ def export(
     model: Annotated[Path, typer.Option(help="A model folder.")] = Path("data/model"),
     folder: Annotated[Path, typer.Option(help="The pipeline that it comes from, for its score and samples.")] = Path(),
 ) -> None:
-    """Write a model for others: a transformers folder with a model card, a GGUF file for llama.cpp, or LoRA's adapter."""
+    """Write a model for others: a transformers folder with a card, a GGUF file for llama.cpp, or LoRA's adapter."""
     with working(f"writing {target}"):
         from tinygpt import gguf_file, publishing
         from tinygpt.files import Paths

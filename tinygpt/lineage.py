@@ -93,7 +93,8 @@ def locked_md5(paths: Paths, stage: str = "train", side: str = "outs") -> str | 
         return None
     stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
     entries = stages.get(stage, {}).get(side, [])
-    return next((entry["md5"] for entry in entries if entry["path"] == "data/model"), None)
+    names = ("data/model", f"{paths.folder.name}/data/model")  # as a pipeline in a folder below the top names it
+    return next((entry["md5"] for entry in entries if entry["path"] in names), None)
 
 
 def folder_md5(folder: Path) -> str:

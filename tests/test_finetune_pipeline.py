@@ -1,0 +1,131 @@
+"""finetune/ under DVC: it goes on from data/model, says what was gained and forgotten, and ends in the same bytes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.project import STAGES, Project
+from tinygpt import checkpoint
+
+DOMAIN = "Force is the change of momentum in time.\nF = m * a, where m is the mass and a the acceleration.\n\n" * 60
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose two pipelines have run."""
+    project = Project(tmp_path_factory.mktemp("tuned"))
+    (project.folder / "finetune/own").mkdir()
+    (project.folder / "finetune/own/physics.txt").write_text(DOMAIN, encoding="utf-8")
+    file = project.folder / "finetune/params.yaml"
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    values["download"]["path"] = "finetune/own"
+    values["train"].update(steps=40, learning_rate=0.01, warmup_steps=2)
+    file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    project.commit()
+    assert project.dvc("repro") == STAGES  # and not those of finetune/
+    assert project.dvc("repro", "finetune/dvc.yaml") == [f"finetune/dvc.yaml:{stage}" for stage in STAGES]
+    project.commit()
+    return project
+
+
+@pytest.fixture
+def project(tuned: Project) -> Iterator[Project]:
+    yield tuned
+    tuned.restore()
+    tuned.forget_experiments()
+
+
+def read(project: Project, name: str) -> Any:
+    return json.loads((project.folder / "finetune/data" / name).read_text(encoding="utf-8"))
+
+
+def made(project: Project) -> dict[str, bytes]:
+    """Every byte of finetune/data, and its lock."""
+    files = [*(project.folder / "finetune/data").rglob("*"), project.folder / "finetune/dvc.lock"]
+    return {str(file.relative_to(project.folder)): file.read_bytes() for file in files if file.is_file()}
+
+
+def test_fine_tuning_keeps_shape_and_tokenizer_and_gains_on_its_text(project: Project) -> None:
+    base, tokenizer = checkpoint.load(project.folder / "data/model")
+    model, kept = checkpoint.load(project.folder / "finetune/data/model")
+    assert model.config == base.config
+    assert kept.to_json() == tokenizer.to_json()
+    told = read(project, "evaluation/metrics.json")["fine_tuning"]
+    assert told["its_text"]["after"] == read(project, "evaluation/metrics.json")["bits_per_byte"]
+    assert told["its_text"]["after"] < 0.75 * told["its_text"]["before"]
+    assert told["base_text"].keys() == {"before", "after"}
+    before = json.loads((project.folder / "data/evaluation/metrics.json").read_text(encoding="utf-8"))
+    assert told["base_text"]["before"] == pytest.approx(before["bits_per_byte"])
+
+
+def test_samples_stand_side_by_side_with_the_same_seeds(project: Project) -> None:
+    folder = project.folder / "finetune/data/samples"
+    page = (folder / "samples.md").read_text(encoding="utf-8")
+    assert page.count("Before fine-tuning:") == page.count("After:") == 1
+    before, after = (
+        json.loads((folder / name).read_text(encoding="utf-8").splitlines()[0])
+        for name in ("before.jsonl", "samples.jsonl")
+    )
+    assert (before["prompt"], before["seed"]) == (after["prompt"], after["seed"])
+    assert before["hashes"]["model"] == checkpoint.hashes(project.folder / "data/model")["model"]
+    assert after["hashes"]["model"] == checkpoint.hashes(project.folder / "finetune/data/model")["model"]
+    assert (project.folder / "finetune/data/evaluation/figures/fine_tuning.png").stat().st_size > 5000
+
+
+def test_a_forced_rerun_gives_the_same_bytes(project: Project) -> None:
+    before = made(project)
+    assert len(project.dvc("repro", "-f", "finetune/dvc.yaml")) == 5
+    assert made(project) == before
+
+
+def test_another_base_reruns_what_depends_on_it_and_nothing_else(project: Project) -> None:
+    project.set("train", steps=21)
+    assert project.dvc("repro") == ["train", "evaluate", "sample"]
+    # the tokenizer lies in the model's folder, which has changed, though the tokenizer has not
+    ran = project.dvc("repro", "finetune/dvc.yaml")
+    assert [stage.partition(":")[2] for stage in ran] == ["tokenize", "train", "evaluate", "sample"]
+
+
+def test_lora_is_an_experiment_away_and_peft_opens_what_it_learned(project: Project, tmp_path: Path) -> None:
+    project.run("dvc", "exp", "run", "-S", "finetune/params.yaml:train.lora_rank=4", "finetune/dvc.yaml")
+    model, _ = checkpoint.load(project.folder / "finetune/data/model")
+    base, _ = checkpoint.load(project.folder / "data/model")
+    assert all(
+        name.endswith("weight") and ("attention" in name or "mlp" in name) and "norm" not in name
+        for (name, ours), theirs in zip(model.named_parameters(), base.parameters(), strict=True)
+        if not ours.equal(theirs)
+    )
+    project.run("tinygpt", "export", "peft", str(tmp_path / "adapter"), "--model", "finetune/data/model")
+    assert (tmp_path / "adapter/adapter_model.safetensors").is_file()
+
+
+def test_info_follows_the_base(project: Project) -> None:
+    told = project.run("tinygpt", "info", "finetune/data/model", "--folder", "finetune")
+    assert next(line for line in told.splitlines() if "base model" in line).count("the same") == 1
+
+
+def test_both_pipelines_name_the_same_modules_and_outputs() -> None:
+    ours, theirs = (
+        yaml.safe_load((ROOT / folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        for folder in ("", "finetune")
+    )
+    for stage in STAGES:
+        modules = [[dep for dep in side[stage]["deps"] if dep.endswith(".py")] for side in (ours, theirs)]
+        assert modules[0] == modules[1]
+        assert theirs[stage]["outs"] == [f"finetune/{out}" for out in ours[stage]["outs"]]
+        assert theirs[stage]["params"] == [{"finetune/params.yaml": ours[stage]["params"]}]
+
+
+def test_its_parameters_are_those_of_the_top_level_but_for_what_fine_tuning_is() -> None:
+    ours, theirs = (
+        yaml.safe_load((ROOT / folder / "params.yaml").read_text(encoding="utf-8")) for folder in ("", "finetune")
+    )
+    assert {section: list(values) for section, values in ours.items() if section != "seed"} == {
+        section: list(values) for section, values in theirs.items() if section != "seed"
+    }
+    assert (theirs["tokenize"]["from"], theirs["train"]["init_from"]) == ("data/model", "data/model")
