@@ -6,7 +6,7 @@ from typing import Any
 from tqdm import tqdm
 
 from stages import progress, run
-from tinygpt import tokenizer
+from tinygpt import vocabularies
 from tinygpt.config import Params
 from tinygpt.corpus import Rows, read_rows
 from tinygpt.files import Paths, read_json, sha256, write_json, writing
@@ -14,12 +14,13 @@ from tinygpt.tokens import write_tokens
 
 
 def main(params: Params, paths: Paths) -> None:
+    vocabularies.check(params.tokenize)
     sizes = read_json(paths.yardsticks)
     with progress(
         sizes["train_bytes"], "B", f"learning a {params.tokenize.kind} tokenizer", params.runtime.progress
     ) as bar:
         texts = _counted(read_rows(paths.text("train")), bar)
-        vocabulary = tokenizer.build(params.tokenize, texts, sizes["train_bytes"])
+        vocabulary = vocabularies.build(params.tokenize, texts, sizes["train_bytes"])
     with writing(paths.tokenizer) as folder:
         folder.mkdir()
         vocabulary.save(folder)
@@ -34,8 +35,8 @@ def main(params: Params, paths: Paths) -> None:
         # what the model's lineage will name: the text by its files' hashes, and the tokenizer by its own
         text = {split: sha256(paths.text(split)) for split in counts}
         write_json(folder / "lineage.json", {"text": text, "tokenizer": sha256(paths.tokenizer / "tokenizer.json")})
-    if params.tokenize.kind == "bpe" and sizes["train_bytes"] > tokenizer.LEARNED:
-        print(f"learned from {tokenizer.LEARNED / 1e6:.0f} MB of the training text, spread over it evenly")
+    if params.tokenize.kind in ("bpe", "sentencepiece") and sizes["train_bytes"] > vocabularies.LEARNED:
+        print(f"learned from {vocabularies.LEARNED / 1e6:.0f} MB of the training text, spread over it evenly")
     for split, count in counts.items():
         print(
             f"{split}: {count:,} tokens of {sizes[f'{split}_bytes'] / count:.2f} bytes; {vocabulary.vocab_size} kinds"
@@ -43,7 +44,7 @@ def main(params: Params, paths: Paths) -> None:
 
 
 def _counted(rows: Rows, bar: "tqdm[Any]") -> Iterator[str]:
-    """The texts of the rows, counted as they are read; only after them are byte pairs merged, which takes a while."""
+    """The texts of the rows, counted as they are read; only after them is it learned from, which takes a while."""
     for _, text in rows:
         bar.update(len(text.encode()))
         yield text

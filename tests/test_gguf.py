@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT, TEXT, gpt, params
 from tests.test_checkpoint import LINEAGE
-from tinygpt import checkpoint, families, gguf_file, tokenizer
+from tinygpt import checkpoint, families, gguf_file, vocabularies
 from tinygpt.generation import generate
 from tinygpt.sampling import Sampling
 from tinygpt.state import weights
@@ -22,7 +22,7 @@ GREEDY = Sampling(temperature=0, top_p=1)
 
 @pytest.fixture(scope="session", params=["char", "bpe"])
 def vocabulary(request: pytest.FixtureRequest) -> Tokenizer:
-    return tokenizer.build(params(tokenize__kind=request.param, tokenize__vocab_size=300).tokenize, [TEXT])
+    return vocabularies.build(params(tokenize__kind=request.param, tokenize__vocab_size=300).tokenize, [TEXT])
 
 
 def saved(folder: Path, vocabulary: Tokenizer, **changes: Any) -> Path:
@@ -57,7 +57,7 @@ def test_llama_cpp_reads_the_same_ids_and_writes_the_same_text(
 
 def test_a_bpe_reads_every_character_there(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason="needs llama.cpp: pip install xllamacpp")
-    vocabulary = tokenizer.build(params(tokenize__kind="bpe", tokenize__vocab_size=300).tokenize, [TEXT])
+    vocabulary = vocabularies.build(params(tokenize__kind="bpe", tokenize__vocab_size=300).tokenize, [TEXT])
     gguf_file.write(saved(tmp_path / "model", vocabulary), tmp_path / "model.gguf")
     strange = ["naïve — “quoted” 日本 🎭", "a\tb\r\n  c", "<0x0A> ▁ [UNK]", "don't I'LL 1234567"]
     assert [answer["ids"] for answer in ask(tmp_path / "model.gguf", strange, count=1)] == [

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from tests.conftest import GPT2, SHAPES, TEXT, gpt, params
 from tests.test_checkpoint import LINEAGE
-from tinygpt import checkpoint, cli, files, lineage, publishing, tokenizer
+from tinygpt import checkpoint, cli, files, lineage, publishing, vocabularies
 from tinygpt.files import Paths
 from tinygpt.generation import generate
 from tinygpt.sampling import Sampling
@@ -86,7 +86,7 @@ def test_what_is_there_stays(pipeline: Paths, tmp_path: Path) -> None:
 
 
 def test_a_mix_without_a_twin_is_refused(tmp_path: Path) -> None:
-    characters = tokenizer.build(params().tokenize, [TEXT])
+    characters = vocabularies.build(params().tokenize, [TEXT])
     model = gpt(characters.vocab_size, **SHAPES["mixed"])
     checkpoint.save_model(tmp_path / "model", model.config, weights(model), characters, LINEAGE)
     with pytest.raises(ValueError, match=r"Qwen3 and Llama would need model.norm=\"rmsnorm\", model.mlp=\"swiglu\""):
@@ -99,7 +99,7 @@ def test_a_mix_without_a_twin_is_refused(tmp_path: Path) -> None:
 def test_transformers_pipeline_writes_our_greedy_text(tmp_path: Path, kind: str, shape: dict[str, Any]) -> None:
     from transformers import pipeline as transformers_pipeline
 
-    vocabulary = tokenizer.build(params(tokenize__kind=kind, tokenize__vocab_size=300).tokenize, [TEXT])
+    vocabulary = vocabularies.build(params(tokenize__kind=kind, tokenize__vocab_size=300).tokenize, [TEXT])
     model = gpt(vocabulary.vocab_size, context_length=64, **shape)
     checkpoint.save_model(tmp_path / "model", model.config, weights(model), vocabulary, LINEAGE)
     publishing.write(Paths(tmp_path), tmp_path / "model", tmp_path / "out")

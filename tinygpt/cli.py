@@ -41,7 +41,7 @@ def check(
 ) -> None:
     """Check params.yaml, and whether this machine and the text can do what it asks, before any work."""
     with working("checking"):
-        from tinygpt import compiling, config, hardware, loggers
+        from tinygpt import compiling, config, hardware, loggers, vocabularies
         from tinygpt.corpus import LEAST, check_enough
         from tinygpt.files import Paths
         from tinygpt.sources import check_source
@@ -54,6 +54,7 @@ def check(
         precision = hardware.pick_precision(params.train.precision, device)
         compiling.check(params.train.compile, device)
         loggers.check(params.runtime.logger)
+        vocabularies.check(params.tokenize)
     print(f"params.yaml is sound; training would run on {hardware.describe(device, precision)}.")
 
 
