@@ -40,11 +40,12 @@ PARTS = 2**14  # characters that are encoded at once
 class LibraryTokenizer(Tokenizer):
     """What runs in the `tokenizers` library, on one text at a time; special tokens in a text are read as text."""
 
-    def __init__(self, content: dict[str, Any], tokens: list[bytes]) -> None:
+    def __init__(self, tokens: list[bytes]) -> None:
+        """The library reads what `to_json` gives, which must be there before."""
         from tokenizers import Tokenizer as Library
 
         super().__init__(tokens)
-        self._library = Library.from_str(json.dumps(content))
+        self._library = Library.from_str(json.dumps(self.to_json()))
         self._library.encode_special_tokens = True
         self._library.no_truncation()
         self._library.no_padding()
@@ -74,7 +75,7 @@ class PieceTokenizer(LibraryTokenizer):
         if len({*self.pieces, END_OF_TEXT}) != len(self.pieces) + 1:
             raise ValueError("A piece is there twice.")
         self.scores = None if scores is None else _completed(scores)
-        super().__init__(self.to_json(), [_unspell(piece) for piece in self.pieces])
+        super().__init__([_unspell(piece) for piece in self.pieces])
 
     def _ids(self, text: str) -> list[int]:
         return [token for part in seams.parts(text, PARTS) for token in super(PieceTokenizer, self)._ids(part)]
@@ -134,7 +135,7 @@ class ForeignTokenizer(LibraryTokenizer):
 
     def __init__(self, content: dict[str, Any], end_of_text: int, vocab_size: int) -> None:
         self._content, self._end = content | {"post_processor": None}, end_of_text
-        super().__init__(self._content, [])
+        super().__init__([])
         vocabulary = self._library.get_vocab(with_added_tokens=True)
         if max(vocabulary.values(), default=0) >= vocab_size or not 0 <= end_of_text < vocab_size:
             raise ValueError(f"the tokenizer has ids beyond the model's {vocab_size} (<|endoftext|> is {end_of_text}).")

@@ -30,17 +30,17 @@ class CharTokenizer(Tokenizer):
     """
 
     def __init__(self, characters: Iterable[str], unknown: Literal["replace", "error"]) -> None:
-        self._characters = sorted({*characters, REPLACEMENT} if unknown == "replace" else set(characters))
+        self.characters = sorted({*characters, REPLACEMENT} if unknown == "replace" else set(characters))
         self._unknown = unknown
-        super().__init__([character.encode() for character in self._characters])
+        super().__init__([character.encode() for character in self.characters])
         # Code point → id, for all of Unicode: 4 MB, and a whole text is looked up at once, without a loop in Python.
         absent = -1 if self.unknown is None else self.unknown
         self._ids = np.full(0x110000, absent, dtype=np.int32)
-        self._ids[[ord(character) for character in self._characters]] = np.arange(len(self._characters))
+        self._ids[[ord(character) for character in self.characters]] = np.arange(len(self.characters))
 
     @property
     def unknown(self) -> int | None:
-        return self._characters.index(REPLACEMENT) if self._unknown == "replace" else None
+        return self.characters.index(REPLACEMENT) if self._unknown == "replace" else None
 
     def encode(self, text: str) -> list[int]:
         return list(self.encode_array(text).tolist())
@@ -55,7 +55,7 @@ class CharTokenizer(Tokenizer):
     def _parts(self) -> dict[str, Any]:
         # The library wants some unk_token; one that is not in the vocabulary makes an unknown character an error.
         unknown = REPLACEMENT if self._unknown == "replace" else "[UNK]"
-        vocabulary = {character: place for place, character in enumerate(self._characters)}
+        vocabulary = {character: place for place, character in enumerate(self.characters)}
         model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": unknown}
         split = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
         return {"pre_tokenizer": split, "model": model, "decoder": {"type": "Fuse"}}
