@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import params
-from tinygpt import pieces, vocabularies
+from tests.conftest import gpt, params
+from tinygpt import generation, pieces, vocabularies
 from tinygpt.pieces import ForeignTokenizer, PieceTokenizer
 from tinygpt.tokenizer import load
 from tinygpt.vocabularies import build
@@ -264,6 +264,16 @@ def test_a_file_that_is_wrong_in_any_one_place_is_refused(algorithm: str, tmp_pa
         (tmp_path / "tokenizer.json").write_text(json.dumps(damaged), encoding="utf-8")
         with pytest.raises(ValueError, match=r"is damaged, or not TinyGPT's: .*dvc repro tokenize"):
             load(tmp_path)
+
+
+def test_streaming_holds_back_half_characters(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, text = learned(algorithm)[0], "the 漢字!\n"  # of which the text that it was learned from held no sign
+    ids = ours.encode(text)
+    assert len(ids) > len(text)
+    monkeypatch.setattr(generation, "generate_ids", lambda *_: ([token] for token in [*ids, *ours.encode("漢")[:1]]))
+    shown = list(generation.stream(gpt(ours.vocab_size), ours, "the"))
+    assert "".join(shown) == text + "\ufffd"
+    assert shown[-1] == "\ufffd"
 
 
 # others' tokenizers

@@ -110,7 +110,7 @@ def test_a_process_takes_no_more_memory_for_a_longer_text(tmp_path: Path) -> Non
         import os, re, sys
         from pathlib import Path
         from pydoc_data.topics import topics
-        from tinygpt import config, tokenizer, tokens
+        from tinygpt import config, tokens, vocabularies
 
         def written(megabytes):
             rows = (("d", text) for _ in range(megabytes * 2) for text in [english])
