@@ -79,12 +79,12 @@ def task(name: str, folder: Path, gigabytes: float) -> Callable[[], object]:
     """What to time: making the text; or TinyGPT, or a library by itself, on the first ROWS rows of training text."""
     if name == "make":
         return lambda: (folder / "text.txt").open("w", encoding="utf-8").writelines(make_text(int(gigabytes * 1e9)))
-    from tinygpt import config, corpus, tokenizer, tokens
+    from tinygpt import config, corpus, tokenizer, tokens, vocabularies
 
     rows = list(itertools.islice(corpus.read_rows(folder / "data/corpus/train.parquet"), ROWS))
     texts, section = [text for _, text in rows], config.load(folder / "params.yaml").tokenize
     if name == "learn":
-        return lambda: tokenizer.build(section, iter(texts))
+        return lambda: vocabularies.build(section, iter(texts))
     if name == "bare learn":
         pieces = [text[start : start + 2**14] for text in texts for start in range(0, len(text), 2**14)]
         return lambda: learn_bare(pieces, section.vocab_size)

@@ -6,7 +6,7 @@ from typing import Any
 from tqdm import tqdm
 
 from stages import progress, run
-from tinygpt import bases, tokenizer
+from tinygpt import bases, vocabularies
 from tinygpt.config import Params
 from tinygpt.corpus import Rows, read_rows
 from tinygpt.files import Paths, read_json, sha256, write_json, writing
@@ -44,14 +44,14 @@ def choose(params: Params, paths: Paths, size: int) -> Tokenizer:
         print(f"keeping the tokenizer of {section.from_}")
         return bases.kept_tokenizer(section.from_)
     with progress(size, "B", f"learning a {section.kind} tokenizer", params.runtime.progress) as bar:
-        vocabulary = tokenizer.build(section, _counted(read_rows(paths.text("train")), bar), size)
-    if section.kind == "bpe" and size > tokenizer.LEARNED:
-        print(f"learned from {tokenizer.LEARNED / 1e6:.0f} MB of the training text, spread over it evenly")
+        vocabulary = vocabularies.build(section, _counted(read_rows(paths.text("train")), bar), size)
+    if section.kind in ("bpe", "sentencepiece") and size > vocabularies.LEARNED:
+        print(f"learned from {vocabularies.LEARNED / 1e6:.0f} MB of the training text, spread over it evenly")
     return vocabulary
 
 
 def _counted(rows: Rows, bar: "tqdm[Any]") -> Iterator[str]:
-    """The texts of the rows, counted as they are read; only after them are byte pairs merged, which takes a while."""
+    """The texts of the rows, counted as they are read; only after them is it learned from, which takes a while."""
     for _, text in rows:
         bar.update(len(text.encode()))
         yield text

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from tinygpt import checkpoint, config, tokenizer, training
+from tinygpt import checkpoint, config, tokenizer, training, vocabularies
 from tinygpt.model import GPT, GPTConfig
 from tinygpt.state import initial_state
 
@@ -84,7 +84,7 @@ def shape(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def characters() -> tokenizer.Tokenizer:
     """A character tokenizer of TEXT."""
-    return tokenizer.build(params().tokenize, [TEXT])
+    return vocabularies.build(params().tokenize, [TEXT])
 
 
 @pytest.fixture(scope="session")

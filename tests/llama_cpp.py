@@ -20,7 +20,8 @@ def main() -> None:
     for prompt in request["prompts"]:
         ids = post(server, "/tokenize", {"content": prompt})["tokens"]
         greedy = {"prompt": prompt, "n_predict": request["count"], "temperature": 0, "samplers": ["temperature"]}
-        answers.append({"ids": ids, "text": post(server, "/completion", greedy)["content"]})
+        text = post(server, "/completion", greedy)["content"] if request["count"] else ""
+        answers.append({"ids": ids, "text": text})
     json.dump(answers, sys.stdout)
 
 
@@ -29,6 +30,9 @@ def serve(model: str, context: int) -> Any:
     params.model.path, params.n_ctx, params.n_parallel, params.port = model, context, 1, free_port()
     params.cpuparams.n_threads, params.n_gpu_layers = 1, 0
     params.fit_params = params.warmup = params.use_jinja = False
+    params.cache_type_k = params.cache_type_v = (
+        xllamacpp.ggml_type.GGML_TYPE_F32
+    )  # as here; its default is half of that
     params.verbosity = -1
     return xllamacpp.Server(params)
 

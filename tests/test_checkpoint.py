@@ -1,4 +1,4 @@
-"""The model folder opens here and in transformers, and refuses damage; a run's saves survive being cut short."""
+"""The model folder opens here, and refuses damage; a run's saves survive being cut short. Elsewhere: test_matrix.py."""
 
 import shutil
 from collections.abc import Callable
@@ -31,25 +31,6 @@ def test_a_model_comes_back_with_every_weight(tmp_path: Path, characters: Tokeni
     tokens = torch.tensor([tokenizer.encode("Juliet is the")])
     assert torch.equal(opened(tokens), model(tokens))
     assert not opened.training
-
-
-def test_the_folder_opens_in_transformers_with_the_same_scores_and_ids(
-    tmp_path: Path, characters: Tokenizer, shape: dict[str, Any]
-) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = saved(tmp_path / "model", characters, **shape)
-    if families.family(model.config) == "tinygpt":
-        pytest.skip("this mix of parts has no twin in transformers")
-    opened: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
-    theirs, report = opened
-    assert not report["missing_keys"]
-    assert not report["unexpected_keys"]
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    text = "O Romeo, Romeo!"
-    assert tokenizer.encode(text) == characters.encode(text)
-    tokens = torch.tensor([characters.encode(text)])
-    torch.testing.assert_close(theirs.eval()(tokens).logits, model(tokens), rtol=1e-4, atol=1e-4)
 
 
 def test_the_folder_passes_sha256sum_and_holds_no_pickle(tmp_path: Path, characters: Tokenizer) -> None:

@@ -1,6 +1,7 @@
 """The command line: prints text or JSON that can be traced, and answers a mistake with a sentence."""
 
 import dataclasses
+import importlib.util
 import inspect
 import json
 import os
@@ -114,6 +115,7 @@ def test_check_accepts_the_projects_own_parameters(monkeypatch: pytest.MonkeyPat
         ("device: auto", "device: cuda", "train.device is 'cuda'"),
         ("precision: auto", "precision: fp16", "needs a CUDA device"),
         ("source: shakespeare", "source: files", "There is no text in data/own"),
+        ("  kind: bpe", "  kind: sentencepiece", "pip install -c requirements.lock -e '.[sentencepiece]'"),
     ],
 )
 def test_check_refuses_what_could_not_run(
@@ -125,9 +127,11 @@ def test_check_refuses_what_could_not_run(
     (tmp_path / "data/own").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sentencepiece" else find(name))
     code, printed = tinygpt("check", monkeypatch=monkeypatch)
     assert code == 1
-    assert says in printed
+    assert says in " ".join(printed.split())
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,11 @@ def test_the_model_section_and_gptconfig_name_the_same_things() -> None:
         ({"train.steps": 0}, "train.steps is 0; it must be greater than or equal to 1."),
         ({"sample.top_p": 0}, "sample.top_p is 0; it must be greater than 0."),
         ({"train.weight_decay": float("nan")}, "train.weight_decay is nan; it must be a finite number."),
-        ({"tokenize.kind": "bpee"}, "tokenize.kind is 'bpee'; it must be 'char', 'bpe' or 'gpt2'."),
+        (
+            {"tokenize.kind": "bpee"},
+            "tokenize.kind is 'bpee'; it must be 'char', 'bpe', 'sentencepiece', 'gpt2', "
+            "'r50k_base', 'p50k_base', 'cl100k_base' or 'o200k_base'.",
+        ),
         ({"train.compile": "maybe"}, "train.compile is 'maybe'; it must be 'auto', True or False."),
         ({"model.n_embd": 130}, "model.n_embd is 130, which 3 heads (model.n_head) do not divide; write 129"),
         ({"model.head_dim": 33}, "rope turns pairs"),

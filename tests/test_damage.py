@@ -20,7 +20,7 @@ import torch
 
 from stages.train import resume
 from tests.conftest import CPU, GPT2, TEXT, gpt_config, params
-from tinygpt import checkpoint, files, tokenizer, training
+from tinygpt import checkpoint, files, tokenizer, training, vocabularies
 from tinygpt.checkpoint import Run
 from tinygpt.state import State, initial_state
 
@@ -43,7 +43,7 @@ class Original(NamedTuple):
 def trained(seed: int, **changes: Any) -> tuple[State, State, tokenizer.Tokenizer, Any]:
     """A fresh state, the same on its way, and what it takes to go on."""
     settings = params(train__steps=4, train__eval_every=2, train__optimizer=changes.pop("optimizer", "muon")).train
-    words = tokenizer.build(
+    words = vocabularies.build(
         params(tokenize__kind=changes.pop("kind", "char"), tokenize__vocab_size=300).tokenize, [TEXT]
     )
     ids = np.array(words.encode(TEXT), dtype=np.uint16)

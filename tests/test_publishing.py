@@ -1,20 +1,17 @@
-"""A published folder: transformers runs it and writes our text, and its card says only what is of this very model."""
+"""A published folder is the model's own, as it was, and its card says only what is of this very model."""
 
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from tests.conftest import GPT2, SHAPES, TEXT, gpt, params
+from tests.conftest import SHAPES, TEXT, gpt, params
 from tests.test_checkpoint import LINEAGE
-from tinygpt import checkpoint, cli, files, lineage, publishing, tokenizer
+from tinygpt import checkpoint, cli, files, lineage, publishing, vocabularies
 from tinygpt.files import Paths
-from tinygpt.generation import generate
-from tinygpt.sampling import Sampling
 from tinygpt.state import weights
 
 NUMBERS = {"bits_per_byte": 1.234, "yardsticks": {"bigram": 2.5, "ppmd": 0.987}}
@@ -86,26 +83,9 @@ def test_what_is_there_stays(pipeline: Paths, tmp_path: Path) -> None:
 
 
 def test_a_mix_without_a_twin_is_refused(tmp_path: Path) -> None:
-    characters = tokenizer.build(params().tokenize, [TEXT])
+    characters = vocabularies.build(params().tokenize, [TEXT])
     model = gpt(characters.vocab_size, **SHAPES["mixed"])
     checkpoint.save_model(tmp_path / "model", model.config, weights(model), characters, LINEAGE)
     with pytest.raises(ValueError, match=r"Qwen3 and Llama would need model.norm=\"rmsnorm\", model.mlp=\"swiglu\""):
         publishing.write(Paths(tmp_path), tmp_path / "model", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("kind", ["char", "bpe"])
-@pytest.mark.parametrize("shape", [{}, GPT2], ids=["qwen3", "gpt2"])
-def test_transformers_pipeline_writes_our_greedy_text(tmp_path: Path, kind: str, shape: dict[str, Any]) -> None:
-    from transformers import pipeline as transformers_pipeline
-
-    vocabulary = tokenizer.build(params(tokenize__kind=kind, tokenize__vocab_size=300).tokenize, [TEXT])
-    model = gpt(vocabulary.vocab_size, context_length=64, **shape)
-    checkpoint.save_model(tmp_path / "model", model.config, weights(model), vocabulary, LINEAGE)
-    publishing.write(Paths(tmp_path), tmp_path / "model", tmp_path / "out")
-    write: Any = transformers_pipeline("text-generation", str(tmp_path / "out"))
-    (theirs,) = write("O Romeo, ", max_new_tokens=20, do_sample=False)
-    greedy = Sampling(temperature=0, top_p=1)
-    assert (
-        theirs["generated_text"] == generate(model, vocabulary, "O Romeo, ", max_new_tokens=20, sampling=greedy)[0].text
-    )

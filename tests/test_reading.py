@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from tests.conftest import TEXT, gpt, params
-from tinygpt import files, reading, tokenizer
+from tinygpt import files, reading, vocabularies
 from tinygpt.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
 def pairs() -> Tokenizer:
-    return tokenizer.build(params(tokenize__kind="bpe", tokenize__vocab_size=300).tokenize, [TEXT])
+    return vocabularies.build(params(tokenize__kind="bpe", tokenize__vocab_size=300).tokenize, [TEXT])
 
 
 def test_white_space_is_ink_and_what_is_no_ink_is_a_box() -> None:
@@ -66,7 +66,7 @@ def test_a_passage_begins_with_a_paragraph(characters: Tokenizer) -> None:
 
 @pytest.mark.parametrize("text", ["ab", "a\nb", "\n\n\n", "abcdefgh" * 9])
 def test_any_text_gives_a_passage(text: str) -> None:
-    letters = tokenizer.build(params().tokenize, [text])
+    letters = vocabularies.build(params().tokenize, [text])
     tokens = np.array(letters.encode(text), dtype=np.uint16)
     for length in (2, 5, 200):
         found = reading.passage(tokens, letters, length)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import SHAPES, TEXT, gpt
-from tinygpt import sampling, seams
+from tinygpt import sampling, seams, vocabularies
 from tinygpt import tokenizer as fast
 from tinygpt.config import Tokenize
 from tinygpt.generation import generate_ids, window_start
@@ -30,8 +30,8 @@ quick = settings(deadline=None, max_examples=60)
 @functools.cache
 def learned(merges: int = 300) -> tuple[fast.BPETokenizer, dict[bytes, int]]:
     texts = [*PROSE, *MIXED, TEXT[:400]]
-    section = Tokenize(kind="bpe", vocab_size=257 + merges, unknown="replace", **{"from": None})
-    tokenizer = fast.build(section, texts)
+    section = Tokenize(kind="bpe", vocab_size=257 + merges, algorithm="unigram", unknown="replace", **{"from": None})
+    tokenizer = vocabularies.build(section, texts)
     assert isinstance(tokenizer, fast.BPETokenizer)
     return tokenizer, bpe.learn(texts, merges)
 
@@ -47,7 +47,8 @@ def test_the_same_merges_are_learned() -> None:
 
 def test_the_same_merges_are_learned_where_all_pairs_are_equally_frequent() -> None:
     merges = [pair for pair, _, _ in islice(bpe.learning(TIES), 12)]
-    tokenizer = fast.build(Tokenize(kind="bpe", vocab_size=257 + 12, unknown="replace", **{"from": None}), TIES)
+    section = Tokenize(kind="bpe", vocab_size=257 + 12, algorithm="unigram", unknown="replace", **{"from": None})
+    tokenizer = vocabularies.build(section, TIES)
     assert isinstance(tokenizer, fast.BPETokenizer)
     assert merges == tokenizer._merges
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import TEXT, gpt, params
-from tinygpt import inspecting, reading, terminal, tokenizer
+from tinygpt import inspecting, reading, terminal, vocabularies
 from tinygpt.inspecting import EXAMPLE, VIEWS
 from tinygpt.reading import Subject
 from tinygpt.tokenizer import Tokenizer
@@ -50,7 +50,7 @@ def test_lines_keep_to_the_width(characters: Tokenizer, colour: bool) -> None:
 @pytest.mark.parametrize("text", ["a", "ab", "\n\n", "汉字", "a\x1b[2J\x07\u202eb\r"])
 @pytest.mark.parametrize("kind", ["char", "bpe"])
 def test_any_text_is_shown_and_moves_no_cursor(text: str, kind: str) -> None:
-    tokens = tokenizer.build(params(tokenize__kind=kind, tokenize__vocab_size=280).tokenize, [TEXT + text])
+    tokens = vocabularies.build(params(tokenize__kind=kind, tokenize__vocab_size=280).tokenize, [TEXT + text])
     shown = lines(subject(tokens, text, n_layer=1, context_length=32), colour=True)
     assert all(sign.isprintable() for line in shown for sign in PAINT.sub("", line))
 

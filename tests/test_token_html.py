@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import TEXT, params
-from tinygpt import checkpoint, token_html, tokenizer
+from tinygpt import checkpoint, token_html, tokenizer, vocabularies
 from tinygpt.config import Tokenize
 from tinygpt.serving import Seen, Turn, look
 
@@ -64,7 +64,7 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def pairs() -> tokenizer.Tokenizer:
     """Byte pairs, so that characters come in parts."""
-    return tokenizer.build(Tokenize(**{**params().tokenize.model_dump(), "kind": "bpe", "vocab_size": 300}), [TEXT])
+    return vocabularies.build(Tokenize(**{**params().tokenize.model_dump(), "kind": "bpe", "vocab_size": 300}), [TEXT])
 
 
 @pytest.mark.parametrize("text", HOSTILE)

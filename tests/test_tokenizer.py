@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import requests
-import tiktoken
 import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinygpt import config, files
-from tinygpt.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, build, load, spread
+from tinygpt.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load
+from tinygpt.vocabularies import build, spread
 
 ENGLISH = [str(text) for _, text in sorted(topics.topics.items())]  # about 700 KB that comes with Python
 MIXED = ["naïve café, 東京タワー, Ωμέγα, 🙂👍🏽 don't  we'll\n\n\tx = 12345;\r\n" * 50]
@@ -29,7 +28,9 @@ quick = settings(deadline=None, max_examples=150, suppress_health_check=[HealthC
 
 
 def section(**changes: Any) -> config.Tokenize:
-    return config.Tokenize(**{"kind": "bpe", "vocab_size": 1024, "unknown": "replace", **changes})
+    return config.Tokenize(
+        **{"kind": "bpe", "vocab_size": 1024, "algorithm": "unigram", "unknown": "replace", **changes}
+    )
 
 
 @functools.cache
@@ -118,9 +119,9 @@ def test_the_same_text_gives_the_same_file_with_one_thread_and_with_many(tmp_pat
     script = """if True:
         import sys
         from pydoc_data.topics import topics
-        from tinygpt import config, tokenizer
-        section = config.Tokenize(kind="bpe", vocab_size=1024, unknown="replace")
-        tokenizer.build(section, iter(topics.values())).save(sys.argv[1])
+        from tinygpt import config, vocabularies
+        section = config.Tokenize(kind="bpe", vocab_size=1024, algorithm="unigram", unknown="replace")
+        vocabularies.build(section, iter(topics.values())).save(sys.argv[1])
     """
     for threads in ("1", "4"):
         environment = os.environ | {"RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
@@ -137,14 +138,14 @@ def test_too_large_a_vocabulary_is_refused_with_the_largest_that_works() -> None
 
 
 def test_of_a_large_text_as_much_is_learned_from_as_is_allowed_and_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinygpt.tokenizer.LEARNED", 30_000)
+    monkeypatch.setattr("tinygpt.vocabularies.LEARNED", 30_000)
     read: list[str] = []
     texts = [f"{number:02} " + "to be or not " * 77 for number in range(100)]  # about 100 KB
 
     def train(vocab_size: int, texts: Iterator[str]) -> None:
         read.extend(texts)
 
-    monkeypatch.setattr("tinygpt.tokenizer._train_bpe", train)
+    monkeypatch.setattr("tinygpt.vocabularies._train_bpe", train)
     build(section(), texts, sum(map(len, texts)))
     assert 29_000 < sum(map(len, read)) <= 30_000
     gaps = np.diff([texts.index(text) for text in read])
@@ -245,34 +246,6 @@ def test_an_unknown_character_is_refused_by_name_where_the_policy_is_error(tmp_p
 def test_an_empty_text_gives_no_characters() -> None:
     with pytest.raises(ValueError, match="is empty"):
         build(section(kind="char"), [])
-
-
-# gpt2
-
-
-def test_a_hosted_vocabulary_is_saved_so_that_no_network_is_needed(
-    bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    ranks = {bpe.token_bytes(token): token for token in range(1023)}
-    hosted = tiktoken.Encoding(
-        "gpt2", pat_str=r"\S+|\s+", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 1023}
-    )
-    monkeypatch.setattr(tiktoken, "get_encoding", {"gpt2": hosted}.__getitem__)
-    build(section(kind="gpt2"), []).save(tmp_path)
-    monkeypatch.delattr(tiktoken, "get_encoding")
-    assert load(tmp_path).to_json() == bpe.to_json()
-
-
-@pytest.mark.parametrize("problem", [requests.ConnectionError("no network"), ValueError("hash mismatch")])
-def test_a_vocabulary_that_cannot_be_fetched_names_the_way_out(
-    monkeypatch: pytest.MonkeyPatch, problem: Exception
-) -> None:
-    def fail(_: str) -> None:
-        raise problem
-
-    monkeypatch.setattr(tiktoken, "get_encoding", fail)
-    with pytest.raises(OSError, match=r"could not fetch the gpt2 vocabulary .*tokenize.kind=bpe"):
-        build(section(kind="gpt2"), [])
 
 
 # all kinds

@@ -110,7 +110,7 @@ def test_a_process_takes_no_more_memory_for_a_longer_text(tmp_path: Path) -> Non
         import os, re, sys
         from pathlib import Path
         from pydoc_data.topics import topics
-        from tinygpt import config, tokenizer, tokens
+        from tinygpt import config, tokens, vocabularies
 
         def written(megabytes):
             rows = (("d", text) for _ in range(megabytes * 2) for text in [english])
@@ -119,8 +119,8 @@ def test_a_process_takes_no_more_memory_for_a_longer_text(tmp_path: Path) -> Non
 
         os.cpu_count = lambda: 2  # each core has text in hand
         english = "".join(topics.values())[:500_000]
-        section = config.Tokenize(kind="bpe", vocab_size=300, unknown="replace")
-        words = tokenizer.build(section, [english])
+        section = config.Tokenize(kind="bpe", vocab_size=300, algorithm="unigram", unknown="replace")
+        words = vocabularies.build(section, [english])
         short = written(4)
         print(written(16) - short)
     """

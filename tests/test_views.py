@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.conftest import SHAPES, TEXT, gpt, params
-from tinygpt import figures, reading, tokenizer, views
+from tinygpt import figures, reading, views, vocabularies
 from tinygpt.inspecting import EXAMPLE, VIEWS
 from tinygpt.reading import Subject
 from tinygpt.tokenizer import Tokenizer
@@ -19,7 +19,7 @@ STRANGE = "a $5$ b^2_{3} \x1b[2J\t汉字 é\u202e\n\n\\frac{$}"
 
 @pytest.fixture(scope="module")
 def pairs() -> Tokenizer:
-    return tokenizer.build(params(tokenize__kind="bpe", tokenize__vocab_size=300).tokenize, [TEXT])
+    return vocabularies.build(params(tokenize__kind="bpe", tokenize__vocab_size=300).tokenize, [TEXT])
 
 
 def drawn(folder: Path, subject: Subject) -> dict[str, bytes]:
@@ -46,7 +46,7 @@ def test_every_view_is_the_same_bytes_twice(tmp_path: Path, pairs: Tokenizer, na
 
 @pytest.mark.parametrize(("kind", "text"), [("char", "\n\n"), ("char", STRANGE), ("bpe", "a"), ("bpe", STRANGE)])
 def test_any_text_can_be_drawn(tmp_path: Path, pairs: Tokenizer, kind: str, text: str) -> None:
-    tokens = pairs if kind == "bpe" else tokenizer.build(params().tokenize, [STRANGE])
+    tokens = pairs if kind == "bpe" else vocabularies.build(params().tokenize, [STRANGE])
     shape = {"n_layer": 1, "n_head": 1, "context_length": 64}
     assert len(drawn(tmp_path, subject(tokens, text, **shape))) == len(VIEWS)
 

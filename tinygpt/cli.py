@@ -41,7 +41,7 @@ def check(
 ) -> None:
     """Check params.yaml, and whether this machine and the text can do what it asks, before any work."""
     with working("checking"):
-        from tinygpt import bases, compiling, config, hardware, loggers
+        from tinygpt import bases, compiling, config, hardware, loggers, vocabularies
         from tinygpt.corpus import LEAST, check_enough
         from tinygpt.files import Paths
         from tinygpt.sources import check_source
@@ -57,6 +57,8 @@ def check(
         precision = hardware.pick_precision(params.train.precision, device)
         compiling.check(params.train.compile, device)
         loggers.check(params.runtime.logger)
+        if params.tokenize.from_ is None:
+            vocabularies.check(params.tokenize)
     print(f"{Paths(folder).params} is sound; training would run on {hardware.describe(device, precision)}.")
 
 

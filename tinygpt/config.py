@@ -70,8 +70,9 @@ class Download(Section):
 
 
 class Tokenize(Section):
-    kind: Literal["char", "bpe", "gpt2"]
+    kind: Literal["char", "bpe", "sentencepiece", "gpt2", "r50k_base", "p50k_base", "cl100k_base", "o200k_base"]
     vocab_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    algorithm: Literal["unigram", "bpe"]
     unknown: Literal["replace", "error"]
     from_: Name | None = Field(alias="from")
 
@@ -80,6 +81,11 @@ class Tokenize(Section):
             yield (
                 f"tokenize.vocab_size is {self.vocab_size}; a bpe holds the 256 bytes, <|endoftext|> and "
                 "at least one merge, so write 258 or more."
+            )
+        if self.kind == "sentencepiece" and self.vocab_size < 259:
+            yield (
+                f"tokenize.vocab_size is {self.vocab_size}; sentencepiece's vocabulary holds the 256 bytes, a new "
+                "line, <|endoftext|> and the text's characters, so write 259 or more."
             )
 
 

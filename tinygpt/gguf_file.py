@@ -15,12 +15,16 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
-from tinygpt import checkpoint, families
+from tinygpt import checkpoint, families, seams
 from tinygpt.files import writing
 from tinygpt.model import GPTConfig
-from tinygpt.tokenizer import END_OF_TEXT, Tokenizer
+from tinygpt.pieces import FIRST
+from tinygpt.tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, PieceTokenizer, Tokenizer
 
 Array = npt.NDArray[np.float32]
+
+PATTERNS = {seams.PATTERN: "gpt-2", seams.CL100K: "llama-bpe", seams.O200K: "gpt-4o"}  # how it cuts a text into words
+SUBSTITUTE = "<0x1A>"  # what a unigram reads there for a character that it has no piece for
 
 LLAMA_NAMES = {  # transformers' → llama.cpp's; N stands for the number of the block
     "model.embed_tokens": "token_embd",
@@ -106,21 +110,38 @@ def describe_model(writer: Any, config: GPTConfig) -> None:
 
 def describe_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:
     """The vocabulary; nothing is put before a prompt, as here."""
-    gguf, model = library(), tokenizer.to_json()["model"]
-    spelled = sorted(model["vocab"], key=model["vocab"].get)
-    if model["type"] == "BPE":
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("gpt-2")
-        writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
-    else:
-        writer.add_tokenizer_model("llama")
-        writer.add_token_scores([0.0] * tokenizer.vocab_size)
-        writer.add_add_space_prefix(False)
-        spelled = ["▁" if character == " " else character for character in spelled]  # SentencePiece's space
-        if tokenizer.unknown is not None:  # of a usual kind, or a model that writes it would write nothing there
-            writer.add_unk_token_id(tokenizer.unknown)
-    writer.add_token_list([*spelled, END_OF_TEXT])
-    writer.add_token_types([gguf.TokenType.NORMAL] * len(spelled) + [gguf.TokenType.CONTROL])
+    types = library().TokenType
+    match tokenizer:
+        case BPETokenizer():
+            model = tokenizer.to_json()["model"]
+            tokens, kinds = sorted(model["vocab"], key=model["vocab"].get), [types.NORMAL] * tokenizer.end_of_text
+            writer.add_tokenizer_model("gpt2")
+            writer.add_tokenizer_pre(PATTERNS[tokenizer.pattern])
+            writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
+        case PieceTokenizer():
+            tokens = [piece.replace(" ", "▁") for piece in tokenizer.pieces]
+            kinds = [types.USER_DEFINED, *[types.BYTE] * 256, *[types.NORMAL] * (len(tokens) - FIRST)]
+            scores = tokenizer.scores or [float(-place) for place in range(len(tokens))]
+            writer.add_tokenizer_model("llama" if tokenizer.scores is None else "t5")
+            writer.add_token_scores([*scores, 0.0])
+            writer.add_add_space_prefix(False)
+            writer.add_remove_extra_whitespaces(False)
+            writer.add_unk_token_id(tokens.index(SUBSTITUTE))
+        case CharTokenizer():
+            tokens = ["▁" if character == " " else character for character in tokenizer.characters]
+            kinds = [types.NORMAL] * len(tokens)
+            writer.add_tokenizer_model("llama")
+            writer.add_token_scores([0.0] * tokenizer.vocab_size)
+            writer.add_add_space_prefix(False)
+            if tokenizer.unknown is not None:  # of a usual kind, or a model that writes it would write nothing there
+                writer.add_unk_token_id(tokenizer.unknown)
+        case _:
+            raise ValueError(
+                "This model has another model's tokenizer, and how llama.cpp would name its rules is not known here. "
+                "The folder is a transformers folder, of which llama.cpp's own converter knows many."
+            )
+    writer.add_token_list([*tokens, END_OF_TEXT])
+    writer.add_token_types([*kinds, types.CONTROL])
     writer.add_bos_token_id(tokenizer.end_of_text)
     writer.add_eos_token_id(tokenizer.end_of_text)
     writer.add_add_bos_token(False)

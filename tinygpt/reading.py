@@ -132,7 +132,7 @@ def merging(tokenizer: Tokenizer, word: str) -> list[tuple[int, list[bytes]]]:
 
 def merge_ladders(tokenizer: Tokenizer, ids: Iterable[int], words: int = 3) -> list[list[str]]:
     """How the longest words of a text merge, a line a merge, to be printed. Empty for a tokenizer without merges."""
-    if not isinstance(tokenizer, BPETokenizer):
+    if not isinstance(tokenizer, BPETokenizer) or not tokenizer.learned_here:  # words are split as GPT-2's are, below
         return []
     ladders = []
     for word in sorted(dict.fromkeys(bpe.split(tokenizer.decode(ids))), key=len, reverse=True)[:words]:

@@ -1,9 +1,9 @@
 """Where a text can be cut without changing its tokens: `for part in parts(text, 2**14)`.
 
-GPT-2's pattern splits a text into words, and pairs merge inside a word only. A space between two characters that are
-not white space always begins a word, whatever stands around it: a seam. Work in parts cut at seams gives the ids of the
-whole, takes little memory, and is shared evenly among the cores. `encodable` and `learnable` mend, besides, the two
-texts that the libraries choke on: white space without end, and words without end.
+A pattern splits a text into words, and pieces form inside a word only. In every pattern here, a space between two
+characters that are not white space begins a word, whatever stands around it: a seam. Work in parts cut at seams gives
+the ids of the whole, takes little memory, and is shared evenly among the cores. `encodable` and `learnable` mend,
+besides, the two texts that the libraries choke on: white space without end, and words without end.
 
 Left out: every other place where a text could be cut, since spaces are found soonest.
 """
@@ -13,6 +13,19 @@ from collections.abc import Iterator
 
 # GPT-2's pattern as tiktoken writes it: contractions, words, numbers, other signs, white space.
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+
+# Those of OpenAI's later vocabularies: cases apart, numbers in threes, new lines apart from other spaces.
+CL100K = (
+    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|"""
+    r"""\s+(?!\S)|\s"""
+)
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_SHORT = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)?"""
+O200K = (
+    rf"""[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_SHORT}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_SHORT}|"""
+    r"""\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+)
+PATTERNS = (PATTERN, CL100K, O200K)
 
 # Python counts four control characters as white space that Unicode does not; beside them is no seam, which is safe.
 _SEAM = re.compile(r"(?<=\S)(?= \S)")
@@ -41,9 +54,21 @@ def parts(text: str, size: int) -> Iterator[str]:
 
 
 def encodable(text: str) -> Iterator[str]:
-    """The text in parts that tiktoken encodes, however long it is and whatever it holds."""
+    """The text in parts that tiktoken encodes, however long it is and, by GPT-2's pattern, whatever it holds."""
     for part in parts(text, _LONGEST_BACKTRACK // 2):
         yield from [part] if len(part) <= _LONGEST_BACKTRACK else _LONG_SPACE.split(part)
+
+
+def is_endless(text: str) -> bool:
+    """Whether a part that holds no seam is so long that tiktoken could overflow on it; by GPT-2's pattern `encodable`
+    mends that.
+    """
+    return any(len(part) > _LONGEST_BACKTRACK for part in parts(text, _LONGEST_BACKTRACK // 2))
+
+
+def for_library(pattern: str) -> str:
+    """A pattern as the `tokenizers` library reads it, where `{1,3}+` is a repeated group, not one without way back."""
+    return pattern.replace("{1,3}+", "{1,3}")
 
 
 def learnable(text: str) -> Iterator[str]:

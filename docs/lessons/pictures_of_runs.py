@@ -15,7 +15,7 @@ from tinygpt.files import Paths
 from tinygpt.model import GPTConfig
 from tinygpt.optimizer import schedule
 from tinygpt.state import initial_state
-from tinygpt.tokenizer import build
+from tinygpt.vocabularies import build
 
 PATHS = Paths()
 CPU = torch.device("cpu")

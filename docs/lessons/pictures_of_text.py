@@ -11,8 +11,8 @@ from tinygpt.corpus import read_rows
 from tinygpt.figures import ACCENT, DARK, STYLES
 from tinygpt.files import Paths, read_json
 from tinygpt.scratch.embedding import rotary_angles
-from tinygpt.tokenizer import build
 from tinygpt.tokens import StepSampler, TokenDataset, open_tokens
+from tinygpt.vocabularies import build
 
 PATHS = Paths()
 STAGES = ("download", "tokenize", "train", "evaluate", "sample")
