@@ -105,6 +105,16 @@ def keen_splitter(pattern: str) -> tuple[BPETokenizer, Any]:
     return keen, tokenizers.Tokenizer.from_str(json.dumps(keen.to_json()))
 
 
+@quick
+@given(
+    pattern=st.sampled_from([*LATER.values()]), text=st.text(alphabet=" \t\n\r\u3000aAéb1'!sStlL/\u0301中", max_size=40)
+)
+def test_the_later_patterns_cut_alike_where_signs_of_all_classes_meet(pattern: str, text: str) -> None:
+    keen, theirs = keen_splitter(pattern)
+    for one in (text, "1" * len(text)):  # numbers are cut in threes
+        assert keen.encode(one) == theirs.encode(one).ids
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", LATER.values(), ids=LATER)
 def test_the_later_patterns_cut_alike_at_every_code_point(pattern: str) -> None:

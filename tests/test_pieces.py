@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from pydoc_data import topics
@@ -178,6 +179,16 @@ def test_the_same_text_gives_the_same_file_whatever_the_threads(algorithm: str, 
         subprocess.run([*only, *words], check=True, env=environment, timeout=120)
     one, three = ((tmp_path / threads / "tokenizer.json").read_bytes() for threads in ("1", "3"))
     assert one == three
+
+
+@pytest.mark.parametrize("problem", [OSError("the disk is gone"), KeyboardInterrupt()])
+def test_what_breaks_off_the_text_is_told_as_it_is(problem: BaseException) -> None:
+    def texts() -> Iterator[str]:
+        yield "the cat sat on the mat"
+        raise problem
+
+    with pytest.raises(type(problem)):
+        build(section("bpe"), texts())
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["\n\0\n"]])

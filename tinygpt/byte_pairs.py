@@ -99,7 +99,7 @@ def rebuild(content: dict[str, Any]) -> BPETokenizer:
     if before["type"] == "Sequence":  # of our own patterns alone: a stranger's could take for ever
         spelled = before["pretokenizers"][0]["pattern"]["Regex"]
         pattern = next((known for known in seams.PATTERNS if seams.for_library(known) == spelled), "")
-    if "ignore_merges" in model:
+    if model.get("ignore_merges"):
         tokens = [unspell(token) for token in sorted(model["vocab"], key=model["vocab"].__getitem__)]
     return BPETokenizer(merges, pattern, tokens)
 

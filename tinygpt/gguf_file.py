@@ -4,7 +4,8 @@ The three families (see families.py) have an architecture there. What changes on
 transformers keeps transposed; and the order of rows in Llama's queries and keys, since llama.cpp turns neighbouring
 coordinates together there, and transformers those that lie half a head apart (Qwen3's are turned alike in both). A
 character tokenizer becomes a SentencePiece vocabulary of single characters, without merges and without bytes to fall
-back on, so it reads the characters of its training text only. Needs the package gguf.
+back on, so it reads the characters of its training text only; a unigram, T5's kind there, reads any other as <0x1A>.
+Needs the package gguf. Left out: the tokenizers of models that others trained.
 """
 
 import re

@@ -59,8 +59,16 @@ class LibraryTokenizer(Tokenizer):
         return np.array(self._ids(text), dtype=np.int32)
 
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
-        return ids
+        parts = self._cut(text)
+        if len(parts) == 1:  # threads are for more
+            return list(self._library.encode(text, add_special_tokens=False).ids)
+        return [
+            token for part in self._library.encode_batch_fast(parts, add_special_tokens=False) for token in part.ids
+        ]
+
+    def _cut(self, text: str) -> list[str]:
+        """The text in parts that can be encoded by themselves."""
+        return [text]
 
 
 class PieceTokenizer(LibraryTokenizer):
@@ -77,8 +85,8 @@ class PieceTokenizer(LibraryTokenizer):
         self.scores = None if scores is None else _completed(scores)
         super().__init__([_unspell(piece) for piece in self.pieces])
 
-    def _ids(self, text: str) -> list[int]:
-        return [token for part in seams.parts(text, PARTS) for token in super(PieceTokenizer, self)._ids(part)]
+    def _cut(self, text: str) -> list[str]:
+        return list(seams.parts(text, PARTS))
 
     def _parts(self) -> dict[str, Any]:
         cuts = [(WORDS, "Isolated"), (NO_BYTE, "MergedWithPrevious")]

@@ -91,7 +91,7 @@ def _rebuild(content: dict[str, Any]) -> Tokenizer:
     model = content["model"]
     if model["type"] == "WordLevel":
         return CharTokenizer(model["vocab"], "replace" if model["unk_token"] in model["vocab"] else "error")
-    if model["type"] == "Unigram" or "byte_fallback" in model:
+    if model["type"] == "Unigram" or model.get("byte_fallback"):
         return pieces.rebuild(model)
     if model["type"] == "BPE":
         return byte_pairs.rebuild(content)

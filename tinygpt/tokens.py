@@ -217,7 +217,7 @@ def _tasks(rows: Iterable[tuple[str, str]]) -> Iterator[Task]:
 def _in_threads(work: Callable[[Task], Done], tasks: Iterable[Task]) -> Iterator[Done]:
     """The results of all tasks in their order, by all cores, few enough at once that memory stays constant.
 
-    Threads do, since both tokenizers let go of Python's lock where they work.
+    Threads do, since the tokenizers let go of Python's lock where they work.
     """
     cores = os.cpu_count() or 1
     waiting: deque[Future[Done]] = deque()

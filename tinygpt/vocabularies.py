@@ -102,16 +102,26 @@ def _train_pieces(section: config.Tokenize, texts: Iterable[str]) -> PieceTokeni
     settings |= dict(byte_fallback=True, allow_whitespace_only_pieces=True, user_defined_symbols=[pieces.NEW_LINE])
     settings |= dict(unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1)  # it wants an entry for what is unknown
     settings |= dict(max_sentence_length=2 * LINE, num_threads=THREADS, minloglevel=2)
-    lines = (line for text in texts for line in _lines(text))
+    failed: list[BaseException] = []
+    lines = _noting((line for text in texts for line in _lines(text)), failed)
     try:
         sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **settings)
     except RuntimeError as problem:
-        raise ValueError(_why_not_learned(str(problem), size)) from problem
+        raise failed[0] if failed else ValueError(_why_not_learned(str(problem), size)) from problem
     found = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     learned = range(1 + pieces.FIRST, size)  # after that entry, which is never used where there are bytes
     names = [found.id_to_piece(token).replace("▁", " ") for token in learned]
     scores = [found.get_score(token) for token in learned] if section.algorithm == "unigram" else None
     return PieceTokenizer(names, scores)
+
+
+def _noting(lines: Iterator[str], failed: list[BaseException]) -> Iterator[str]:
+    """The lines; what breaks them off is noted, since sentencepiece makes a RuntimeError of anything, of Ctrl-C too."""
+    try:
+        yield from lines
+    except BaseException as problem:
+        failed.append(problem)
+        raise
 
 
 def _why_not_learned(problem: str, size: int) -> str:
