@@ -227,9 +227,19 @@ def test_a_full_disk_stays_a_full_disk(served: Hub, monkeypatch: pytest.MonkeyPa
 def test_a_branch_is_refused_without_a_network_and_a_wrong_commit_learns_of_the_newest(served: Hub) -> None:
     with pytest.raises(ValueError, match=rf"can move.*`git ls-remote {served.address}/datasets/{STORIES} main` prints"):
         sources.check_source(section(revision="main"))
+    for revision in ("", COMMIT[:7]):
+        with pytest.raises(ValueError, match=rf"{STORIES} main` prints"):
+            sources.check_source(section(revision=revision))
     assert served.asked == []
     with pytest.raises(ValueError, match=rf"no commit 1{{40}} .*newest is {COMMIT}: `-S download.revision={COMMIT}`"):
         texts(revision="1" * 40)
+
+
+@pytest.mark.parametrize("name", ["", "--help/x", "a/b/c", "a/..", "../nothing"])
+def test_what_is_no_name_of_a_dataset_is_refused_without_a_network(served: Hub, name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"There is no folder '.*'\. Set download.dataset"):
+        sources.check_source(section(dataset=name))
+    assert served.asked == []
 
 
 CONFIGS = (

@@ -203,7 +203,7 @@ def test_a_dataset_without_the_column_lists_those_there_are() -> None:
 
 
 def test_a_missing_dataset_folder_is_not_looked_for_on_the_hub(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no folder \./stories"):
+    with pytest.raises(FileNotFoundError, match=r"no folder '\./stories'"):
         sources.check_source(section(source="hub", dataset="./stories"))
     (here / "data/stories").mkdir(parents=True)
     (here / "copy").mkdir()

@@ -44,19 +44,22 @@ Listing = dict[str, Listed]  # path in the dataset → what is known of it
 def check(section: config.Download) -> None:
     """What can be known without the network. ValueError or FileNotFoundError, in a sentence."""
     name = section.dataset
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return
-    if (files.home() / name).is_dir():
+    if name and (files.home() / name).is_dir():
         raise FileNotFoundError(
             f"{name} is not in this experiment's copy, because git does not track it. Run `git add {name}` "
             "(no commit is needed) and queue it again, or run it in the workspace."
         )
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
-        raise FileNotFoundError(f"There is no folder {name}. Set download.dataset to one, or to owner/name on the hub.")
+        raise FileNotFoundError(
+            f"There is no folder {name!r}. Set download.dataset to one, or to owner/name on the hub."
+        )
     if not re.fullmatch(COMMIT, section.revision):
+        branch = "main" if re.fullmatch("[0-9a-f]*", section.revision) else section.revision
         raise ValueError(
             f"download.revision is {section.revision!r}; a branch or a tag can move, and the text with it. Write a "
-            f"commit (40 hexadecimal digits): `git ls-remote {address(name)} {section.revision}` prints it."
+            f"commit (40 hexadecimal digits): `git ls-remote {address(name)} {branch}` prints it."
         )
 
 
