@@ -2,6 +2,7 @@
 
     python -m tests.documents docs/lessons/*.md             # exit status 1, and the differences, where one does not
     python -m tests.documents --update docs/lessons/*.md    # puts what they print now in its place
+    python -m tests.documents --root FOLDER docs/dvc.md     # runs them in FOLDER, a small copy (tests/project.py)
 
 A fenced block that says `console` holds commands, each behind `$ `, and below each what it printed, both streams. A
 command goes on over several lines while a quote is open. A comment just above the block says how alike is alike:
@@ -11,7 +12,8 @@ command goes on over several lines while a quote is open. A comment just above t
     <!-- shape only -->     it prints something: for times, and for what a trained model writes
 
 Add `fails` (`<!-- fails -->`, `<!-- fails, within 2% -->`) where an exit status other than 0 is meant. Commands run one
-after another from the project's root, with the project's own files and `.venv/bin` first. Needs nothing but Python.
+after another from the project's root, or that of the copy, with its files and `.venv/bin` first. Needs nothing but
+Python.
 """
 
 import argparse
@@ -114,13 +116,13 @@ def is_open(command: str) -> bool:
     return False
 
 
-def run(command: str) -> tuple[int, str]:
+def run(command: str, root: Path = ROOT) -> tuple[int, str]:
     """(exit status, what it printed on both streams, without white space at the ends of lines)."""
     path = f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
-    changes = {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "PYTHONUTF8": "1"}
+    changes = {"PATH": path, "PYTHONPATH": str(root), "COLUMNS": "100", "PYTHONUTF8": "1"}
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
-        cwd=ROOT,
+        cwd=root,
         env=os.environ | changes,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -173,25 +175,25 @@ def difference(old: str, new: str) -> str:
     return "\n".join(lines)
 
 
-def check(file: Path) -> list[str]:
+def check(file: Path, root: Path = ROOT) -> list[str]:
     """Run all commands of a document; what is wrong, a paragraph each."""
     problems = []
     for block in blocks(file.read_text(encoding="utf-8")):
         for command in block.commands:
-            found = problem(block.mark, command, *run(command.text))
+            found = problem(block.mark, command, *run(command.text, root))
             if found:
                 problems.append(f"{file}:{command.line}: $ {command.text}\n{found}")
     return problems
 
 
-def update(file: Path) -> list[str]:
+def update(file: Path, root: Path = ROOT) -> list[str]:
     """Run all commands of a document and write what they print; what is wrong with their exit status."""
     lines, problems = file.read_text(encoding="utf-8").splitlines(), []
     made = []
     for block in blocks("\n".join(lines)):
         now: list[str] = []
         for command in block.commands:
-            status, printed = run(command.text)
+            status, printed = run(command.text, root)
             if (status != 0) != block.mark.fails:
                 problems.append(f"{file}:{command.line}: $ {command.text}\nexit status {status}:\n{printed}")
             now += [*f"$ {command.text}".split("\n"), *printed.splitlines()]
@@ -209,11 +211,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run the commands in documents, and compare what they print.")
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--update", action="store_true", help="write what they print into the documents")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the copy of the project to run them in")
     options = parser.parse_args()
     problems = []
     for file in options.files:
         begin = time.perf_counter()
-        problems += (update if options.update else check)(file)
+        problems += (update if options.update else check)(file, options.root.resolve())
         seconds = time.perf_counter() - begin
         print(f"{file}: {'updated' if options.update else 'checked'} in {seconds:.0f} s", flush=True)
     if problems:

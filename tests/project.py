@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ class Project:
         self.run("git", "config", "user.name", "test")
         self.commit()
 
+    @classmethod
+    def at(cls, folder: Path) -> "Project":
+        """The project that already lies in a folder: a copy, or a clone."""
+        project = cls.__new__(cls)
+        project.folder = folder
+        return project
+
     def commit(self) -> None:
         self.run("git", "add", "-A")
         self.run("git", "commit", "-q", "-m", "x")
@@ -97,3 +105,11 @@ class Project:
         """So that no test finds another's."""
         for ref in self.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split():
             self.run("git", "update-ref", "-d", ref)
+
+
+if __name__ == "__main__":  # python -m tests.project FOLDER: one to try things in
+    made = Path(sys.argv[1]).resolve()
+    made.mkdir(parents=True)
+    project = Project(made)
+    project.dvc("repro")
+    project.commit()

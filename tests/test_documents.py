@@ -15,6 +15,8 @@ PAGES = [
     *sorted((ROOT / "docs/lessons").glob("*.md")),
     ROOT / "docs/tour.md",
     ROOT / "docs/README.md",
+    ROOT / "docs/dvc.md",
+    ROOT / "docs/tinystories.md",
     ROOT / "docs/glossary.md",
 ]
 

@@ -204,17 +204,8 @@ def test_a_dataset_without_the_column_lists_those_there_are() -> None:
         list(sources.documents(hub("body"))[0])
 
 
-def test_a_dataset_that_cannot_be_read_says_what_to_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*_: object, **__: object) -> None:
-        raise FileNotFoundError("Dataset 'no/such' doesn't exist")
-
-    monkeypatch.setattr("datasets.load_dataset", load)
-    with pytest.raises(ConnectionError, match=r"no/such.*doesn't exist.*HF_HUB_OFFLINE.*HF_ENDPOINT"):
-        texts(source="hub", dataset="no/such")
-
-
 def test_a_missing_dataset_folder_is_not_looked_for_on_the_hub(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no folder \./stories"):
+    with pytest.raises(FileNotFoundError, match=r"no folder '\./stories'"):
         sources.check_source(section(source="hub", dataset="./stories"))
     (here / "data/stories").mkdir(parents=True)
     (here / "copy").mkdir()

@@ -6,14 +6,13 @@ each record of a .jsonl, .csv or .parquet file. They are read as they are asked 
 `check_source` tells what would go wrong, before any work and without the network.
 
 Left out: cleaning, deduplication, the licence of your text, and a dataset's own validation split (all text comes from
-its train split, so that one rule holds everywhere). Hub datasets are streamed, hence not kept for use offline.
+its train split, so that one rule holds everywhere).
 """
 
 import codecs
 import csv
 import itertools
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -23,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinygpt import config, downloads, files, physics, plays, wheels
+from tinygpt import config, downloads, files, hub, physics, plays, wheels
 
 PIECE = 2**20  # characters or bytes read at once
 
@@ -49,7 +48,7 @@ def documents(
         read, wheel = WHEELS[section.source]
         return read(), wheel.sha256
     if section.source == "hub":
-        return _hub(section), None
+        return _hub(section, advance), None
     if section.url is None:
         return _own(section), None
     path, digest = downloads.fetch(section.url, section.sha256, advance=advance)
@@ -66,7 +65,7 @@ def check_source(section: config.Download) -> int | None:
     if section.source in WHEELS:
         wheels.check(WHEELS[section.source][1])
     if section.source == "hub":
-        _check_dataset(section)
+        hub.check(section)
     if section.source != "files" or section.url is not None:
         return None
     found = _own_files(section)
@@ -220,42 +219,11 @@ def _text(record: dict[str, Any], column: str, where: str) -> str:
 # The Hugging Face hub
 
 
-def _check_dataset(section: config.Download) -> None:
-    """Refuse a folder that is not there, before its name is taken for a dataset of someone else's."""
-    name = section.dataset
-    if Path(name).is_dir():
-        return
-    if (files.home() / name).is_dir():
-        raise FileNotFoundError(
-            f"{name} is not in this experiment's copy, because git does not track it. Run `git add {name}` "
-            "(no commit is needed) and queue it again, or run it in the workspace."
-        )
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
-        raise FileNotFoundError(f"There is no folder {name}. Set download.dataset to one, or to owner/name on the hub.")
-
-
-def _hub(section: config.Download) -> Iterator[Document]:
-    name = Path(section.dataset).name
-    for number, record in enumerate(_hub_records(section), 1):
-        where = f"Row {number} of {section.dataset}"
-        yield f"{name}/{number}", [_text(record, section.text_column, where)]
-
-
-def _hub_records(section: config.Download) -> Iterator[dict[str, Any]]:
-    """The train split, streamed. Datasets that come as a script are refused by the library, which runs none."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import datasets
-
-    revision = None if Path(section.dataset).is_dir() else section.revision
-    datasets.disable_progress_bars()
-    try:
-        rows = datasets.load_dataset(section.dataset, section.config, revision=revision, split="train", streaming=True)
-        if section.text_column in (rows.column_names or ()):
-            rows = rows.select_columns([section.text_column])  # images and sounds beside it are left undecoded
-        yield from rows
-    except Exception as problem:  # the library, and those below it, raise some of every kind
-        reason = " ".join(str(problem).split()) or type(problem).__name__
-        raise ConnectionError(
-            f"The dataset {section.dataset} could not be read ({reason:.300}). Check download.dataset, config and "
-            "revision; connect to the network, or unset HF_HUB_OFFLINE; a mirror is named by HF_ENDPOINT."
-        ) from problem
+def _hub(section: config.Download, advance: Callable[[int], object]) -> Iterator[Document]:
+    """The documents of a dataset, a row each; its first file is fetched here, not when the first row is asked for."""
+    name, rows = Path(section.dataset).name, hub.rows(section, advance)
+    texts = (
+        (number, _text(row, section.text_column, f"Row {number} of {section.dataset}"))
+        for number, row in enumerate(rows, 1)
+    )
+    return ((f"{name}/{number}", [text]) for number, text in texts)

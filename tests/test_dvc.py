@@ -1,0 +1,146 @@
+"""docs/dvc.md is true, and what it promises holds: remotes, a second clone, experiments kept, models by name."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+from moto.server import ThreadedMotoServer
+
+from tests import documents
+from tests.conftest import ROOT
+from tests.project import Project
+
+PAGE = ROOT / "docs/dvc.md"
+
+
+@pytest.fixture
+def mine(finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of the finished project, whose remotes and tags nobody else sees. Nothing leaves this machine."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    shutil.copytree(finished.folder, tmp_path / "tinygpt", symlinks=True)
+    return Project.at(tmp_path / "tinygpt")
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ThreadedMotoServer]:
+    """An empty S3 on loopback, with a bucket, its address in $ENDPOINT, and credentials in the environment alone."""
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{name}", "testing")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    monkeypatch.setenv("ENDPOINT", address)
+    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="tinygpt-results")
+    yield server
+    server.stop()
+
+
+def store(project: Project) -> None:
+    """A folder beside the project as its remote, as the page sets it up."""
+    project.run("dvc", "remote", "add", "--local", "-d", "store", str(project.folder.parent / "store"))
+    project.run("dvc", "remote", "modify", "--local", "store", "verify", "true")
+
+
+def cloned(project: Project) -> Project:
+    project.run("git", "clone", "-q", ".", "../second")
+    return Project.at(project.folder.parent / "second")
+
+
+def has_nothing_to_run(clone: Project, original: Project) -> None:
+    """What a second clone has after a pull: all the same bytes, and no stage that would run."""
+    assert not (clone.folder / "data/model").exists()
+    clone.run("dvc", "pull")
+    assert clone.results() == original.results()
+    assert clone.dvc("repro") == []
+    assert clone.run("git", "status", "--short") == ""
+    assert clone.results() == original.results()
+
+
+def test_a_second_clone_pulls_from_a_folder_and_has_nothing_to_run(mine: Project) -> None:
+    store(mine)
+    mine.run("dvc", "push")
+    clone = cloned(mine)
+    store(clone)
+    has_nothing_to_run(clone, mine)
+
+
+def test_a_second_clone_pulls_from_s3_and_has_nothing_to_run(mine: Project, s3: ThreadedMotoServer) -> None:
+    lines = re.findall(r"^    (dvc .*)$", PAGE.read_text(encoding="utf-8").split("<!-- s3:")[1].split("## ")[0], re.M)
+    assert [line.split()[1] for line in lines] == ["remote", "remote", "remote", "push"]
+    for line in lines:
+        mine.run("bash", "-c", line)
+    clone = cloned(mine)
+    for line in lines[:-1]:
+        clone.run("bash", "-c", line)
+    has_nothing_to_run(clone, mine)
+    assert "testing" not in (mine.folder / ".dvc/config.local").read_text()
+    assert mine.run("git", "status", "--short") == ""  # --local: git sees no remote and no key
+
+
+def test_a_damaged_object_in_a_remote_is_refused_and_repro_makes_the_same_bytes(mine: Project) -> None:
+    store(mine)
+    mine.run("dvc", "push")
+    damaged = mine.folder.parent / "store/files/md5" / stored(mine, "data/model/model.safetensors")
+    damaged.chmod(0o644)
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    clone = cloned(mine)
+    store(clone)
+    assert "data/model" in clone.run("dvc", "pull", code=1)
+    assert not (clone.folder / "data/model").exists()
+    assert clone.dvc("repro") == ["train"]
+    assert clone.results() == mine.results()
+
+
+def stored(project: Project, name: str) -> Path:
+    """Where the cache or a remote has a file, below its files/md5."""
+    digest = project.run("md5sum", name)[:32]
+    return Path(digest[:2], digest[2:])
+
+
+def test_an_experiment_is_compared_applied_and_made_a_branch(mine: Project) -> None:
+    before = mine.results()
+    mine.dvc("exp", "run", "--temp", "--name", "cool", "-S", "sample.temperature=0.4")
+    assert mine.results() == before  # --temp: the workspace stays as it was
+    assert re.search(r"sample.temperature\s+0.8\s+0.4\s+-0.4", mine.run("dvc", "exp", "diff", "main", "cool"))
+    mine.run("dvc", "exp", "branch", "cool", "cooler")
+    mine.run("dvc", "exp", "apply", "cool")
+    applied = mine.results()
+    assert applied != before
+    assert mine.dvc("repro") == []
+    mine.run("git", "checkout", "-q", "-f", "cooler")
+    mine.run("dvc", "checkout", "-q")
+    assert mine.results() == applied
+    assert mine.dvc("repro") == []
+    mine.run("git", "checkout", "-q", "main")
+    mine.run("dvc", "checkout", "-q")
+    assert mine.results() == before
+
+
+def test_the_model_is_found_by_name_and_version_from_a_repository_elsewhere(mine: Project) -> None:
+    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["artifacts"]
+    assert declared["gpt"]["path"] == "data/model"
+    store(mine)
+    mine.run("dvc", "push")
+    mine.run("git", "tag", "-a", "gpt@v1.0.0", "-m", "the first")
+    mine.run("git", "clone", "-q", "--bare", ".", "../hub.git")
+    words = ["--remote", "store", "--remote-config", f"url={mine.folder.parent / 'store'}"]
+    mine.run("dvc", "artifacts", "get", "../hub.git", "gpt", "--rev", "v1.0.0", "--out", "../model", *words)
+    mine.run("bash", "-c", "cd ../model && sha256sum --check --quiet SHA256SUMS && diff -r . ../tinygpt/data/model")
+    assert "v2.0.0" in mine.run("dvc", "artifacts", "get", "../hub.git", "gpt", "--rev", "v2.0.0", *words, code=1)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_does_what_it_says(mine: Project) -> None:
+    assert documents.check(PAGE, mine.folder) == []
