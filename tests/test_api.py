@@ -14,8 +14,11 @@ SHAPE = re.compile(r"\([^()]*,[^()]*\)|\bscalar\b|\bshapes?\b|\d-D")
 ARRAYS = re.compile(r"\b(Tensor|ndarray|NDArray|Batch|Tokens)\b")
 
 TO_MEND = {  # docstrings that lack something; whoever mends one takes it from here
-    "shapes": {"save_weights"},
-    "errors": {"Tokenizer.token_bytes", "BPETokenizer.__init__", "build", "hashes"},
+    "shapes": {"checkpoint.save_weights"},
+    "errors": {
+        *(f"tokenizer.{name}" for name in ("Tokenizer.token_bytes", "BPETokenizer.__init__", "build")),
+        "checkpoint.hashes",
+    },
 }
 
 
@@ -50,7 +53,7 @@ def test_every_public_name_says_what_it_is(module: str) -> None:
 
 @pytest.mark.parametrize("module", api.MODULES)
 def test_whatever_takes_or_gives_arrays_says_their_shapes(module: str) -> None:
-    typed = {entry.name: told for entry, told in functions(module) if ARRAYS.search(entry.header)}
+    typed = {f"{module}.{entry.name}": told for entry, told in functions(module) if ARRAYS.search(entry.header)}
     silent = {name for name, told in typed.items() if not SHAPE.search(told)}
     assert silent == TO_MEND["shapes"] & typed.keys()
 
@@ -59,8 +62,9 @@ def test_whatever_takes_or_gives_arrays_says_their_shapes(module: str) -> None:
 def test_every_error_that_a_function_raises_is_named(module: str) -> None:
     silent, seen = set(), set()
     for entry, told in functions(module):
-        seen.add(entry.name)
+        name = f"{module}.{entry.name}"
+        seen.add(name)
         raised = [node.exc for node in ast.walk(entry.node) if isinstance(node, ast.Raise) and node.exc]
         names = {ast.unparse(one.func if isinstance(one, ast.Call) else one) for one in raised} - {"AssertionError"}
-        silent |= {entry.name for name in names if name not in told}
+        silent |= {name for error in names if error not in told}
     assert silent == TO_MEND["errors"] & seen
