@@ -1,6 +1,7 @@
 """What is shipped, and how it feels to import: quick without torch, typed, whole, and at home outside any checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+import yaml
 
 import tinygpt
 from tests.conftest import ROOT
@@ -72,6 +74,22 @@ def test_the_version_stands_in_one_place_and_papers_agree_with_it() -> None:
     assert f"\n## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     found = [file.name for file in (ROOT / "tinygpt").rglob("*.py") if f'"{version}"' in file.read_text("utf-8")]
     assert found == []
+
+
+def test_the_workflow_tries_every_python_that_is_claimed_and_may_only_read() -> None:
+    text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    claimed = {kind.rpartition(" ")[2] for kind in project["classifiers"] if re.search(r":: 3\.\d+$", kind)}
+    assert {match[1] for match in re.finditer(r'python(?:-version)?: "([\d.]+)"', text)} == claimed
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        used = [step["uses"] for step in job["steps"] if "uses" in step]
+        assert used
+        assert all(re.fullmatch(r"actions/[\w-]+@v\d+", action) for action in used)
+        assert "permissions" not in job
+    assert any(step.get("run") == "bash .ci/run" for job in workflow["jobs"].values() for step in job["steps"])
+    assert "://" not in text  # no address of a registry
 
 
 def tracked(folder: str = ".") -> set[str]:
