@@ -85,6 +85,11 @@ def test_standard_input_that_is_no_utf8_is_answered_with_a_sentence(
     )
 
 
+def test_standard_input_that_is_closed_is_an_empty_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert cli_writing.typed("-") == ""
+
+
 def test_a_prompt_longer_than_the_context_slides(generate: Any) -> None:
     code, printed = generate("O Romeo, Romeo! wherefore art thou Romeo? " * 9, "--max-new-tokens", "5")
     assert code == 0

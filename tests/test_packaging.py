@@ -57,7 +57,8 @@ def test_importing_asking_for_help_and_for_the_version_load_nothing_heavy(words:
 
 
 def test_every_public_name_is_there_and_known_to_dir() -> None:
-    assert set(tinygpt.__all__) | {"__version__"} <= set(dir(tinygpt))
+    assert set(tinygpt.__all__) | {"__version__", "model"} <= set(dir(tinygpt))
+    assert {"Any", "importlib", "_HOMES"} & set(dir(tinygpt)) == set()
     for name in tinygpt.__all__:
         thing = getattr(tinygpt, name)
         assert thing.__name__ == name

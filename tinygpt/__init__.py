@@ -55,4 +55,6 @@ if not TYPE_CHECKING:  # a type checker that saw it would believe in every name
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    """What there is for others: the names above, and the modules that are loaded."""
+    inner = {name for name in globals() if name.startswith("_") and not name.startswith("__")}
+    return sorted({*globals(), *__all__, "__version__"} - inner - {"Any", "TYPE_CHECKING", "importlib"})

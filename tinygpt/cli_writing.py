@@ -127,6 +127,8 @@ def typed(text: str) -> str:
     """A text as people type it in a shell: \\n is a new line, - stands for standard input."""
     if text != "-":
         return text.replace("\\n", "\n")
+    if sys.stdin is None:  # closed
+        return ""
     try:
         given = sys.stdin.buffer.read().decode("utf-8")  # whatever this machine's own encoding is
     except UnicodeDecodeError as problem:

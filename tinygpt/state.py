@@ -63,9 +63,10 @@ class State:
     validation_rows: list[Row] = field(default_factory=list)  # one an evaluation
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything to save that is a tensor, by `<part>.<name>`, each of its parameter's shape, float32; and
+        """Everything to save that is a tensor, by `<part>.<name>`.
 
-        `rows.train`, float64 (steps, 4): step, loss, learning rate, gradient norm.
+        Each float32 and of its parameter's shape; and `rows.train`, float64 (steps, 4): step, loss, learning rate,
+        gradient norm.
         """
         rows = {"train": torch.tensor([list(row.values()) for row in self.train_rows], dtype=torch.float64)}
         parts = {
