@@ -24,11 +24,11 @@ from tinygpt.inspecting import EXAMPLE, VIEWS
 from tinygpt.sampling import Sampling
 
 
-def tinygpt(*words: str, monkeypatch: pytest.MonkeyPatch, stdin: str = "") -> tuple[int, str]:
+def tinygpt(*words: str, monkeypatch: pytest.MonkeyPatch, stdin: str | bytes = "") -> tuple[int, str]:
     """Run the command in this process; (exit status, all that it printed)."""
     result = CliRunner().invoke(cli.app, words, input=stdin)
     if isinstance(result.exception, ValueError | OSError):
-        return 1, result.output + str(result.exception)  # what `main` prints
+        return 1, result.output + str(files.explain(result.exception))  # what `main` prints
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
@@ -36,7 +36,7 @@ def tinygpt(*words: str, monkeypatch: pytest.MonkeyPatch, stdin: str = "") -> tu
 
 @pytest.fixture
 def generate(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def run(*words: str, stdin: str = "") -> tuple[int, str]:
+    def run(*words: str, stdin: str | bytes = "") -> tuple[int, str]:
         return tinygpt("generate", *words, "--model", str(model_folder), monkeypatch=monkeypatch, stdin=stdin)
 
     return run
@@ -71,6 +71,24 @@ def test_json_is_one_traceable_object_a_line(generate: Any, model_folder: Path) 
 
 def test_a_prompt_can_come_from_standard_input(generate: Any) -> None:
     assert generate("-", stdin="JULIET:\n")[1].startswith("JULIET:\n")
+
+
+@pytest.mark.parametrize("command", ["generate", "inspect"])
+def test_standard_input_that_is_no_utf8_is_answered_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, model_folder: Path, command: str
+) -> None:
+    code, printed = tinygpt(
+        command, "-", "--model", str(model_folder), monkeypatch=monkeypatch, stdin="Où est".encode("latin1")
+    )
+    assert (code, printed) == (
+        1,
+        "Standard input is no UTF-8 text (byte 1). Convert it first, for instance with `iconv -f latin1 -t utf-8`.",
+    )
+
+
+def test_standard_input_that_is_closed_is_an_empty_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert cli_writing.typed("-") == ""
 
 
 def test_a_prompt_longer_than_the_context_slides(generate: Any) -> None:
@@ -269,11 +287,6 @@ def test_a_mistake_ends_the_process_with_code_1_and_no_traceback(tmp_path: Path)
     assert run.stderr == "tinygpt: There is no model in nowhere: config.json is missing. Run `dvc repro train`.\n"
 
 
-def test_importing_tinygpt_loads_no_torch() -> None:
-    code = "import sys, tinygpt, tinygpt.cli; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
@@ -323,6 +336,38 @@ def test_a_folder_named_for_a_file_is_refused_before_any_work(
     code, printed = tinygpt(*words, str(tmp_path), monkeypatch=monkeypatch)
     assert (code, "is a folder" in printed) == (1, True)
     assert (tmp_path / "precious").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["exercise", "1", "--folder"], "is a file, and a folder is needed there. Write another path, or move"),
+        (["compare", "--html"], "is a file; --html wants a folder there. Write another path."),
+        (["benchmark", "--json"], "is a file; --json wants a folder there."),
+        (["benchmark", "--write"], "is a file; --write wants a folder there."),
+        (["inspect", "O", "--write"], "is a file; --write wants a folder there."),
+    ],
+)
+def test_a_path_below_a_file_is_refused_before_any_work_with_what_stands_in_its_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], says: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    code, printed = tinygpt(*words, str(tmp_path / "notes.txt/new/page"), monkeypatch=monkeypatch)
+    assert (code, printed.startswith(f"{tmp_path / 'notes.txt'} {says}")) == (1, True), printed
+
+
+def test_a_path_with_a_nul_in_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in (["size", "hour", "--folder"], ["compare", "--html"], ["generate", "x", "--model"]):
+        code, printed = tinygpt(*words, "a\0b", monkeypatch=monkeypatch)
+        assert (code, "embedded null" in printed) == (2, True), printed
+
+
+def test_the_benchmark_moves_within_a_row_in_a_terminal() -> None:
+    """A row may take a minute; what is measured stands there, with seconds that go on."""
+    with screen.tinygpt("benchmark", "--quick") as terminal:
+        first_row = terminal.wait_for("GFLOP/s at best")
+    moves = first_row.rpartition("in fp32: ")[0].rpartition("in fp32 … ")[0]  # the last is drawn when the row is there
+    assert len(set(re.findall(r"in fp32 … (\d\d:\d\d)", moves))) > 1
 
 
 def test_info_says_undamaged_only_where_it_could_be_checked(

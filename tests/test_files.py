@@ -101,3 +101,19 @@ def test_any_change_to_a_sealed_folder_is_found(tmp_path: Path) -> None:
     for folder, says in ((changed, "a does not match"), (missing, "a is missing"), (extra, "c is not in its")):
         with pytest.raises(ValueError, match=says):
             files.verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("problem", "says"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "text.txt"), "There is no text.txt. See how it is spelt"),
+        (IsADirectoryError(21, "Is a directory", "data"), "data is a folder, and a file is needed there."),
+        (PermissionError(13, "Permission denied", b"key"), "key is closed to you (Permission denied)."),
+        (FileNotFoundError("There is no model in x."), "There is no model in x."),
+        (UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid start byte"), "What was read is no UTF-8 text (byte 1)."),
+        (ValueError("embedded null byte"), "A path has a NUL character in it"),
+        (OSError(28, "No space left on device", "x"), "The disk is full"),
+    ],
+)
+def test_what_the_system_refuses_is_told_in_a_sentence(problem: Exception, says: str) -> None:
+    assert str(files.explain(problem)).startswith(says)

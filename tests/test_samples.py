@@ -14,7 +14,7 @@ from tinygpt import curves, figures
 from tinygpt.checkpoint import hashes
 from tinygpt.files import Paths
 from tinygpt.generation import Completion
-from tinygpt.samples import GRID_SAMPLES, as_markdown, as_table, beside, collect, real, record, summary, told
+from tinygpt.samples import GRID_SAMPLES, as_markdown, as_table, beside, collect, laid_out, real, record, summary, told
 from tinygpt.sampling import Sampling
 
 HASHES = {"model": "m" * 64, "tokenizer": "t" * 64}
@@ -57,6 +57,15 @@ def test_a_sample_can_be_made_again_from_its_record(records: list[dict[str, Any]
             seed=sample["seed"],
         )
         assert made[0].text == sample["text"]
+
+
+def test_the_grid_is_laid_out_once_for_every_writer() -> None:
+    cell = {"bits_per_byte": 1.5, "distinct_2": 0.25, "known_words": 0.9, "longest_copy": 12.0}
+    found = {"grid": [{"temperature": t, "top_p": p, **cell} for t, p in ((0.4, 0.8), (0.4, 1.0), (0.8, 0.8))]}
+    text = "1.50 · 0.25 · 90% · 12"
+    heads, rows = laid_out(found | {"held_out": cell})
+    assert heads == ["temperature", "top-p 0.8", "top-p 1"]
+    assert rows == [("0.4", [text, text]), ("0.8", [text, "–"]), ("held-out text", [text, ""])]
 
 
 def test_the_page_shows_every_sample_with_its_judgement_and_one_of_each_pair(

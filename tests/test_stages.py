@@ -31,9 +31,12 @@ def as_file(module: str) -> str | None:
 
 
 def imported(file: str) -> set[str]:
-    """Our files that a file imports anywhere in it, inside functions too."""
+    """Our files that a file imports anywhere in it, inside functions too; not those for type checkers alone."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    never = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    skipped = {inner for node in never for statement in node.body for inner in ast.walk(statement)}
+    for node in (node for node in ast.walk(tree) if node not in skipped):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom) and node.module:

@@ -110,9 +110,15 @@ def test_the_command_refuses_what_would_not_be_safe(model_folder: Path, tmp_path
         (["--host", "0.0.0.0", "--model", str(model_folder)], "needs a password: set TINYGPT_PASSWORD"),
         (["--model", "nowhere"], "There is no model in nowhere"),
         ([], "There is no model below this folder"),
+        (["--host", "no such host"], "There is no host 'no such host' here. Write an address of this machine"),
+        (["--host", "a..b"], "There is no host 'a..b' here."),
+        (["--password-file", "absent"], "The --password-file absent cannot be read (No such file or directory)."),
+        (["--password-file", "."], "The --password-file . cannot be read (Is a directory)."),
+        (["--password-file", "latin1"], "The --password-file latin1 cannot be read (it is no UTF-8 text)."),
         (["--model", str(model_folder), "--host", "192.0.2.1", "--password-file", "word"], "Nothing can listen at"),
     ):
         Path("word").write_text("correct horse\nnot this\n", encoding="utf-8")
+        Path("latin1").write_bytes("très secret".encode("latin1"))
         result = CliRunner().invoke(cli.app, ["web", "--port", "0", *words])
         assert isinstance(result.exception, ValueError | OSError), result.output
         assert says in str(result.exception)

@@ -3,17 +3,58 @@
     model, tokenizer = tinygpt.load("data/model")
     tinygpt.generate(model, tokenizer, "ROMEO:")[0].text
 
-These names are fetched on first use, so that `import tinygpt` costs nothing.
+These names are fetched on first use (PEP 562), so that `import tinygpt` costs nothing. All others, of training for
+example, are those of the modules (docs/api.md).
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_HOMES = {"load": "checkpoint", "generate": "generation", "stream": "generation", "Sampling": "sampling"}
-__all__ = ["Sampling", "generate", "load", "stream"]
+if TYPE_CHECKING:  # the same names, for type checkers and editors; they load nothing and change no result
+    from tinygpt.base_tokenizer import Tokenizer
+    from tinygpt.checkpoint import load
+    from tinygpt.generation import Completion, generate, stream
+    from tinygpt.model import GPT, GPTConfig
+    from tinygpt.sampling import Sampling
+
+    __version__: str
+
+_HOMES = {
+    "load": "checkpoint",
+    "Completion": "generation",
+    "generate": "generation",
+    "stream": "generation",
+    "GPT": "model",
+    "GPTConfig": "model",
+    "Sampling": "sampling",
+    "Tokenizer": "base_tokenizer",
+}
+__all__ = ["GPT", "Completion", "GPTConfig", "Sampling", "Tokenizer", "generate", "load", "stream"]
 
 
-def __getattr__(name: str) -> Any:
+def _fetch(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module 'tinygpt' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tinygpt.{_HOMES[name]}"), name)
+    return globals().setdefault(name, getattr(importlib.import_module(f"tinygpt.{_HOMES[name]}"), name))
+
+
+def _version() -> str:
+    """It stands in pyproject.toml alone, and is known once the package is installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("tinygpt")
+    except metadata.PackageNotFoundError:
+        raise AttributeError("tinygpt is not installed, so its version is not known. Run `pip install -e .`") from None
+
+
+if not TYPE_CHECKING:  # a type checker that saw it would believe in every name
+    __getattr__ = _fetch
+
+
+def __dir__() -> list[str]:
+    """What there is for others: the names above, and the modules that are loaded."""
+    inner = {name for name in globals() if name.startswith("_") and not name.startswith("__")}
+    return sorted({*globals(), *__all__, "__version__"} - inner - {"Any", "TYPE_CHECKING", "importlib"})

@@ -56,7 +56,10 @@ class Tokenizer(ABC):
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
-        """What one token stands for, in UTF-8: perhaps a part of a character; nothing for <|endoftext|>."""
+        """What one token stands for, in UTF-8: perhaps a part of a character; nothing for <|endoftext|>.
+
+        ValueError for an id outside the vocabulary.
+        """
         if not 0 <= token < self.vocab_size:
             raise ValueError(
                 f"Token {token} is not in this vocabulary of {self.vocab_size} (0 to {self.end_of_text}). "

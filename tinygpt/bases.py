@@ -27,7 +27,7 @@ def locate(name: str) -> Path:
 
 
 def check(name: str) -> None:
-    """What can be known before any work and without the network; raises as `locate` does."""
+    """FileNotFoundError or ValueError, in a sentence, as far as it can be known before any work and without network."""
     if _here(name):
         return
     match = ON_HUB.fullmatch(name)

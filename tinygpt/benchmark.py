@@ -95,9 +95,15 @@ class Ladder:
     """One benchmark: a machine, what to measure, and the time left for it."""
 
     def __init__(
-        self, params: Params, device: torch.device, budget: float, say: Callable[[str], None], report: Report
+        self,
+        params: Params,
+        device: torch.device,
+        budget: float,
+        say: Callable[[str], None],
+        report: Report,
+        begin: Callable[[str], object] = lambda what: None,
     ) -> None:
-        self.params, self.device, self.say, self.report = params, device, say, report
+        self.params, self.device, self.say, self.report, self.begin = params, device, say, report, begin
         self.end = time.monotonic() + budget
 
     def climb(self, sizes: list[str], precision: str, compiled: bool | None) -> Report:
@@ -106,6 +112,7 @@ class Ladder:
         for note in notes:
             self.note(note)
         for name in chosen:
+            self.begin(f"matrix products in {name}")
             row = fresh(Job("peak", str(self.device), name), 120)
             if row.get("problem"):
                 raise ValueError(f"Matrix products in {name} cannot be measured here: {row['problem']}.")
@@ -193,6 +200,7 @@ class Ladder:
         job = Job(
             "training", str(self.device), precision, compiled, size, batch, config, self.params.train.model_dump()
         )
+        self.begin(f"{size}  batch {batch}  {precision}{', compiled' if compiled else ''}")
         found = fresh(job, limit)
         problem: dict[str, Any] = {"size": size, "parameters": 0, "context": config["context_length"], "batch": batch}
         problem |= {"precision": precision, "compiled": compiled}
@@ -203,6 +211,7 @@ class Ladder:
 
     def decode(self, size: str, sequences: int) -> None:
         """Measure one row of decoding, keep it and say it."""
+        self.begin(f"{size}  decoding {sequences} at once")
         found = fresh(Job("decoding", str(self.device), "fp32", False, size, sequences, shape(size, self.params)), 60)
         asked: dict[str, Any] = {"size": size, "parameters": 0, "sequences": sequences}
         row = Decoding(**(asked | found))
@@ -261,15 +270,19 @@ def run(
     precision: str,
     compiled: bool | None,
     say: Callable[[str], None],
+    begin: Callable[[str], object] = lambda what: None,
 ) -> Report:
-    """Climb the ladder on this machine. ValueError, in a sentence, for a size or a device that is not there."""
+    """Climb the ladder on this machine. ValueError, in a sentence, for a size or a device that is not there.
+
+    `say` hears each row once it is measured, and each sentence on what is left out; `begin` what is measured next.
+    """
     unknown = [size for size in sizes if size not in SIZES]
     if unknown:
         raise ValueError(f"There is no size {unknown[0]!r}; write some of {', '.join(SIZES)}.")
     chosen = hardware.pick_device(device)
     compiling.check(bool(compiled), chosen)
     report = Report(hardware.describe(chosen, precision).rpartition(", ")[0] + f", PyTorch {torch.__version__}")
-    return Ladder(params, chosen, budget, say, report).climb(sizes, precision, compiled)
+    return Ladder(params, chosen, budget, say, report, begin).climb(sizes, precision, compiled)
 
 
 def write(report: Report, folder: Path) -> None:

@@ -23,7 +23,8 @@ class BPETokenizer(Tokenizer):
     """Byte-level byte-pair encoding: a text is split by a pattern; within a piece, the pair with the lowest id merges
     first.
 
-    tokens: all entries but <|endoftext|>, where there are more than the merges make.
+    merges: pairs of byte strings, in the order of their ids. pattern: one of seams.PATTERNS. tokens: all entries but
+    <|endoftext|>, where there are more than the merges make. ValueError where they do not fit together.
     """
 
     def __init__(self, merges: list[Pair], pattern: str = seams.PATTERN, tokens: list[bytes] | None = None) -> None:

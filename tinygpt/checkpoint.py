@@ -59,7 +59,10 @@ def save_model(
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], config: GPTConfig) -> None:
-    """Write weights as model.safetensors holds them, under the names of the model's family."""
+    """Write weights as model.safetensors holds them, under the names of the model's family.
+
+    weights: parameter name → float32 of the parameter's shape, as `GPT(config).named_parameters()` has them.
+    """
     named = {name: weight.contiguous() for name, weight in families.export_weights(weights, config).items()}
     with writing(path) as partial:
         write_tensors(partial, named, {"format": "pt"})
@@ -109,7 +112,8 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, T
 def hashes(folder: Path) -> dict[str, Any]:
     """The hashes that trace a model: of its weights, tokenizer, training text and parameters (from lineage.json).
 
-    Of a folder that another program wrote, what can be known: its weights and its tokenizer.
+    Of a folder that another program wrote, what can be known: its weights and its tokenizer. ValueError where
+    lineage.json does not name them.
     """
     if not (folder / "lineage.json").is_file():
         weights = [sha256(file) for file in foreign.weight_files(folder)]
@@ -206,7 +210,10 @@ class Run:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file; OSError where the system refuses, which safetensors tells in words only."""
+    """Write tensors (of any shape) as a safetensors file; OSError where the system refuses.
+
+    safetensors tells that in words only.
+    """
     try:
         save_file(tensors, path, metadata)
     except safetensors.SafetensorError as problem:

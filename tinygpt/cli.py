@@ -11,11 +11,11 @@ from typing import Annotated
 
 import typer
 
+import tinygpt
 from tinygpt import cli_looking, cli_writing
 from tinygpt.cli_writing import working
 
 app = typer.Typer(
-    help="TinyGPT, the lab bench for tiny language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help and errors: they wrap, pipe and grep as they are
@@ -25,15 +25,31 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; problems that a person can mend are told as a sentence, with exit code 1."""
-    from tinygpt.files import explain
-
     try:
         app()
     except (ValueError, OSError, MemoryError, RuntimeError) as problem:
+        from tinygpt.files import explain
+
         text = explain(problem)
         if text is None:
             raise
         sys.exit(f"tinygpt: {text}")
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave, where that is wanted."""
+    if wanted:
+        print(f"tinygpt {getattr(tinygpt, '__version__', 'of a folder that is not installed')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version, and leave.")
+    ] = False,
+) -> None:
+    """TinyGPT, the lab bench for tiny language models."""
 
 
 def check(

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tinygpt.cli_writing import above, typed, working
+from tinygpt.cli_writing import above, ticking, typed, working
 
 
 def info(
@@ -65,6 +65,8 @@ def inspect(
     """Look inside a trained model, at a text of yours or one that it never saw."""
     import shutil
 
+    if write_to is not None:
+        must_be_folder(write_to, "--write")
     with working(f"opening {model}"):
         from tinygpt import checkpoint, inspecting, reading, terminal
         from tinygpt.sampling import Sampling
@@ -196,11 +198,14 @@ def benchmark(
 
     if json_file is not None:
         must_be_file(json_file, "--json")
+    if write_to is not None:
+        must_be_folder(write_to, "--write")
     params = config.load(Paths(folder).params)
     chosen, seconds, compiled = (["0.2M"], 30.0, False) if quick else (sizes.split(","), budget, compile_)
     names = [name.strip() for name in chosen]
-    with working("measuring") as bar:
-        report = bench.run(params, names, seconds, device, precision, compiled, lambda text: above(bar, text))
+    with ticking("measuring") as bar:
+        say, begin = (lambda text: above(bar, text)), bar.set_description_str
+        report = bench.run(params, names, seconds, device, precision, compiled, say, begin)
     print("\n" + "\n".join(bench.table(report)))
     if json_file is not None:
         write_json(json_file, report.to_json())
@@ -209,6 +214,14 @@ def benchmark(
 
 
 def must_be_file(path: Path, option: str) -> None:
-    """ValueError, before any work, where an option that names a file to write names a folder."""
+    """ValueError, before any work, where an option that names a file to write names what cannot be one."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; {option} wants the name of a file, such as {path / 'report'}.")
+    must_be_folder(path.parent, option)
+
+
+def must_be_folder(path: Path, option: str) -> None:
+    """ValueError, before any work, where a folder to write into cannot be made, since a file stands in its way."""
+    for place in (path, *path.parents):
+        if place.is_file():
+            raise ValueError(f"{place} is a file; {option} wants a folder there. Write another path.")

@@ -4,8 +4,10 @@
 Imports are late, so that `tinygpt --help` answers at once.
 """
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -129,18 +131,52 @@ def export(
 
 def typed(text: str) -> str:
     """A text as people type it in a shell: \\n is a new line, - stands for standard input."""
-    return sys.stdin.read() if text == "-" else text.replace("\\n", "\n")
+    if text != "-":
+        return text.replace("\\n", "\n")
+    if sys.stdin is None:  # closed
+        return ""
+    try:
+        given = sys.stdin.buffer.read().decode("utf-8")  # whatever this machine's own encoding is
+    except UnicodeDecodeError as problem:
+        raise ValueError(
+            f"Standard input is no UTF-8 text (byte {problem.start}). Convert it first, for instance with "
+            "`iconv -f latin1 -t utf-8`."
+        ) from None
+    return given.replace("\r\n", "\n")
 
 
-def working(what: str, total: float | None = None, unit: str = "") -> "tqdm[Any]":
+def working(what: str, total: float | None = None, unit: str = "", shape: str = "{desc} …") -> "tqdm[Any]":
     """Say what takes its time, on standard error and only in a terminal, and leave no trace of it.
 
-    With a `total` a bar with the time left; without one a line alone, where nothing can be counted.
+    With a `total` a bar with the time left; without one a line alone, of this shape, where nothing can be counted.
     """
     from tqdm import tqdm
 
-    shape, scale = None if total else "{desc} …", bool(total and total >= 1000)
-    return tqdm(total=total, unit=unit, unit_scale=scale, desc=what, bar_format=shape, disable=None, leave=False)
+    form, scale = None if total else shape, bool(total and total >= 1000)
+    return tqdm(total=total, unit=unit, unit_scale=scale, desc=what, bar_format=form, disable=None, leave=False)
+
+
+@contextlib.contextmanager
+def ticking(what: str) -> "Iterator[tqdm[Any]]":
+    """The same for what takes minutes and tells nothing before it ends: with the seconds, which go on by themselves."""
+    from threading import Event, Thread
+
+    done = Event()
+
+    def tick() -> None:
+        while not done.wait(1):
+            bar.refresh()
+
+    with working(what, shape="{desc} … {elapsed}") as bar:
+        ticker = Thread(target=tick, daemon=True)
+        if not bar.disable:
+            ticker.start()
+        try:
+            yield bar
+        finally:
+            done.set()
+            if not bar.disable:
+                ticker.join()
 
 
 def above(bar: "tqdm[Any]", text: str) -> None:
@@ -164,11 +200,12 @@ def web(
     import os
 
     from tinygpt import hardware
-    from tinygpt.guarding import check_password, is_loopback
+    from tinygpt.guarding import check_host, check_password, is_loopback, read_password
 
     word = os.environ.get("TINYGPT_PASSWORD")
     if password_file:
-        word = password_file.read_text(encoding="utf-8").split("\n")[0]
+        word = read_password(password_file)
+    check_host(host)
     check_password(word, is_loopback(host))
     try:
         from tinygpt import web

@@ -30,7 +30,7 @@ class Evaluation:
     bytes: np.ndarray  # (windows,) int64: of the text that these tokens stand for
     unknown: np.ndarray  # (windows,) int64: tokens that stand for a character outside the vocabulary
     by_position: np.ndarray  # (T,) float64: mean nats of the token after 1, 2, … T tokens of context
-    tokens: int
+    tokens: int  # predicted in all
 
     @property
     def loss(self) -> float:
@@ -57,7 +57,10 @@ class Evaluation:
 def evaluate(
     model: GPT, windows: Iterable[Batch], tokenizer: Tokenizer, cast: AbstractContextManager[Any]
 ) -> Evaluation:
-    """Run the model over all windows: batches of inputs and targets, int64 (B, T'), T' ≤ context_length."""
+    """Run the model over all windows: batches of inputs and targets, int64 (B, T'), T' ≤ context_length; one at least.
+
+    `cast`: hardware.autocast's context for the precision. The model is left in eval mode.
+    """
     device, byte_lengths = next(model.parameters()).device, tokenizer.byte_lengths()
     model.eval()
     nats: list[np.ndarray] = []
@@ -91,7 +94,11 @@ def token_losses(logits: Tensor, targets: Tensor) -> np.ndarray:
 
 
 def metrics(evaluation: Evaluation, yardsticks: dict[str, Any]) -> dict[str, Any]:
-    """The content of data/evaluation/metrics.json; `yardsticks` is that of data/corpus/yardsticks.json."""
+    """The content of data/evaluation/metrics.json; `yardsticks` is that of data/corpus/yardsticks.json.
+
+    `loss` in nats per token, `perplexity` e to that (at most e^700), `bits_per_byte` and the yardsticks in bits per
+    UTF-8 byte of the held-out text.
+    """
     bits, error = evaluation.bits_per_byte(yardsticks["validation_bytes"])
     return {
         "loss": evaluation.loss,
@@ -106,7 +113,7 @@ def metrics(evaluation: Evaluation, yardsticks: dict[str, Any]) -> dict[str, Any
 
 
 def verdict(metrics: dict[str, Any], before: dict[str, Any] | None) -> str:
-    """One line: this run beside the yardsticks, and beside the run before on the same text."""
+    """One line: this run beside the yardsticks, and beside the run before on the same text; both as `metrics` makes."""
     bits, error = metrics["bits_per_byte"], metrics["bits_per_byte_standard_error"]
     marks = sorted(metrics["yardsticks"].items(), key=lambda mark: -mark[1])
     beaten = [f"{name} {value:.3f}" for name, value in marks if value > bits]

@@ -171,7 +171,27 @@ def explain(problem: Exception) -> str | None:
             "There is not enough memory. Set train.batch_size (or evaluate.batch_size) lower; train.accumulation, set "
             "higher by as much, keeps the result the same. Or make the model smaller."
         )
+    if isinstance(problem, OSError) and problem.errno and problem.filename is not None:
+        return _of_path(problem, Path(os.fsdecode(problem.filename)))
+    if isinstance(problem, ValueError) and "embedded null" in str(problem):  # so says Python of any path
+        return "A path has a NUL character in it, which no file can be called. Write another path."
+    if isinstance(problem, UnicodeDecodeError):
+        return f"What was read is no UTF-8 text (byte {problem.start}). Save it as UTF-8, and run this again."
     return None if isinstance(problem, RuntimeError) else str(problem)
+
+
+def _of_path(problem: OSError, path: Path) -> str:
+    """What the system would not do with a path, in a sentence."""
+    if isinstance(problem, FileExistsError | NotADirectoryError):
+        file = next((place for place in (path, *path.parents) if place.is_file()), path)
+        return f"{file} is a file, and a folder is needed there. Write another path, or move the file away."
+    if isinstance(problem, FileNotFoundError):
+        return f"There is no {path}. See how it is spelt, and in which folder this runs."
+    if isinstance(problem, IsADirectoryError):
+        return f"{path} is a folder, and a file is needed there. Write another path."
+    if isinstance(problem, PermissionError):
+        return f"{path} is closed to you ({problem.strerror}). Change whose it is, or write another path."
+    return str(problem)
 
 
 def _flush(path: Path) -> None:

@@ -25,7 +25,7 @@ UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's controls, formats, halves o
 
 
 def window_start(length: int, context: int) -> int:
-    """Where the model's window starts in a sequence of `length` tokens.
+    """Where the model's window starts in a sequence of `length` tokens, for a context of so many; counted from 0.
 
     0 until the context is full; then all but its last half is dropped, until it is full again, and so on. A function
     of the length alone, so that a long prompt and a long answer are treated alike.
@@ -40,7 +40,7 @@ def window_start(length: int, context: int) -> int:
 def next_logits(
     model: GPT, prompts: list[list[int]], use_cache: bool = True
 ) -> Generator[Tensor, Sequence[int | None], None]:
-    """Scores of the next token of each sequence (B, V), on the CPU, again and again.
+    """Scores of the next token of each sequence, float (B, V), on the CPU, again and again.
 
     prompts: ids, at least one each. Send the chosen ids to get the next scores; a row for which None is sent has
     ended, and the next scores are without it.
@@ -60,7 +60,7 @@ def next_logits(
 
 
 def uncached_scores(model: GPT, windows: list[list[int]]) -> Tensor:
-    """The decoder's slow twin: every token of every window, each time. (B, V)."""
+    """The decoder's slow twin, every token of every window, each time: B windows of ids → float (B, V)."""
     device = next(model.parameters()).device
     return torch.stack([model(torch.tensor([window], device=device))[0, -1] for window in windows])
 
@@ -79,7 +79,8 @@ def generate_ids(
     that have ended.
 
     A row ends after `max_new_tokens`, or at <|endoftext|>, which is not handed out. What becomes of it does not depend
-    on the other rows. Tokens are chosen on the CPU, so the same scores give the same text on any device.
+    on the other rows. Tokens are chosen on the CPU, so the same scores give the same text on any device. As many
+    prompts, settings and seeds; IndexError for an id outside the vocabulary.
     """
     prompts = [prompt or [end_of_text] for prompt in prompts]  # documents start with <|endoftext|>
     dice = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -123,6 +124,7 @@ class Completion:
 
     @property
     def text(self) -> str:
+        """Prompt and completion."""
         return self.prompt + self.completion
 
 
@@ -139,8 +141,9 @@ def generate(
 ) -> list[Completion]:
     """Continue `prompt` `num_samples` times; sample i has seed + i, and comes out the same when asked for alone.
 
-    An empty prompt starts a new document; one longer than the context slides. ValueError for settings out of bounds.
-    `advance` hears how many tokens were written since it last did.
+    `max_new_tokens`: fewer where the model ends the document. `sampling`: None is Sampling(). An empty prompt starts a
+    new document; one longer than the context slides. ValueError, in a sentence, for a character that the tokenizer
+    cannot write. `advance` hears how many tokens were written since it last did.
     """
     seeds = [seed + i for i in range(num_samples)]
     settings = [sampling or Sampling()] * num_samples
@@ -156,7 +159,10 @@ def generate_batch(
     max_new_tokens: int = 200,
     advance: Callable[[int], object] = lambda tokens: None,
 ) -> list[Completion]:
-    """Continue each prompt once, with its own settings and seed: what `generate` makes of each alone, but together."""
+    """Continue each prompt once, with its own settings and seed: what `generate` makes of each alone, but together.
+
+    As many prompts, settings and seeds. ValueError as in `generate`.
+    """
     ids: list[list[int]] = [[] for _ in prompts]
     starts = [tokenizer.encode(prompt) for prompt in prompts]
     for step in generate_ids(model, starts, settings, seeds, max_new_tokens, tokenizer.end_of_text):
@@ -176,7 +182,10 @@ def stream(
     sampling: Sampling | None = None,
     seed: int = 1337,
 ) -> Iterator[str]:
-    """The completion that `generate` gives, a token at a time; half a character waits for its other half."""
+    """The completion that `generate` gives, a token at a time; half a character waits for its other half.
+
+    The pieces, some of them empty, make the whole when they are joined. ValueError as in `generate`, at the first one.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     start, settings = tokenizer.encode(prompt), sampling or Sampling()
     for (token,) in generate_ids(model, [start], [settings], [seed], max_new_tokens, tokenizer.end_of_text):

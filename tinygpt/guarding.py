@@ -11,7 +11,9 @@ import binascii
 import hmac
 import ipaddress
 import json
+import socket
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -135,6 +137,29 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name
         return False
+
+
+def read_password(file: Path) -> str:
+    """The first line of a file; ValueError, in a sentence, where there is no such line to read."""
+    try:
+        return file.read_text(encoding="utf-8").split("\n")[0]
+    except (OSError, UnicodeDecodeError) as problem:
+        why = problem.strerror if isinstance(problem, OSError) else "it is no UTF-8 text"
+        raise ValueError(
+            f"The --password-file {file} cannot be read ({why}). Write the password into its first line, or set "
+            "TINYGPT_PASSWORD."
+        ) from None
+
+
+def check_host(host: str) -> None:
+    """ValueError, in a sentence, for a host that is not known here: neither an address nor a name of one."""
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        raise ValueError(
+            f"There is no host {host!r} here. Write an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all "
+            "that it has; or leave out --host."
+        ) from None
 
 
 def check_password(password: str | None, loopback: bool) -> None:

@@ -50,7 +50,10 @@ def adapt(model: GPT, rank: int, alpha: float, generator: torch.Generator) -> No
 
 
 def merged(weights: dict[str, Tensor], rank: int, alpha: float) -> dict[str, Tensor]:
-    """The weights of an adapted model, by parameter name → those of a plain one that computes the same."""
+    """The weights of an adapted model, by parameter name → those of a plain one that computes the same.
+
+    Each of its parameter's shape: a matrix (outputs, inputs), its A (rank, inputs), its B (outputs, rank).
+    """
     plain = {name: weight for name, weight in weights.items() if not name.endswith((A, B))}
     for name in changes(weights):
         change = weights[name + B] @ weights[name + A]  # (outputs, rank) (rank, inputs)
@@ -59,7 +62,7 @@ def merged(weights: dict[str, Tensor], rank: int, alpha: float) -> dict[str, Ten
 
 
 def changes(weights: dict[str, Tensor]) -> list[str]:
-    """The layers that have a change, by the name of their module."""
+    """The layers that have a change, by the name of their module: those with an A, (rank, inputs), in `weights`."""
     return [name.removesuffix(A) for name in weights if name.endswith(A)]
 
 

@@ -17,32 +17,37 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The shape of a GPT: the `model` section of params.yaml, and the tokenizer's vocabulary size."""
+    """The shape of a GPT: the `model` section of params.yaml, and the tokenizer's vocabulary size.
 
-    vocab_size: int
-    n_layer: int
-    n_head: int
-    n_kv_head: int | None  # None: n_head
-    head_dim: int | None  # None: n_embd / n_head
-    n_embd: int
-    mlp_hidden: int | None  # None: see `hidden`
-    context_length: int
+    Nothing is checked here: config.py checks params.yaml, and checkpoint.py what a model folder says.
+    """
+
+    vocab_size: int  # V, tokens
+    n_layer: int  # blocks
+    n_head: int  # H, heads of queries
+    n_kv_head: int | None  # heads of keys and values, a divisor of n_head; None: n_head
+    head_dim: int | None  # D, numbers a head; None: n_embd / n_head
+    n_embd: int  # C, numbers a token
+    mlp_hidden: int | None  # numbers a token inside the MLP; None: see `hidden`
+    context_length: int  # tokens seen at once, at most
     norm: Literal["rmsnorm", "layernorm"]
-    norm_eps: float
+    norm_eps: float  # added to the mean square, or the variance, before its root
     position: Literal["rope", "learned"]
-    rope_theta: float
+    rope_theta: float  # the slowest pair of coordinates turns by about 1 / rope_theta radians a token
     mlp: Literal["swiglu", "gelu"]
-    qk_norm: bool
-    bias: bool
-    tie_embeddings: bool
-    dropout: float
+    qk_norm: bool  # RMSNorm of each head's queries and keys
+    bias: bool  # of matrices, and of LayerNorm
+    tie_embeddings: bool  # one matrix for the token embedding and the head
+    dropout: float  # the share of numbers set to zero in training, 0 to below 1
 
     @property
     def kv_heads(self) -> int:
+        """Heads of keys and values."""
         return self.n_kv_head or self.n_head
 
     @property
     def head_width(self) -> int:
+        """D, the numbers of a head."""
         return self.head_dim or self.n_embd // self.n_head
 
     @property
@@ -59,7 +64,7 @@ class RMSNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # (..., C), (C,) → (..., C), fp32
         mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]  # (..., 1)
         scale = torch.rsqrt(mean_square + eps)
         n = x * scale
@@ -67,7 +72,7 @@ class RMSNorm(torch.autograd.Function):
         return n * weight
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:  # (..., C) → (..., C), (C,)
         (gradient,), (n, scale, weight) = gradients, ctx.saved_tensors
         g = gradient * weight
         mean = torch.linalg.vecdot(g, n).unsqueeze(-1) / n.shape[-1]  # (..., 1)
@@ -153,7 +158,8 @@ class Attention(nn.Module):
         y = self.attend(q, k.to(q.dtype), v.to(q.dtype))  # (B, H, T, D)
         return self.output(y.transpose(1, 2).reshape(B, T, -1))  # (B, T, C)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B, H, T, D)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q kᵀ / √D) v: (B, H, T, D) and twice (B, kv_heads, T, D) → (B, H, T, D), in one floating type."""
         dropout = self.dropout if self.training else 0.0
         if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
             return attend_in_full(q, k, v, dropout)  # there SDPA's backward pass takes over twice as long
@@ -225,9 +231,10 @@ class GPT(nn.Module):
             self.head.weight = self.token_embedding.weight  # Press & Wolf 2017
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Scores of the next token after each token: int64 (B, T) → float (B, T, V).
+        """Scores of the next token after each token: int64 (B, T) → float (B, T, V), fp32 outside autocast.
 
-        ValueError where there are more tokens than the context has room for.
+        ValueError where there are more tokens than the context has room for; IndexError, on a CPU, for an id of V or
+        more.
         """
         x = self.embed(tokens)  # (B, T, C)
         for block in self.blocks:
@@ -235,7 +242,8 @@ class GPT(nn.Module):
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)
         return logits
 
-    def embed(self, tokens: Tensor) -> Tensor:  # (B, T) → (B, T, C)
+    def embed(self, tokens: Tensor) -> Tensor:
+        """What goes into the first block: int64 (B, T) → (B, T, C). ValueError as in `forward`."""
         T, room = tokens.shape[1], self.config.context_length
         if room < T:
             raise ValueError(f"{T} tokens do not fit into a context of {room}.")
@@ -247,7 +255,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the starting weights, so that the first guess is close to uniform: loss ≈ ln V.
+        """Draw the starting weights, so that the first guess is close to uniform: loss ≈ ln V nats.
 
         Matrices keep the size of what passes through them (standard deviation 1/√inputs). What a block adds to the
         residual stream starts at zero, so the stack begins as the identity and deepens as it learns (Zhang et al.
@@ -270,12 +278,12 @@ class GPT(nn.Module):
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Learned numbers; tied ones count once."""
+    """How many numbers are learned; tied ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def training_flops_per_token(config: GPTConfig) -> int:
-    """Floating-point operations to learn from one token: forward, and twice that backward.
+    """Floating-point operations (not multiply-adds) to learn from one token: forward, and twice that backward.
 
     6 for each weight of a matrix that multiplies (embedding look-ups do not), and 12 × n_layer × H × D × T/2 for
     attention, half of whose products the causal mask spares (Chowdhery et al. 2022, appendix B).

@@ -27,8 +27,9 @@ class Muon(torch.optim.Optimizer):
     decay is decoupled. For matrices inside the stack only; matrices of one shape are stacked and orthogonalised
     together, which is the same arithmetic in far fewer calls.
 
-    params: 2-D parameters. lr: per step. momentum: decay of the running mean, with Nesterov's look-ahead.
-    dtype: of the iteration; bf16 suffices where the hardware multiplies it.
+    params: 2-D parameters, (rows, columns). lr: per step. momentum: decay of the running mean a step, with Nesterov's
+    look-ahead. weight_decay: times lr, the share that a weight loses a step. dtype: of the iteration; bf16 suffices
+    where the hardware multiplies it.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Bring all singular values near one, keeping the directions: (N, rows, columns) → the same shape.
+    """Bring all singular values near one, keeping the directions: (N, rows, columns) → the same shape and type.
 
     Newton–Schulz: x ← a·x + b·(x xᵀ)x + c·(x xᵀ)²x applies the polynomial a·s + b·s³ + c·s⁵ to each singular value s,
     and leaves the singular vectors alone. These coefficients lift small values fast and then keep them
@@ -97,7 +98,7 @@ class Optimizers:
         self.members = members
 
     def step(self, learning_rate: float) -> None:
-        """Step every parameter that has a gradient, at this learning rate."""
+        """Step every parameter that has a gradient, at this learning rate (of one step, not the peak)."""
         for optimizer in self.members:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * group.get("rate", 1.0)
@@ -109,11 +110,11 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """`<member>.<parameter>.<name>` → tensor, e.g. `0.3.exp_avg`."""
+        """`<member>.<parameter>.<name>` → tensor, e.g. `0.3.exp_avg`; their shapes are those of `shapes`, float32."""
         return {f"{i}.{j}.{name}": tensor for i, j, name, tensor in self._entries()}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state_dict` gave, on optimizers built the same way."""
+        """Take back what `state_dict` gave, with the same shapes, on optimizers built the same way."""
         for i, optimizer in enumerate(self.members):
             state: dict[int, dict[str, Tensor]] = defaultdict(dict)
             for key, tensor in tensors.items():
@@ -123,7 +124,7 @@ class Optimizers:
             optimizer.load_state_dict({"state": dict(state), "param_groups": optimizer.state_dict()["param_groups"]})
 
     def shapes(self) -> dict[str, torch.Size]:
-        """What `state_dict` holds after the first step."""
+        """The shape of each tensor that `state_dict` holds after the first step, by its name."""
         names = {Muon: {"momentum"}, torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
         return {
             f"{i}.{j}.{name}": torch.Size() if name == "step" else parameter.shape
@@ -161,7 +162,10 @@ def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Op
 
 
 def split_parameters(model: GPT) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices inside the stack; those at its two ends (embeddings, head); vectors (norms, biases). No frozen ones."""
+    """Matrices inside the stack; matrices at its two ends (embeddings, head); vectors (norms, biases).
+
+    Each parameter that learns once, in the order of the model; a tied head is the token embedding.
+    """
     inside = {id(parameter) for parameter in model.blocks.parameters()}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hidden = [p for p in parameters if p.dim() >= 2 and id(p) in inside]
@@ -170,7 +174,7 @@ def split_parameters(model: GPT) -> tuple[list[nn.Parameter], list[nn.Parameter]
 
 
 def schedule(step: int, settings: Train) -> float:
-    """The share of the peak learning rate at `step` (0 is the first): warm-up, then the chosen descent.
+    """The share of the peak learning rate at `step` (0 is the first), above 0 and at most 1: warm-up, then the descent.
 
     Warm-up rises in equal steps and reaches the peak at step `warmup_steps`; the descent reaches `final_fraction` just
     after the last step. Warm-up longer than the run is cut to it.

@@ -7,7 +7,7 @@ from typing import Any
 from tinygpt import judging, page_charts
 from tinygpt.outputs import Outputs
 from tinygpt.page_parts import section, table
-from tinygpt.samples import four, number
+from tinygpt.samples import laid_out, number
 
 
 def texts(runs: Sequence[Outputs], names: Sequence[str]) -> str:
@@ -62,7 +62,9 @@ def grids(runs: Sequence[Outputs], names: Sequence[str]) -> str:
         }
         shown = "".join(f"<h3>temperature {t:g}, top-p {p:g}</h3>{_sample(s)}" for (t, p), s in sorted(pairs.items()))
         more = f"<details><summary>a sample of each pair</summary>{shown}</details>"
-        columns.append(f"<div>{title}{_grid(each.judgement)}{page_charts.temperatures(each, name)}{more}</div>")
+        columns.append(
+            f"<div>{title}{table(*laid_out(each.judgement))}{page_charts.temperatures(each, name)}{more}</div>"
+        )
     if not columns:
         return ""
     how = "".join(f"<li><b>{name}</b>: {html.escape(text)}</li>" for name, text in judging.MEANING.items())
@@ -72,12 +74,3 @@ def grids(runs: Sequence[Outputs], names: Sequence[str]) -> str:
         "What temperature and top-p do",
         [lead, f'<div class="runs">{"".join(columns)}</div>', f"<ul>{how}</ul>"],
     )
-
-
-def _grid(judgement: dict[str, Any]) -> str:
-    rows = {(row["temperature"], row["top_p"]): four(row) for row in judgement["grid"]}
-    across = list(dict.fromkeys(top_p for _, top_p in rows))
-    down = list(dict.fromkeys(temperature for temperature, _ in rows))
-    lines = [(f"{t:g}", [rows.get((t, p), "–") for p in across]) for t in down]
-    lines.append(("held-out text", [four(judgement["held_out"]), *[""] * (len(across) - 1)]))
-    return table(["temperature", *(f"top-p {p:g}" for p in across)], lines)

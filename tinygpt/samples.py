@@ -171,18 +171,29 @@ def told(judgement: judging.Judgement) -> str:
     return " · ".join(parts)
 
 
+def laid_out(judgement: dict[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The grid as cells: (heads, rows of a name and its cells); down are temperatures, across top-p.
+
+    The last row is of the held-out text, which has one cell. This is the one place that says where a number stands.
+    """
+    found = {(row["temperature"], row["top_p"]): four(row) for row in judgement["grid"]}
+    across = list(dict.fromkeys(top_p for _, top_p in found))
+    down = dict.fromkeys(temperature for temperature, _ in found)
+    rows = [(f"{t:g}", [found.get((t, p), "–") for p in across]) for t in down]
+    rows.append(("held-out text", [four(judgement["held_out"]), *[""] * (len(across) - 1)]))
+    return ["temperature", *(f"top-p {p:g}" for p in across)], rows
+
+
 def _table(judgement: dict[str, Any]) -> list[str]:
-    """The grid: rows are temperatures, columns top-p."""
-    rows = {(row["temperature"], row["top_p"]): row for row in judgement["grid"]}
-    across = list(dict.fromkeys(top_p for _, top_p in rows))
-    lines = [
-        "| temperature | " + " | ".join(f"top-p {top_p:g}" for top_p in across) + " |",
-        "|---" * (1 + len(across)) + "|",
-    ]
-    for temperature in dict.fromkeys(temperature for temperature, _ in rows):
-        cells = [four(rows[temperature, top_p]) for top_p in across]
-        lines.append(f"| {temperature:g} | " + " | ".join(cells) + " |")
-    return [*lines, f"| *held-out text* | {four(judgement['held_out'])}" + " |" * len(across)]
+    """The grid in Markdown."""
+    heads, rows = laid_out(judgement)
+    *pairs, (name, cells) = rows
+    lines = [[name, *cells] for name, cells in [*pairs, (f"*{name}*", cells)]]
+    return [_row(heads), "|---" * len(heads) + "|", *map(_row, lines)]
+
+
+def _row(cells: list[str]) -> str:
+    return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
 
 
 def four(row: dict[str, Any]) -> str:

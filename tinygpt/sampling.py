@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose; the defaults are those of the command line."""
+    """How to choose; the defaults are those of the command line. ValueError, in a sentence, for one out of bounds."""
 
     temperature: float = 0.8  # 0: always the likeliest; 1: the model as it is
     top_k: int = 0  # keep the k likeliest; 0: all
@@ -36,7 +36,7 @@ class Sampling:
 
 
 def probabilities(logits: Tensor, settings: Sampling, seen: Tensor | None = None) -> Tensor:
-    """The distribution to sample from: logits (B, V) → float32 (B, V), rows sum to one.
+    """The distribution to sample from: logits (B, V), of any floating type → float32 (B, V), rows sum to one.
 
     seen: bool (B, V), the tokens of the prompt and those generated so far, for the repetition penalty.
     """
@@ -56,7 +56,10 @@ def probabilities(logits: Tensor, settings: Sampling, seen: Tensor | None = None
 
 
 def penalise(logits: Tensor, seen: Tensor | None, penalty: float) -> Tensor:
-    """Make seen tokens less likely: divide positive scores, multiply negative ones (Keskar et al. 2019)."""
+    """Make seen tokens less likely: divide positive scores, multiply negative ones (Keskar et al. 2019).
+
+    logits (B, V), seen bool (B, V) → (B, V) of the same type.
+    """
     if seen is None or penalty == 1:
         return logits
     lowered = torch.where(logits > 0, logits / penalty, logits * penalty)
@@ -64,7 +67,10 @@ def penalise(logits: Tensor, seen: Tensor | None, penalty: float) -> Tensor:
 
 
 def keep_top_k(probs: Tensor, k: int) -> Tensor:
-    """Keep the k likeliest tokens (Fan et al. 2018), exactly k also among equals; k beyond V keeps all."""
+    """Keep the k likeliest tokens (Fan et al. 2018), exactly k also among equals; k beyond V keeps all.
+
+    Probabilities (B, V) → (B, V), rows sum to one again.
+    """
     best = probs.topk(min(k, probs.shape[-1]), dim=-1)
     return renormalised(torch.zeros_like(probs).scatter_(-1, best.indices, best.values))
 
@@ -72,8 +78,8 @@ def keep_top_k(probs: Tensor, k: int) -> Tensor:
 def keep_top_p(probs: Tensor, p: float) -> Tensor:
     """Keep the smallest set of likeliest tokens that holds probability p (nucleus sampling, Holtzman et al. 2020).
 
-    Among equals, the first ones. Sorting values alone takes NumPy a tenth of the time that PyTorch takes for values
-    and places; the least likely value that stays then tells who does.
+    Probabilities (B, V) → (B, V), rows sum to one again. Among equals, the first ones. Sorting values alone takes NumPy
+    a tenth of the time that PyTorch takes for values and places; the least likely value that stays then tells who does.
     """
     ordered = torch.from_numpy(np.sort(probs.numpy(force=True), axis=-1)).to(probs.device).flip(-1)  # falling
     before = ordered.cumsum(dim=-1) - ordered  # what the likelier tokens hold; 0 for the first, which thus stays
@@ -85,11 +91,12 @@ def keep_top_p(probs: Tensor, p: float) -> Tensor:
 
 
 def keep_min_p(probs: Tensor, share: float) -> Tensor:
-    """Drop tokens less likely than `share` of the likeliest (Nguyen et al. 2024)."""
+    """Drop tokens less likely than `share` of the likeliest (Nguyen et al. 2024): (B, V) → (B, V), as above."""
     return renormalised(probs * (probs >= share * probs.amax(-1, keepdim=True)))
 
 
 def renormalised(probs: Tensor) -> Tensor:
+    """Rows that sum to one: (B, V), something in each row → (B, V)."""
     return probs / probs.sum(-1, keepdim=True)
 
 

@@ -51,12 +51,12 @@ class Facts(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
 class State:
     """All that a run is made of between two steps."""
 
-    model: GPT
+    model: GPT  # on the device that it is trained on, in float32
     optimizers: Optimizers
     scaler: torch.amp.GradScaler  # keeps fp16 gradients from vanishing; switched off in other precisions
     implementation: str = "fast"  # or "scratch": which of MAKERS made the model, and which loss and clipping go with it
     step: int = 0  # steps taken
-    best_step: int = 0
+    best_step: int = 0  # the one after which the lowest validation loss was seen
     best_loss: float = math.inf  # the lowest validation loss so far, nats per token
     best: dict[str, Tensor] = field(default_factory=dict)  # the weights that reached it, by parameter name
     train_rows: list[Row] = field(default_factory=list)  # one a step
@@ -64,7 +64,11 @@ class State:
     validation_rows: list[Row] = field(default_factory=list)  # one an evaluation
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything to save that is a tensor."""
+        """Everything to save that is a tensor, by `<part>.<name>`.
+
+        Each float32 and of its parameter's shape; and `rows.train`, float64 (steps, 4): step, loss, learning rate,
+        gradient norm.
+        """
         rows = {"train": torch.tensor([list(row.values()) for row in self.train_rows], dtype=torch.float64)}
         parts = {
             "model": weights(self.model),
@@ -79,7 +83,9 @@ class State:
         return {name: getattr(self, name) for name in FACTS} | {"scaler": self.scaler.state_dict()}
 
     def check(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """ValueError, in a sentence, where what was saved is not of such a model and such optimizers."""
+        """ValueError, in a sentence, where what was saved is not of such a model and such optimizers: names, shapes
+        and dtypes of tensors, names and types of facts.
+        """
         Facts.model_validate(facts)
         if facts["scaler"].keys() != self.scaler.state_dict().keys():
             raise ValueError("The state is of a run in another precision.")
@@ -94,7 +100,9 @@ class State:
                 raise ValueError(f"The state does not fit this run: its {name} is {found}.")
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Go back to a saved state, on a model and optimizers built the same way."""
+        """Go back to a saved state, on a model and optimizers built the same way; `check` says whether it fits, shapes
+        and all.
+        """
         parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for key, tensor in tensors.items():
             part, name = key.split(".", 1)
@@ -112,7 +120,7 @@ class State:
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the learned numbers on the CPU; tied ones once."""
+    """A copy of the learned numbers on the CPU, by parameter name, of the parameters' own shapes; tied ones once."""
     return {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}
 
 
@@ -124,7 +132,11 @@ def initial_state(
     precision: str,
     base: dict[str, Tensor] | None = None,
 ) -> State:
-    """A fresh state on `device`: initial weights drawn from `seed`, or those of a `base`, by parameter name."""
+    """A fresh state on `device`: initial weights drawn from `seed`, or those of a `base`.
+
+    base: parameter name → a tensor of the shape that GPT(config) has. precision: fp32, bf16 or fp16. With
+    settings.lora_rank the base is frozen, and its changes learn (lora.py).
+    """
     make_model, make_optimizers = MAKERS[settings.implementation]
     model, generator = make_model(config), torch.Generator().manual_seed(seed)
     model.initialise(generator)

@@ -45,7 +45,7 @@ class CharTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return list(self.encode_array(text).tolist())
 
-    def encode_array(self, text: str) -> npt.NDArray[np.integer[Any]]:
+    def encode_array(self, text: str) -> npt.NDArray[np.integer[Any]]:  # (number of tokens,)
         ids = self._ids[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")]
         unseen = np.flatnonzero(ids < 0)
         if unseen.size:

@@ -39,7 +39,8 @@ def write_tokens(
     """Encode rows of (document, text) into a file of ids, and return how many there are.
 
     Rows of one document come one after another; each is encoded by itself, so no token crosses from row to row.
-    `advance` is told the bytes of text (UTF-8) done since it was last told.
+    `advance` is told the bytes of text (UTF-8) done since it was last told. The file holds uint16, or uint32 for more
+    than 65,535 entries, (number of tokens,). ValueError where there is no text.
     """
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 65_535 else "<u4")
     count = 0
@@ -77,7 +78,8 @@ def open_tokens(path: Path) -> Tokens:
 class TokenDataset(Dataset[Batch]):
     """Every window of `context_length` (T) tokens, by the place of its first: `inputs, targets = dataset[start]`.
 
-    Targets are the inputs shifted by one. DataLoader asks for a whole batch at once, through `__getitems__`.
+    Targets are the inputs shifted by one; both int64 (T,). DataLoader asks for a whole batch at once, through
+    `__getitems__`. ValueError, in a sentence, for a text too short for one window; IndexError for a place past the end.
     """
 
     def __init__(self, tokens: Tokens, context_length: int) -> None:
@@ -158,7 +160,8 @@ def training_batches(
 ) -> DataLoader[Any]:
     """A DataLoader of the batches (inputs, targets) of steps `start` up to `stop`, each (batch_size, T) int64.
 
-    `part` takes a part of each batch only, for one of several processes. `pin` puts them in page-locked memory, from
+    ValueError where `tokens`, (number of tokens,), are too few for one window. `part` takes a part of each batch only,
+    for one of several processes. `pin` puts them in page-locked memory, from
     where a GPU copies them without waiting.
     """
     dataset = TokenDataset(tokens, context_length)
@@ -178,6 +181,7 @@ def evaluation_windows(
 
     Every token but the first is predicted once: what is left at the end comes as a shorter window by itself. With a
     `limit`, at most so many are predicted, in whole windows spread evenly over the text; but at least one window.
+    ValueError for fewer than two tokens, of which none is predicted.
     """
     windows, left = divmod(max(0, len(tokens) - 1), context_length)
     chosen = np.arange(windows)

@@ -41,7 +41,9 @@ class DivergedError(ValueError):
 def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int, precision: str) -> Iterator[State]:
     """Train from where `state` stands to the last step; yields it after every step, evaluated where that was due.
 
-    data: token arrays `train` and `validation`. Raises DivergedError before a step that would spoil the weights.
+    data: token arrays `train` and `validation`, each (number of tokens,) uint16 or uint32. precision: fp32, bf16 or
+    fp16. Raises DivergedError before a step that would spoil the weights, ValueError where a split is shorter than a
+    window.
     """
     device = next(state.model.parameters()).device
     cast = autocast(device, precision)
@@ -75,7 +77,8 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
 
 
 def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContextManager[Any]) -> None:
-    """One optimizer step on one batch of batch_size × accumulation sequences; adds its row to `state.train_rows`.
+    """One optimizer step on one batch of batch_size × accumulation sequences (int64, (B, T)); adds its row to
+    `state.train_rows`.
 
     In fp16 a gradient may overflow: that step is skipped for all parameters (its row says gradient_norm 0), and the
     scale is lowered. Raises DivergedError, with the weights as they were, where a number is not finite otherwise.
@@ -130,12 +133,13 @@ def examined(state: State) -> Iterator[None]:
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The length of all tensors as one vector."""
+    """The length of all tensors, of any shapes, as one vector: a scalar."""
     return torch.stack(torch._foreach_norm(list(tensors))).norm()
 
 
 def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: AbstractContextManager[Any]) -> Tensor:
-    """Add up the gradient of the mean loss of `batch`, at most `batch_size` sequences at a time; returns that loss.
+    """Add up the gradient of the mean loss of `batch`, at most `batch_size` sequences at a time; returns that loss, a
+    scalar, nats per token.
 
     Each part's loss is summed and divided by the tokens of the whole batch, so that the parts weigh as they should.
     Of several processes each has as large a part of the step's batch, so the mean of theirs is that of the step.
@@ -160,13 +164,17 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
 
 
 def clip_gradients(model: nn.Module, limit: float) -> Tensor:
-    """Scale all gradients so that their common norm is at most `limit` (0: leave them); returns the norm before."""
+    """Scale all gradients so that their common norm is at most `limit` (0: leave them); the norm before, a scalar."""
     return nn.utils.clip_grad_norm_(model.parameters(), limit or math.inf)
 
 
 @torch.no_grad()
 def mean_loss(model: GPT, windows: Iterable[Batch], cast: AbstractContextManager[Any]) -> float:
-    """The mean cross-entropy over all predicted tokens, nats per token; several processes share the windows."""
+    """The mean cross-entropy over all predicted tokens, nats per token; several processes share the windows.
+
+    windows: int64, (B, T), as evaluation_windows gives them. The model is left in eval mode. ZeroDivisionError where
+    there is no window.
+    """
     device = next(model.parameters()).device
     model.eval()
     losses, count = [], 0
@@ -180,14 +188,17 @@ def mean_loss(model: GPT, windows: Iterable[Batch], cast: AbstractContextManager
 
 
 def record_validation(state: State, loss: float) -> None:
-    """Note a validation loss, and keep the weights where it is the lowest so far."""
+    """Note a validation loss (nats per token), and keep the weights where it is the lowest so far."""
     state.validation_rows.append({"step": state.step, "loss": loss})
     if loss < state.best_loss:
         state.best_step, state.best_loss, state.best = state.step, loss, weights(state.model)
 
 
 def metrics(state: State, settings: Train) -> dict[str, float]:
-    """The run in numbers, for data/training/metrics.json; no timings, so that the same run gives the same bytes."""
+    """The run in numbers, for data/training/metrics.json; no timings, so that the same run gives the same bytes.
+
+    Losses in nats per token; `tokens` and `flops` of all steps so far. IndexError before the first validation.
+    """
     config = state.model.config
     tokens = state.step * settings.batch_size * settings.accumulation * config.context_length
     last = [row["loss"] for row in state.train_rows[-50:]]
@@ -215,6 +226,6 @@ def write_curves(folder: Path, state: State, settings: Train) -> None:
 
 
 def read_curve(path: Path) -> list[Row]:
-    """Read back a file that `write_curves` wrote."""
+    """Read back a file that `write_curves` wrote, a row a line; FileNotFoundError where there is none."""
     names, *lines = path.read_text(encoding="utf-8").splitlines()
     return [dict(zip(names.split("\t"), map(float, line.split("\t")), strict=True)) for line in lines]

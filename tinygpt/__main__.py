@@ -1,0 +1,6 @@
+"""`python -m tinygpt` is the `tinygpt` command."""
+
+from tinygpt.cli import main
+
+if __name__ == "__main__":
+    main()
