@@ -10,6 +10,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.project import STAGES, Project
+from tests.test_foreign import write
 from tinygpt import checkpoint
 
 DOMAIN = "Force is the change of momentum in time.\nF = m * a, where m is the mass and a the acceleration.\n\n" * 60
@@ -129,3 +130,21 @@ def test_its_parameters_are_those_of_the_top_level_but_for_what_fine_tuning_is()
         section: list(values) for section, values in theirs.items() if section != "seed"
     }
     assert (theirs["tokenize"]["from"], theirs["train"]["init_from"]) == ("data/model", "data/model")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_model_that_transformers_wrote_is_fine_tuned_with_its_own_tokenizer(project: Project, kind: str) -> None:
+    write(project.folder / "data/theirs", kind)
+    words = [
+        word
+        for name in ("tokenize.from", "train.init_from")
+        for word in ("-S", f"finetune/params.yaml:{name}=data/theirs")
+    ]
+    words += ["-S", "finetune/params.yaml:model.context_length=16"]
+    project.run("dvc", "exp", "run", *words, "finetune/dvc.yaml")
+    theirs, tokenizer = checkpoint.load(project.folder / "data/theirs")
+    model, kept = checkpoint.load(project.folder / "finetune/data/model")
+    assert kept.encode(DOMAIN[:300]) == tokenizer.encode(DOMAIN[:300])
+    assert (model.config.context_length, model.config.n_embd) == (16, theirs.config.n_embd)
+    told = read(project, "evaluation/metrics.json")["fine_tuning"]
+    assert told["its_text"]["after"] < 0.9 * told["its_text"]["before"]
