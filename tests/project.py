@@ -39,8 +39,8 @@ class Project:
         self.folder = folder
         listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
         for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
-            made = name.startswith("data/") and not name.startswith("data/own")
-            if (ROOT / name).is_file() and not made and name != "dvc.lock":
+            made = name.startswith(("data/", "finetune/data/")) and not name.startswith("data/own")
+            if (ROOT / name).is_file() and not made and not name.endswith("dvc.lock"):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes((ROOT / name).read_bytes())
         for file in (folder / "params.yaml", folder / "finetune/params.yaml"):

@@ -29,7 +29,7 @@ quick = settings(deadline=None, max_examples=150, suppress_health_check=[HealthC
 
 def section(**changes: Any) -> config.Tokenize:
     return config.Tokenize(
-        **{"kind": "bpe", "vocab_size": 1024, "algorithm": "unigram", "unknown": "replace", **changes}
+        **{"kind": "bpe", "vocab_size": 1024, "algorithm": "unigram", "unknown": "replace", "from": None, **changes}
     )
 
 
@@ -120,7 +120,7 @@ def test_the_same_text_gives_the_same_file_with_one_thread_and_with_many(tmp_pat
         import sys
         from pydoc_data.topics import topics
         from tinygpt import config, vocabularies
-        section = config.Tokenize(kind="bpe", vocab_size=1024, algorithm="unigram", unknown="replace")
+        section = config.Tokenize(kind="bpe", vocab_size=1024, algorithm="unigram", unknown="replace", **{"from": None})
         vocabularies.build(section, iter(topics.values())).save(sys.argv[1])
     """
     for threads in ("1", "4"):

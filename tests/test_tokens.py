@@ -119,7 +119,7 @@ def test_a_process_takes_no_more_memory_for_a_longer_text(tmp_path: Path) -> Non
 
         os.cpu_count = lambda: 2  # each core has text in hand
         english = "".join(topics.values())[:500_000]
-        section = config.Tokenize(kind="bpe", vocab_size=300, algorithm="unigram", unknown="replace")
+        section = config.Tokenize(kind="bpe", vocab_size=300, algorithm="unigram", unknown="replace", **{"from": None})
         words = vocabularies.build(section, [english])
         short = written(4)
         print(written(16) - short)

@@ -37,7 +37,7 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A frozen section: unknown keys, wrong types and not-a-number are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
     def problems(self) -> Iterator[str]:
         """Sentences about values that are each allowed, but not together."""
