@@ -130,7 +130,18 @@ def run(command: str, root: Path = ROOT) -> tuple[int, str]:
         text=True,
         check=False,
     )
-    return done.returncode, "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines())
+    return done.returncode, "\n".join(in_order([line.rstrip() for line in done.stdout.strip("\n").splitlines()]))
+
+
+def in_order(lines: list[str]) -> list[str]:
+    """What DVC prints, with evaluate before sample: neither needs the other, and DVC takes now one and now the other."""
+    kept = "Stage 'evaluate' didn't change, skipping"
+    sample = next((number for number, line in enumerate(lines) if "tage 'sample'" in line), len(lines))
+    if kept not in lines[sample:]:
+        return lines
+    place = lines.index(kept, sample)
+    gap = place - 1 if not lines[place - 1] else place  # an empty line stands before it where sample ran
+    return [*lines[:sample], kept, *lines[sample:gap], *lines[place + 1 :]]
 
 
 def problem(mark: Mark, command: Command, status: int, printed: str) -> str | None:

@@ -130,3 +130,12 @@ def test_every_lesson_has_a_picture_and_names_its_exercises(lesson: int) -> None
     assert [name for name in exercising.names(lesson) if f"`{name}`" not in text] == []
     assert re.search(rf"!\[.+\]\({lesson:02}_\w+\.png\)", text)
     assert "```console" in text
+
+
+def test_of_two_stages_that_dvc_may_run_in_either_order_evaluate_is_told_first() -> None:
+    kept, other = "Stage 'evaluate' didn't change, skipping", "Stage 'sample' didn't change, skipping"
+    assert documents.in_order(["x", other, kept, "end"]) == ["x", kept, other, "end"]
+    assert documents.in_order(["x", kept, other, "end"]) == ["x", kept, other, "end"]
+    ran = ["Running stage 'sample':", "> python", ""]
+    assert documents.in_order([*ran, kept, "end"]) == [kept, *ran[:2], "end"]
+    assert documents.in_order(["Running stage 'sample':", "end"]) == ["Running stage 'sample':", "end"]
