@@ -134,7 +134,7 @@ def run(command: str, root: Path = ROOT) -> tuple[int, str]:
 
 
 def in_order(lines: list[str]) -> list[str]:
-    """What DVC prints, with evaluate before sample: neither needs the other, and DVC takes now one and now the other."""
+    """What DVC prints, with evaluate before sample: neither needs the other, and DVC takes either first."""
     kept = "Stage 'evaluate' didn't change, skipping"
     sample = next((number for number, line in enumerate(lines) if "tage 'sample'" in line), len(lines))
     if kept not in lines[sample:]:
