@@ -32,7 +32,8 @@ def main(params: Params, paths: Paths) -> None:
     numbers = metrics(result, read_json(paths.yardsticks))
     if base:
         texts = {"its_text": (tokens, numbers["bytes"]), **old}
-        numbers["fine_tuning"] = before_and_after(base[0].to(device), model, texts, tokenizer, params, precision)
+        known = {"its_text": numbers["bits_per_byte"]}
+        numbers["fine_tuning"] = before_and_after(base[0].to(device), model, texts, known, tokenizer, params, precision)
     write_json(paths.evaluation / "metrics.json", numbers)
     with progress(len(VIEWS), "view", "drawing", params.runtime.progress) as bar:
         draw(paths, numbers, params.train, held_out(model, tokenizer, tokens, result.by_position), bar.update)
@@ -52,19 +53,20 @@ def before_and_after(
     base: GPT,
     model: GPT,
     texts: dict[str, forgetting.Text],
+    known: dict[str, float],
     tokenizer: Tokenizer,
     params: Params,
     precision: str,
 ) -> dict[str, dict[str, float]]:
-    """Bits per byte of each text, of the base and of what it became."""
-    cast = hardware.autocast(next(model.parameters()).device, precision)
-    models, size = {"before": base, "after": model}, params.evaluate.batch_size
+    """Bits per byte of each text, of the base and of what it became; `known` are those of the latter."""
+    cast, size = hardware.autocast(next(model.parameters()).device, precision), params.evaluate.batch_size
+    found = {}
     with progress(len(texts), "text", "before and after", params.runtime.progress) as bar:
-        found = {}
         for name, text in texts.items():
-            found[name] = {
-                when: forgetting.bits_per_byte(one, text, tokenizer, size, cast) for when, one in models.items()
-            }
+            found[name] = {"before": forgetting.bits_per_byte(base, text, tokenizer, size, cast)}
+            found[name]["after"] = (
+                known[name] if name in known else forgetting.bits_per_byte(model, text, tokenizer, size, cast)
+            )
             bar.update()
     return found
 

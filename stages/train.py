@@ -65,8 +65,7 @@ def main(params: Params, paths: Paths) -> None:
         train(state, params, data, precision, saves, paths, logger.note)
         if distributed.is_first():
             save_weights(paths.training / "last.safetensors", plain(weights(state.model), settings), config)
-            changes = {name: tensor for name, tensor in state.best.items() if name.endswith((lora.A, lora.B))}
-            save_model(paths.model, config, plain(state.best, settings), tokenizer, lineage, changes)
+            save_model(paths.model, config, plain(state.best, settings), tokenizer, lineage, lora.learned(state.best))
             saves.finish()
     print(f"best validation loss {state.best_loss:.4f} nats per token, at step {state.best_step} of {settings.steps}")
 

@@ -12,13 +12,13 @@ import torch
 from typer.testing import CliRunner
 
 from tests.conftest import SHAPES, TEXT, gpt, params
+from tests.test_checkpoint import LINEAGE
 from tinygpt import bases, checkpoint, cli, config, finetuning, forgetting, lora, publishing, tokenizer
 from tinygpt.corpus import write_corpus
 from tinygpt.hardware import autocast
 from tinygpt.state import weights
 from tinygpt.tokenizer import Tokenizer
 
-LINEAGE = {"text": {"train": "t", "validation": "v"}, "tokenizer": "k", "params": "p"}
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 TOKENS = torch.randint(30, (2, 8), generator=torch.Generator().manual_seed(4))
 
@@ -224,8 +224,8 @@ def tuned(folder: Path, characters: Tokenizer, **shape: Any) -> None:
         "base": {"init_from": f"owner/name@{COMMIT}", "model": "m"},
         "train": {"lora_rank": 2, "lora_alpha": 4.0},
     }
-    changes = {name: tensor for name, tensor in learned.items() if name.endswith((lora.A, lora.B))}
-    checkpoint.save_model(folder, model.config, lora.merged(learned, 2, 4.0), characters, lineage, changes)
+    plain = lora.merged(learned, 2, 4.0)
+    checkpoint.save_model(folder, model.config, plain, characters, lineage, lora.learned(learned))
 
 
 def test_what_lora_learned_is_exported_for_peft_and_left_out_of_a_published_folder(

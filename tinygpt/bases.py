@@ -10,8 +10,9 @@ import os
 import re
 from pathlib import Path
 
-from tinygpt import files
+from tinygpt.files import find_folder, is_ours
 from tinygpt.foreign_tokenizer import read_tokenizer
+from tinygpt.hub_problems import short
 from tinygpt.tokenizer import Tokenizer, load
 
 ON_HUB = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)@(\w+)")
@@ -23,12 +24,12 @@ def locate(name: str) -> Path:
     match = ON_HUB.fullmatch(name)
     if match and not Path(name).is_dir():
         return _fetched(match[1], match[2])
-    return _here(name) or Path(name)
+    return find_folder(name) or Path(name)
 
 
 def check(name: str) -> None:
     """FileNotFoundError or ValueError, in a sentence, as far as it can be known before any work and without network."""
-    if _here(name):
+    if find_folder(name):
         return
     match = ON_HUB.fullmatch(name)
     if match and not re.fullmatch("[0-9a-f]{40}", match[2]):
@@ -44,13 +45,8 @@ def check(name: str) -> None:
 def kept_tokenizer(name: str) -> Tokenizer:
     """The tokenizer of a model, or of a folder that holds one alone; raises as `locate` and `tokenizer.load` do."""
     folder = locate(name)
-    ours = any((folder / marked).exists() for marked in (files.SUMS, "lineage.json"))
-    return load(folder) if ours or not (folder / "config.json").is_file() else read_tokenizer(folder)
-
-
-def _here(name: str) -> Path | None:
-    """A folder of that name: in the working directory, as DVC sees it, or in the repository."""
-    return next((folder for folder in (Path(name), files.home() / name) if folder.is_dir()), None)
+    foreign = (folder / "config.json").is_file() and not is_ours(folder)
+    return read_tokenizer(folder) if foreign else load(folder)
 
 
 def _fetched(name: str, commit: str) -> Path:
@@ -62,9 +58,8 @@ def _fetched(name: str, commit: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=wanted))
     except Exception as problem:  # the library, and those below it, raise some of every kind
-        reason = " ".join(str(problem).split()) or type(problem).__name__
         raise ConnectionError(
-            f"The model {name} at {commit[:7]} could not be fetched ({reason:.300}). Check its name and commit; "
+            f"The model {name} at {commit[:7]} could not be fetched ({short(problem)}). Check its name and commit; "
             "connect to the network, or unset HF_HUB_OFFLINE; a mirror is named by HF_ENDPOINT; a model that asks who "
             "you are needs HF_TOKEN."
         ) from problem

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tinygpt import families, foreign
-from tinygpt.files import SUMS, read_json, read_sums, seal, sha256, verify, write_json, writing
+from tinygpt.files import SUMS, is_ours, read_json, read_sums, seal, sha256, verify, write_json, writing
 from tinygpt.model import GPT, GPTConfig
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokenizer import load as load_tokenizer
@@ -79,7 +79,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, T
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"There is no model in {folder}: config.json is missing. Run `dvc repro train`.")
-    if not any((folder / name).exists() for name in (SUMS, "lineage.json")):
+    if not is_ours(folder):
         model, tokenizer = foreign.read(folder)
         return model.to(device), tokenizer
     if not (folder / WEIGHTS).is_file():

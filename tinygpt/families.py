@@ -72,6 +72,12 @@ def why_no_twin(config: GPTConfig) -> str:
     return f"{'; '.join(told)}."
 
 
+def check_twin(config: GPTConfig, model: object, there: str) -> None:
+    """ValueError, in a sentence, where `there` (transformers, llama.cpp) has no model of this configuration."""
+    if family(config) == "tinygpt":
+        raise ValueError(f"{there} has no model like {model}: {why_no_twin(config)}")
+
+
 def to_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
     """The content of config.json. Dropout is of training, not of the model, and is left out."""
     kind = family(config)

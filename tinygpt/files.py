@@ -83,6 +83,16 @@ def hidden(name: str) -> Path:
     return home() / ".tinygpt" / name
 
 
+def find_folder(name: str) -> Path | None:
+    """A folder of that name: in the working directory, as DVC sees it, or else in the repository; None for neither."""
+    return next((folder for folder in (Path(name), home() / name) if folder.is_dir()), None)
+
+
+def is_ours(model: Path) -> bool:
+    """Whether a model folder was written by TinyGPT, whole or not: another program leaves neither of these files."""
+    return any((model / name).exists() for name in (SUMS, "lineage.json"))
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which becomes `path` when the block ends without an error.

@@ -11,7 +11,7 @@ from typing import Any
 
 from tinygpt.corpus import read_rows
 from tinygpt.evaluation import evaluate
-from tinygpt.files import home
+from tinygpt.files import find_folder
 from tinygpt.model import GPT
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokens import Tokens, evaluation_windows, open_tokens, write_tokens
@@ -24,7 +24,8 @@ def base_text(folder: str, tokenizer: Tokenizer) -> Text:
 
     FileNotFoundError in a sentence where there is none, here or in the repository.
     """
-    file = next((at / "validation.parquet" for at in (Path(folder), home() / folder) if at.is_dir()), Path(folder))
+    corpus = find_folder(folder)
+    file = corpus / "validation.parquet" if corpus else Path(folder)
     if not file.is_file():
         raise FileNotFoundError(f"There is no text in {folder}. Set evaluate.base_text to a data/corpus, or to null.")
     sizes: list[int] = []

@@ -62,9 +62,8 @@ def write(folder: Path, path: Path) -> None:
     Raises ValueError in a sentence where the folder is damaged, or where llama.cpp has no such architecture.
     """
     model, tokenizer = checkpoint.load(folder)  # which checks every byte of it
+    families.check_twin(model.config, folder, "llama.cpp")
     kind = families.family(model.config)
-    if kind == "tinygpt":
-        raise ValueError(f"llama.cpp has no model like {folder}: {families.why_no_twin(model.config)}")
     with writing(path) as partial:
         writer = library().GGUFWriter(partial, kind)
         writer.add_name(folder.resolve().name)

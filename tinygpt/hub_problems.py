@@ -58,7 +58,7 @@ def _newest(section: config.Download) -> str:
 
     try:
         newest = huggingface_hub.HfApi().dataset_info(section.dataset).sha
-    except Exception:
+    except Exception:  # of any kind; the problem that is being told stands without it
         return f" `git ls-remote {address(section.dataset)} main` prints the newest."
     return f" Its newest is {newest}: `-S download.revision={newest}`."
 

@@ -16,7 +16,7 @@ import yaml
 
 from tinygpt.checkpoint import WEIGHTS, digest, hashes
 from tinygpt.config import Params
-from tinygpt.files import Paths, read_json, sha256
+from tinygpt.files import Paths, find_folder, read_json, sha256
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ def follow(model: Path, params: Params, paths: Paths) -> Iterator[Link]:
     yield from follow_hashes(hashes(model), model, params, paths)
     base = read_json(model / "lineage.json").get("base")
     if base is not None:
-        here = Path(base["init_from"])
-        yield Link("base model", base["model"], here, hashes(here)["model"] if here.is_dir() else None)
+        here = find_folder(base["init_from"])
+        found = hashes(here)["model"] if here else None
+        yield Link("base model", base["model"], here or Path(base["init_from"]), found)
     locked = locked_md5(paths)
     if locked is not None:
         yield Link("model in dvc.lock", locked, model, folder_md5(model))

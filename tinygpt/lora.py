@@ -49,12 +49,18 @@ def adapt(model: GPT, rank: int, alpha: float, generator: torch.Generator) -> No
                 setattr(module, name, Adapted(layer, rank, alpha, generator))
 
 
+def learned(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of the weights of an adapted model what learned: each A, (rank, inputs), and each B, (outputs, rank)."""
+    return {name: weight for name, weight in weights.items() if name.endswith((A, B))}
+
+
 def merged(weights: dict[str, Tensor], rank: int, alpha: float) -> dict[str, Tensor]:
     """The weights of an adapted model, by parameter name → those of a plain one that computes the same.
 
     Each of its parameter's shape: a matrix (outputs, inputs), its A (rank, inputs), its B (outputs, rank).
     """
-    plain = {name: weight for name, weight in weights.items() if not name.endswith((A, B))}
+    small = learned(weights)
+    plain = {name: weight for name, weight in weights.items() if name not in small}
     for name in changes(weights):
         change = weights[name + B] @ weights[name + A]  # (outputs, rank) (rank, inputs)
         plain[f"{name}.weight"] = plain[f"{name}.weight"] + (alpha / rank) * change

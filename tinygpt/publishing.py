@@ -37,7 +37,7 @@ def write(paths: Paths, folder: Path, target: Path) -> list[str]:
     check_free(target)
     check_ours(folder)
     model, _ = checkpoint.load(folder)  # which checks every byte of it
-    check_twin(folder, model)
+    families.check_twin(model.config, folder, "transformers")
     numbers, sample = lineage.evaluation_of(folder, paths), lineage.sample_of(folder, paths)
     with writing(target) as partial:
         shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(checkpoint.CHANGES))  # they are in the weights
@@ -57,7 +57,7 @@ def write_adapter(folder: Path, target: Path) -> None:
     """
     check_free(target)
     model, _ = checkpoint.load(folder)
-    check_twin(folder, model)
+    families.check_twin(model.config, folder, "transformers")
     if not (folder / checkpoint.CHANGES).is_file():
         raise ValueError(f"{folder} was not made by LoRA; train with train.lora_rank above 0, or use `export hf`.")
     known = read_json(folder / "lineage.json")
@@ -69,11 +69,6 @@ def write_adapter(folder: Path, target: Path) -> None:
         checkpoint.write_tensors(partial / "adapter_model.safetensors", tensors, {"format": "pt"})
         base = {"base_model_name_or_path": name} | ({"revision": commit} if commit else {})
         write_json(partial / "adapter_config.json", said | base)
-
-
-def check_twin(folder: Path, model: GPT) -> None:
-    if families.family(model.config) == "tinygpt":
-        raise ValueError(f"transformers has no model like {folder}: {families.why_no_twin(model.config)}")
 
 
 def check_ours(folder: Path) -> None:

@@ -161,8 +161,7 @@ def training_batches(
     """A DataLoader of the batches (inputs, targets) of steps `start` up to `stop`, each (batch_size, T) int64.
 
     ValueError where `tokens`, (number of tokens,), are too few for one window. `part` takes a part of each batch only,
-    for one of several processes. `pin` puts them in page-locked memory, from
-    where a GPU copies them without waiting.
+    for one of several processes. `pin` puts them in page-locked memory, from where a GPU copies them without waiting.
     """
     dataset = TokenDataset(tokens, context_length)
     return DataLoader(
