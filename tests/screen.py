@@ -40,6 +40,9 @@ class Screen:
     def __enter__(self) -> Self:
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
+            signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            )  # as a terminal has it; a test run in the background ignores it
             os.chdir(self.cwd)
             os.execvpe(self.command[0], self.command, self.env)
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))

@@ -25,6 +25,8 @@ def mine(finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
     shutil.copytree(finished.folder, tmp_path / "tinygpt", symlinks=True)
+    # what other tests ran there would be taken from this, and print nothing
+    shutil.rmtree(tmp_path / "tinygpt/.dvc/cache/runs", ignore_errors=True)
     return Project.at(tmp_path / "tinygpt")
 
 
