@@ -23,6 +23,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -118,19 +119,22 @@ def is_open(command: str) -> bool:
 
 def run(command: str, root: Path = ROOT) -> tuple[int, str]:
     """(exit status, what it printed on both streams, without white space at the ends of lines)."""
+    # a fixed hash seed: DVC prints sets in the order that they happen to have
     path = f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
-    changes = {"PATH": path, "PYTHONPATH": str(root), "COLUMNS": "100", "PYTHONUTF8": "1"}
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        cwd=root,
-        env=os.environ | changes,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return done.returncode, "\n".join(in_order([line.rstrip() for line in done.stdout.strip("\n").splitlines()]))
+    changes = {"PATH": path, "PYTHONPATH": str(root), "COLUMNS": "100", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
+    with tempfile.TemporaryFile() as out:  # no pipe: `dvc queue start` leaves workers behind that would keep it open
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=root,
+            env=os.environ | changes,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        out.seek(0)
+        printed = out.read().decode()
+    return done.returncode, "\n".join(in_order([line.rstrip() for line in printed.strip("\n").splitlines()]))
 
 
 def in_order(lines: list[str]) -> list[str]:

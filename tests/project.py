@@ -1,12 +1,15 @@
 """A copy of the project, small, in a git repository of its own, for tests that run it under DVC."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from tests.conftest import ROOT, TEXT
@@ -68,11 +71,28 @@ class Project:
         self.run("git", "commit", "-q", "-m", "x")
 
     def run(self, *command: str, code: int = 0) -> str:
-        """What a command prints, on both streams; fails where its exit status is not `code`."""
+        """What a command prints, on both streams; fails where its exit status is not `code`.
+
+        It prints to files: DVC's workers live on, and a pipe that they hold would be waited for until they end.
+        """
         env = {name: value for name, value in os.environ.items() if not name.startswith(("DVC", "GIT_"))}
-        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            done = subprocess.run(command, cwd=self.folder, env=env, stdout=out, stderr=err, check=False)
+            out.seek(0)
+            err.seek(0)
+            printed = (out.read() + err.read()).decode()
+        assert done.returncode == code, printed
+        return printed
+
+    def end_workers(self) -> None:
+        """Kill its queue's workers and what they run: of two, one may wait for ever for a word that the other cleaned
+        away when it ended.
+        """
+        for worker in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if "queue-worker" in worker.cmdline() and Path(worker.cwd()).is_relative_to(self.folder):
+                    for process in (worker, *worker.children(recursive=True)):
+                        process.kill()
 
     def dvc(self, *words: str, code: int = 0) -> list[str]:
         """The stages that a dvc command ran, in the order of the pipeline; where two could be next DVC takes either."""
@@ -95,11 +115,13 @@ class Project:
         file.write_text(yaml.safe_dump(params, sort_keys=False) + "# changed by a test\n", encoding="utf-8")
 
     def restore(self) -> None:
-        """Put back what was committed, and forget runs in progress."""
+        """Put back what was committed; forget runs in progress, and the done ones that DVC would take results from."""
+        self.end_workers()
         self.run("git", "checkout", "-q", "-f", "main")
         self.run("git", "clean", "-q", "-f", "-d")
         self.run("dvc", "checkout", "-q", "--force")
-        shutil.rmtree(self.folder / ".tinygpt/runs", ignore_errors=True)
+        for forgotten in (".tinygpt/runs", ".dvc/cache/runs"):
+            shutil.rmtree(self.folder / forgotten, ignore_errors=True)
 
     def forget_experiments(self) -> None:
         """So that no test finds another's."""

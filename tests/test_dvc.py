@@ -18,16 +18,16 @@ PAGE = ROOT / "docs/dvc.md"
 
 
 @pytest.fixture
-def mine(finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def mine(finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """A copy of the finished project, whose remotes and tags nobody else sees. Nothing leaves this machine."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
     shutil.copytree(finished.folder, tmp_path / "tinygpt", symlinks=True)
-    # what other tests ran there would be taken from this, and print nothing
-    shutil.rmtree(tmp_path / "tinygpt/.dvc/cache/runs", ignore_errors=True)
-    return Project.at(tmp_path / "tinygpt")
+    copy = Project.at(tmp_path / "tinygpt")
+    yield copy
+    copy.end_workers()
 
 
 @pytest.fixture
