@@ -18,7 +18,7 @@ setup: .venv/ready .dvc/plots.html
 
 # Exact versions for everything, also for what is installed later: the lock serves as constraints.
 .venv/ready: pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "TinyGPT needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "TinyGPT needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
 	@echo "building .venv from pinned versions; this takes a minute or two"
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(PIP) install -qq --constraint requirements.lock --editable .

@@ -170,16 +170,17 @@ def report(results: list[Result], options: argparse.Namespace, marks: dict[str, 
         "results": [asdict(result) for result in results],
     }
     write_json(options.results, facts)
-    curves = {f"{system}, {run}": middle(group) for (system, run), group in groups.items()}
-    benchmark_figures.race(options.figure, curves, marks | {"nanoGPT on an A100": A100})
+    drawn = {f"{system}, {run}": middle(group) for (system, run), group in groups.items()}
+    benchmark_figures.race(options.figure, drawn, marks | {"nanoGPT on an A100": A100})
     print(f"\n{facts['machine']}\n")
     common.print_table([("system", "run", "bits per byte", "whole process, s", "steps, s"), *map(row, groups.values())])
     print("\n" + "\n".join(facts["verdicts"]))
 
 
-def middle(group: list[Result]) -> Curve:
-    """The curve of the run that took neither longest nor shortest."""
-    return sorted(group, key=lambda result: result.whole_seconds)[len(group) // 2].curve
+def middle(group: list[Result]) -> tuple[Curve, float]:
+    """The curve of the run that took neither longest nor shortest, and its bits per byte on the whole held-out text."""
+    result = sorted(group, key=lambda result: result.whole_seconds)[len(group) // 2]
+    return result.curve, result.bits_per_byte
 
 
 def row(group: list[Result]) -> tuple[str, ...]:

@@ -42,10 +42,11 @@ def progress(total: float | None, unit: str, what: str, show: bool) -> "tqdm[Any
 
 def thousands(number: float) -> str:
     """5300000 → 5.3M, for people."""
+    rounded = float(f"{number:.3g}")
     for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:.3g}"
+        if rounded >= size:
+            return f"{rounded / size:.3g}{letter}"
+    return f"{rounded:.3g}"
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ def choose(params: Params, paths: Paths, size: int) -> Tokenizer:
     """The tokenizer that is kept, or one that is learned from the training text of `size` bytes."""
     section = params.tokenize
     if section.from_ is not None:
+        bases.check_not_own(section.from_, paths)
         print(f"keeping the tokenizer of {section.from_}")
         return bases.kept_tokenizer(section.from_)
     with progress(size, "B", f"learning a {section.kind} tokenizer", params.runtime.progress) as bar:

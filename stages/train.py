@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stages import interruptible, progress, run, thousands
-from tinygpt import compiling, distributed, finetuning, forecast, hardware, loggers, lora, training
+from tinygpt import bases, compiling, distributed, finetuning, forecast, hardware, loggers, lora, training
 from tinygpt.checkpoint import Run, digest, fingerprint, save_model, save_weights
 from tinygpt.config import Params, Train
 from tinygpt.files import Paths, hidden, read_json
@@ -33,6 +33,10 @@ def main(params: Params, paths: Paths) -> None:
     loggers.check(params.runtime.logger)
     settings, tokenizer = params.train, load(paths.tokenizer)
     data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
+    if settings.init_from is not None:
+        bases.check_not_own(settings.init_from, paths)
+        if params.evaluate.base_text is not None:
+            bases.find_text(params.evaluate.base_text)  # so that `evaluate` will not fail after the training
     base, origin = (
         finetuning.open_base(settings.init_from, tokenizer, params.model) if settings.init_from else (None, {})
     )
@@ -170,10 +174,10 @@ def report(state: State, settings: Train, speed: float) -> str:
     recent: list[dict[str, Any]] = state.train_rows[-50:]
     loss = sum(row["loss"] for row in recent) / len(recent)
     tokens = speed * settings.batch_size * settings.accumulation * state.model.config.context_length
-    left = (settings.steps - state.step) / speed
+    minutes, seconds = divmod(round((settings.steps - state.step) / speed), 60)
     return (
         f"loss {loss:.3f}  validation {state.validation_rows[-1]['loss']:.3f}  "
-        f"{thousands(tokens)} tokens/s  {left // 60:.0f}:{left % 60:02.0f} left"
+        f"{thousands(tokens)} tokens/s  {minutes}:{seconds:02} left"
     )
 
 

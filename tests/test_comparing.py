@@ -210,3 +210,31 @@ def test_metrics_that_are_not_those_of_the_lock_are_refused(project: Project, mo
     file.write_text(file.read_text().replace('"loss": ', '"loss": 1'), encoding="utf-8")
     with pytest.raises(ValueError, match=r"data/evaluation/metrics\.json is not what dvc\.lock says was made"):
         runs.of_folder(Path())
+
+
+def test_a_run_whose_evaluation_is_of_another_model_is_refused(project: Project, monkeypatch: Any) -> None:
+    monkeypatch.chdir(project.folder)
+    project.dvc("repro", "-f", "-s", "train")
+    assert runs.of_folder(Path()).steps == 20  # the same bytes
+    project.set("train", learning_rate=0.02)
+    assert project.dvc("repro", "train") == ["train"]
+    with pytest.raises(ValueError, match="`evaluate` has not run on what the stages before it made"):
+        runs.of_folder(Path())
+    project.run("git", "commit", "-q", "-a", "-m", "half")
+    assert [one.name for one in runs.of_experiments()] == []
+
+
+def test_an_experiment_that_holds_no_run_stands_in_nobodys_way(project: Project, monkeypatch: Any) -> None:
+    monkeypatch.chdir(project.folder)
+    project.dvc("exp", "run", "--name", "whole", "-S", "sample.temperature=0.4")
+    project.run("git", "checkout", "-q", "-f", "main")
+    lock = Path("dvc.lock").read_text(encoding="utf-8")
+    Path("dvc.lock").write_text(lock.replace("data/model", "data/x"), encoding="utf-8")
+    project.run("git", "commit", "-q", "-a", "-m", "older")
+    commit = project.run("git", "rev-parse", "HEAD").strip()
+    (ref,) = (ref for name, ref in runs.experiment_refs("whole"))
+    project.run("git", "update-ref", ref.replace("whole", "older"), commit)
+    project.run("git", "reset", "-q", "--hard", "HEAD^")
+    assert [one.name for one in runs.of_experiments()] == ["whole"]
+    with pytest.raises(ValueError, match="older holds no whole run"):
+        runs.of_experiments("older")

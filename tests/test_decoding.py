@@ -1,5 +1,6 @@
 """The decoder scores as the model does, whatever the lengths of the sequences, and keeps what it is told to keep."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -71,11 +72,39 @@ def test_small_steps_are_done_by_one_thread(large: int, used: int, monkeypatch: 
     seen: list[int] = []
     monkeypatch.setattr("tinygpt.decoding.LARGE", large)
     monkeypatch.setattr(Decoder, "step", lambda *_: seen.append(torch.get_num_threads()))
-    with threads(2):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
         Decoder(gpt(), 1).scores([[1]])
         assert (seen, torch.get_num_threads()) == ([used], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_grouped_heads_save_cache() -> None:
     full, grouped = (Decoder(gpt(n_head=4, n_kv_head=heads), 3) for heads in (4, 1))
     assert full.cache.numel() == 4 * grouped.cache.numel()
+
+
+def test_a_thread_that_begins_while_another_computes_gets_all_threads_back() -> None:
+    """The number that it starts with is the other's."""
+    inside, seen = threading.Barrier(2, timeout=60), list[int]()
+
+    def other() -> None:
+        inside.wait()
+        with threads(1):
+            pass
+        seen.append(torch.get_num_threads())
+        inside.wait()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    beside = threading.Thread(target=other)
+    beside.start()
+    with threads(1):
+        inside.wait()
+        inside.wait()
+    beside.join()
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert (seen, after) == ([2], 2)

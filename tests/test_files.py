@@ -38,8 +38,11 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     dead.wait()
     (tmp_path / f".a.{dead.pid}.partial").mkdir()
     (tmp_path / f".a.{os.getppid()}.partial").write_text("still being written")
+    others = [f".a.{os.getppid()}.partial", f".a.tsv.{dead.pid}.partial", ".a.old.partial"]
+    for name in others[1:]:
+        (tmp_path / name).touch()  # a file of another's, whatever its name
     files.write_text(tmp_path / "a", "whole")
-    assert sorted(file.name for file in tmp_path.iterdir()) == [f".a.{os.getppid()}.partial", "a"]
+    assert {file.name for file in tmp_path.iterdir()} == {*others, "a"}
 
 
 def test_json_that_is_not_json_is_never_written(tmp_path: Path) -> None:
@@ -52,10 +55,13 @@ def test_json_that_is_not_json_is_never_written(tmp_path: Path) -> None:
     ("problem", "says"),
     [
         (OSError(28, "No space left on device"), "The disk is full"),
-        (MemoryError(), "not enough memory. Set train.batch_size"),
+        (MemoryError(), "not enough memory. For a stage, set train.batch_size"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "not enough memory"),
         (ValueError("a sentence"), "a sentence"),
         (RuntimeError("a bug"), None),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), None),
+        (FileNotFoundError(2, "no", "data/model/config.json"), "There is no data/model/config.json. `dvc repro train`"),
+        (FileNotFoundError(2, "no", "my/model/config.json"), "There is no my/model/config.json. See how it is spelt"),
     ],
 )
 def test_errors_become_sentences_and_unforeseen_ones_stay_errors(problem: Exception, says: str | None) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from tests.conftest import SHAPES, TEXT, gpt, params
 from tests.test_checkpoint import LINEAGE
-from tinygpt import bases, checkpoint, cli, config, finetuning, forgetting, lora, publishing, tokenizer
+from tinygpt import bases, checkpoint, cli, config, files, finetuning, forgetting, lora, publishing, tokenizer
 from tinygpt.corpus import write_corpus
 from tinygpt.hardware import autocast
 from tinygpt.state import weights
@@ -156,11 +157,34 @@ def test_the_tokenizer_of_a_model_or_of_a_folder_of_its_own_is_kept(tmp_path: Pa
 def test_check_refuses_a_base_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     source = Path(__file__).parents[1] / "finetune/params.yaml"
-    (tmp_path / "params.yaml").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    files.write_text(tmp_path / "finetune/params.yaml", source.read_text(encoding="utf-8"))
     monkeypatch.setattr("tinygpt.sources.check_source", lambda section: None)
-    done = CliRunner().invoke(cli.app, ["check"])
+    done = CliRunner().invoke(cli.app, ["check", "finetune"])
     assert done.exit_code == 1
     assert "There is no folder data/model" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "says"),
+    [
+        ("train", "init_from", "data/model", "data/model is what this pipeline makes, and is cleared"),
+        ("tokenize", "from", "data/../data/tokenizer", "is what this pipeline makes, and is cleared before it does"),
+        ("evaluate", "base_text", "no/corpus", "There is no text in no/corpus. Set evaluate.base_text"),
+    ],
+)
+def test_check_refuses_what_would_fail_only_once_there_was_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str, key: str, value: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "data/model", "data/tokenizer"):
+        (tmp_path / name).mkdir(parents=True)
+    values = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
+    values["train"]["init_from"] = "base"
+    values[section][key] = value
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    done = CliRunner().invoke(cli.app, ["check"])
+    assert done.exit_code == 1
+    assert says in str(done.exception)
 
 
 @pytest.mark.parametrize(

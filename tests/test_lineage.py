@@ -65,11 +65,14 @@ def test_dvc_lock_is_followed_too(pipeline: Paths) -> None:
 
 def test_samples_name_the_model_that_wrote_them(pipeline: Paths) -> None:
     named = checkpoint.hashes(pipeline.model)
-    line = json.dumps({"text": "x", "hashes": named})
+    line = json.dumps({"text": "x\u2028\x85", "hashes": named}, ensure_ascii=False)  # which str.splitlines() would cut
     files.write_text(pipeline.samples / "samples.jsonl", f"{line}\n{line}\n")
     (found,) = lineage.sample_hashes(pipeline.samples / "samples.jsonl")
     links = list(lineage.follow_hashes(found, pipeline.model, params(), pipeline))
     assert {link.verdict for link in links} == {"the same"}
+    sample = lineage.sample_of(pipeline.model, pipeline)
+    assert sample is not None
+    assert sample["text"] == "x\u2028\x85"
     files.write_text(pipeline.samples / "samples.jsonl", "{}\n")
     with pytest.raises(ValueError, match="line 1 is not a sample"):
         lineage.sample_hashes(pipeline.samples / "samples.jsonl")

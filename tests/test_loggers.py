@@ -68,12 +68,12 @@ def test_every_row_of_the_curves_is_noted(data: dict[str, Any], here: Path, monk
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     state, _ = trained(data, "wandb")
     logged = [words[0] for name, words, _ in wandb.calls if name == "log"]
-    assert [row["step"] for row in logged] == [1, 2, 3, 4]
-    assert [row["train/loss"] for row in logged] == [row["loss"] for row in state.train_rows]
+    assert [row["step"] for row in logged] == [0, 1, 2, 3, 4]
+    assert [row["train/loss"] for row in logged[1:]] == [row["loss"] for row in state.train_rows]
     assert [row["validation/loss"] for row in logged if "validation/loss" in row] == [
-        row["loss"] for row in state.validation_rows if row["step"]
+        row["loss"] for row in state.validation_rows
     ]
-    assert "health/update_ratio" in logged[0]
+    assert "health/update_ratio" in logged[1]
     assert [named for name, _, named in wandb.calls if name == "finish"] == [{"exit_code": 0}]
 
 

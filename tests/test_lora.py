@@ -76,6 +76,7 @@ def test_training_moves_the_changes_alone_and_learns(optimizer: str, data: dict[
     for name, weight in base.named_parameters():
         assert torch.equal(after[name], weight), name
     assert state.best_loss < state.validation_rows[0]["loss"] - 0.3
+    assert training.metrics(state, settings)["parameters"] == sum(one.numel() for one in base.parameters())
     assert all(after[name + lora.B].abs().max() > 0 for name in lora.changes(after))
 
 

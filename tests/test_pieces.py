@@ -325,6 +325,22 @@ def test_a_foreign_tokenizer_is_kept_and_opens_again(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
+def test_words_added_to_a_byte_level_tokenizer_stand_for_themselves() -> None:
+    from tests.test_foreign import byte_level
+
+    content = json.loads(byte_level(400).to_str())
+    size = max(entry["id"] for entry in content["added_tokens"]) + 1
+    for spelled, special in (("éé", False), ("<｜User｜>", False), ("<｜End｜>", True)):
+        added = {"id": size, "content": spelled, "special": special, "normalized": False}
+        content["added_tokens"].append(added | dict.fromkeys(("single_word", "lstrip", "rstrip"), False))
+        size += 1
+    tokenizer = ForeignTokenizer(content, 0, size)
+    ids = tokenizer.encode("néé <｜User｜>")
+    assert {size - 3, size - 2} <= set(ids)
+    assert tokenizer.decode(ids) == "néé <｜User｜>"
+    assert tokenizer.token_bytes(size - 1) == b""
+
+
 @pytest.mark.parametrize(
     "told",
     [

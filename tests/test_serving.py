@@ -101,6 +101,27 @@ def test_an_order_that_still_waits_can_be_stopped(ours: Serving) -> None:
     assert (visitor.text, visitor.note) == ("ROMEO:", "0 tokens, seed 7; stopped.")
 
 
+def test_an_order_that_was_stopped_and_never_had_its_turn_keeps_nobody_waiting(ours: Serving) -> None:
+    visitor = Visitor()
+    ours.begin(visitor, "ROMEO:", only(ours), *SETTINGS)
+    ours.stop(visitor)  # and the queue was full, or the line broke: nobody calls `write`
+    assert ours.undo(visitor) == "ROMEO:"
+    ours.begin(visitor, "JULIET:", only(ours), *SETTINGS)
+    list(ours.write(visitor))
+    assert visitor.note == "40 tokens, seed 7."
+
+
+def test_an_answer_is_shown_by_the_tokenizer_that_it_was_written_with(ours: Serving, model_folder: Path) -> None:
+    pytest.importorskip("gradio")
+    from tinygpt.web_events import Page
+
+    visitor = written(ours, "ROMEO:")
+    shown = Page(ours).sheet(visitor)
+    ours.shelf.load = lambda name: pytest.fail(f"{name} may be another model by now, or gone")  # type: ignore[method-assign]
+    assert Page(ours).sheet(visitor) == shown
+    assert visitor.turns[0].tokens
+
+
 def test_a_visitor_who_leaves_frees_the_worker(ours: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "PACE", -1.0)
     visitor = ours.visitor("somebody")

@@ -70,7 +70,7 @@ def pairs() -> tokenizer.Tokenizer:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_text_stays_text_whoever_wrote_it(pairs: tokenizer.Tokenizer, text: str) -> None:
     ids = pairs.encode(text)
-    turn = Turn(text, "m", text, [Seen(token, 0.5, 1, ((token, 0.5, 0.5),), 0.5) for token in ids])
+    turn = Turn(text, text, [Seen(token, 0.5, 1, ((token, 0.5, 0.5),), 0.5) for token in ids])
     for html in (
         token_html.transcript([turn], pairs),
         token_html.transcript([turn], writing=True),

@@ -234,6 +234,24 @@ def test_a_step_that_would_spoil_the_weights_is_refused_with_a_remedy(data: Data
     assert state.step == 0
 
 
+@pytest.mark.parametrize(
+    ("init_from", "step", "says"),
+    [
+        (None, 3, r"diverged at step 3: the validation loss is nan\. .* try -S train\.learning_rate="),
+        ("base", 0, r"the validation loss is nan with the weights of base as they are\. Try train\.precision=fp32"),
+    ],
+)
+def test_a_validation_loss_that_is_no_number_is_told_with_a_remedy(
+    data: Data, init_from: str | None, step: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(eval_every=3, init_from=init_from)
+    state = start(data, chosen)
+    monkeypatch.setattr(training, "mean_loss", lambda *_: math.nan if state.step == step else 3.0)
+    with pytest.raises(DivergedError, match=says):
+        list(training.train(state, chosen, data, 3, "fp32"))
+    assert all(math.isfinite(row["loss"]) for row in state.validation_rows)  # and can be written
+
+
 def test_the_best_weights_are_kept_when_the_loss_rises_again(data: Data) -> None:
     state = start(data, settings())
     for step, loss in enumerate([3.0, 2.0, 2.5]):

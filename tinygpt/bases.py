@@ -8,9 +8,10 @@ mean there what they always do. Of a hub's model only JSON and safetensors are f
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from tinygpt.files import find_folder, is_ours
+from tinygpt.files import Paths, find_folder, is_ours
 from tinygpt.foreign_tokenizer import read_tokenizer
 from tinygpt.hub_problems import short
 from tinygpt.tokenizer import Tokenizer, load
@@ -18,12 +19,14 @@ from tinygpt.tokenizer import Tokenizer, load
 ON_HUB = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)@(\w+)")
 
 
-def locate(name: str) -> Path:
-    """The folder of a model. FileNotFoundError, ValueError or ConnectionError, in a sentence, where there is none."""
+def locate(name: str, wanted: Sequence[str] = ("*.json", "*.safetensors")) -> Path:
+    """The folder of a model, with the files that are wanted where the hub has it. FileNotFoundError, ValueError or
+    ConnectionError, in a sentence, where there is none.
+    """
     check(name)
     match = ON_HUB.fullmatch(name)
     if match and not Path(name).is_dir():
-        return _fetched(match[1], match[2])
+        return _fetched(match[1], match[2], wanted)
     return find_folder(name) or Path(name)
 
 
@@ -42,21 +45,38 @@ def check(name: str) -> None:
         raise FileNotFoundError(f"There is no folder {name}. `dvc repro` makes data/model.{hint}")
 
 
+def check_not_own(name: str, paths: Paths) -> None:
+    """ValueError, in a sentence, for what the pipeline itself makes: DVC clears that before it is made anew."""
+    for own in (paths.model, paths.tokenizer):
+        if Path(name).resolve() == own.resolve():
+            raise ValueError(
+                f"{name} is what this pipeline makes, and is cleared before it does. Copy it (`cp -r {name} base`) and "
+                "name the copy; or use finetune/, a pipeline of its own."
+            )
+
+
+def find_text(corpus: str) -> Path:
+    """The held-out text in a data/corpus, here or in the repository; FileNotFoundError where there is none."""
+    folder = find_folder(corpus)
+    if not folder or not (folder / "validation.parquet").is_file():
+        raise FileNotFoundError(f"There is no text in {corpus}. Set evaluate.base_text to a data/corpus, or to null.")
+    return folder / "validation.parquet"
+
+
 def kept_tokenizer(name: str) -> Tokenizer:
     """The tokenizer of a model, or of a folder that holds one alone; raises as `locate` and `tokenizer.load` do."""
-    folder = locate(name)
+    folder = locate(name, ["*.json"])
     foreign = (folder / "config.json").is_file() and not is_ours(folder)
     return read_tokenizer(folder) if foreign else load(folder)
 
 
-def _fetched(name: str, commit: str) -> Path:
+def _fetched(name: str, commit: str, wanted: Sequence[str]) -> Path:
     """The snapshot of a hub's model, out of huggingface_hub's cache or from the hub."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import huggingface_hub
 
-    wanted = ["*.json", "*.safetensors"]
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=wanted))
+        return Path(huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=list(wanted)))
     except Exception as problem:  # the library, and those below it, raise some of every kind
         raise ConnectionError(
             f"The model {name} at {commit[:7]} could not be fetched ({short(problem)}). Check its name and commit; "

@@ -77,7 +77,7 @@ def shape(size: str, params: Params) -> dict[str, Any]:
 def precisions(asked: str, device: torch.device) -> tuple[list[str], list[str]]:
     """The precisions to measure, and sentences on those left out."""
     if asked not in ("all", "auto"):
-        return [hardware.pick_precision(asked, device)], []
+        return [hardware.pick_precision(asked, device, "--precision")], []
     found, notes = ["fp32"], []
     if device.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -279,8 +279,8 @@ def run(
     unknown = [size for size in sizes if size not in SIZES]
     if unknown:
         raise ValueError(f"There is no size {unknown[0]!r}; write some of {', '.join(SIZES)}.")
-    chosen = hardware.pick_device(device)
-    compiling.check(bool(compiled), chosen)
+    chosen = hardware.pick_device(device, "--device")
+    compiling.check(bool(compiled), chosen, "--compile")
     report = Report(hardware.describe(chosen, precision).rpartition(", ")[0] + f", PyTorch {torch.__version__}")
     return Ladder(params, chosen, budget, say, report, begin).climb(sizes, precision, compiled)
 

@@ -12,20 +12,22 @@ import numpy as np
 from tinygpt.figures import ACCENT, DARK, MARKERS, STYLES, canvas, canvases, log_ticks, mark_yardsticks, save
 
 
-def race(path: Path, curves: dict[str, list[tuple[float, float]]], marks: dict[str, float]) -> None:
-    """Held-out loss against time: a curve for each system, (seconds, bits per byte); `marks` as lines.
+def race(path: Path, runs: dict[str, tuple[list[tuple[float, float]], float]], marks: dict[str, float]) -> None:
+    """Held-out loss against time: of each run its curve, (seconds, bits per byte), which it measured on a part of the
+    held-out text as it went, and what it reached on all of it; `marks` as lines.
 
     Seconds on a logarithmic scale. Names that begin with TinyGPT are ours. The high losses of a beginning are cut off.
     """
     figure, axes = canvas()
-    ours = [name for name in curves if name.startswith("TinyGPT")]
-    for number, (name, curve) in enumerate(curves.items()):
+    ours = [name for name in runs if name.startswith("TinyGPT")]
+    for number, (name, (curve, reached)) in enumerate(runs.items()):
         seconds, bits = zip(*curve, strict=True)
         color = ACCENT if name in ours else DARK
         style = STYLES[(ours.index(name) if name in ours else number) % len(STYLES)]
-        label = f"{name}: {bits[-1]:.3f} after {seconds[-1]:.0f} s"
-        axes.plot(seconds, bits, color=color, linewidth=1.8, linestyle=style, marker="o", markersize=3, label=label)
-    lowest = min([*marks.values(), *(bits for curve in curves.values() for _, bits in curve)])
+        label = f"{name}: {reached:.3f} after {seconds[-1]:.0f} s"
+        axes.plot(seconds, bits, color=color, linewidth=1.8, linestyle=style, marker=".", markersize=3, label=label)
+        axes.plot(seconds[-1], reached, marker="D", markersize=6, color=color)
+    lowest = min([*marks.values(), *(bits for curve, _ in runs.values() for _, bits in curve)])
     axes.set(xlabel="seconds since the start", ylabel="bits per byte of held-out text", title="Loss against time")
     log_ticks(axes)
     axes.set_ylim(lowest - 0.1, lowest + 1.9)

@@ -162,7 +162,9 @@ class Run:
             self._lock.acquire(timeout=0)
         except Timeout:
             holder = self.folder / "holder.json"
-            pid = read_json(holder)["pid"] if holder.is_file() else "another"
+            if not holder.is_file():  # it has only just begun, or is about to end
+                raise ValueError("Another process is training this very run; wait for it.") from None
+            pid = read_json(holder)["pid"]
             raise ValueError(
                 f"Process {pid} is training this very run; wait for it, or stop it (`kill {pid}` saves first)."
             ) from None

@@ -54,7 +54,7 @@ def generate(
         from tinygpt.sampling import Sampling
 
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-        gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device))
+        gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device, "--device"))
     if stream:
         sys.stdout.write(for_terminal(text, sys.stdout))
         for piece in generation.stream(
@@ -94,7 +94,7 @@ def chat(
         from tinygpt.talking import Conversation, greeting, reader
 
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-        gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device))
+        gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device, "--device"))
     talk = Chat(gpt, tokenizer, checkpoint.hashes(model), sampling, max_new_tokens, seed)
     people = Conversation(talk, reader(sys.stdin, sys.stdout, sys.stderr), sys.stdout, sys.stderr)
     people.note(greeting(gpt, str(model)))
@@ -216,5 +216,5 @@ def web(
     from tinygpt.serving import Serving
     from tinygpt.shelf import Shelf
 
-    shelf = Shelf(model or [], hardware.pick_device(device))
+    shelf = Shelf(model or [], hardware.pick_device(device, "--device"))
     web.run(Serving(shelf), host, port, word, lambda url: print(f"TinyGPT is at {url} (Ctrl-C ends it).", flush=True))

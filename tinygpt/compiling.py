@@ -58,11 +58,11 @@ def choose(
     return pays, f"{'compiled' if pays else 'not compiled'}: {words}"
 
 
-def check(asked: bool | Literal["auto"], device: torch.device) -> None:
-    """ValueError, in a sentence, where `train.compile` is true and the machine cannot."""
+def check(asked: bool | Literal["auto"], device: torch.device, setting: str = "train.compile") -> None:
+    """ValueError, in a sentence that names the setting, where it is true and the machine cannot."""
     lacks = missing(device)
     if asked != "auto" and asked and lacks:
-        raise ValueError(f"train.compile is true, but {lacks}; write auto or false.")
+        raise ValueError(f"{setting} is true, but {lacks}; write auto or false.")
 
 
 def missing(device: torch.device) -> str:

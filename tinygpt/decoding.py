@@ -8,6 +8,7 @@ Letters are those of model.py, and N is the number of tokens computed at once.
 """
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -107,7 +108,7 @@ class Decoder:
             for start in range(0, len(alike), size):
                 self.prefill(dict(alike[start : start + size]))
         self.lengths = [len(window) for window in windows]
-        with threads(1 if len(windows) * self.largest < LARGE else torch.get_num_threads()):
+        with threads(1 if len(windows) * self.largest < LARGE else None):
             return self.step([window[-1] for window in windows])
 
     def keep(self, rows: list[int]) -> None:
@@ -222,12 +223,29 @@ def turns(model: GPT) -> list[tuple[Tensor, Tensor]]:
     return [(cos, weights), (sin, weights.roll(D // 2, dims=-1))]  # a coordinate's partner brings its own weight
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """As many threads as this, and then again as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class Threads:
+    """`with threads(1):` lets PyTorch compute with one thread, and then again with as many as usual; None is the usual.
+
+    The number is the process's as well as the thread's: a thread that first computes while another is inside starts
+    with that one's. So what is usual is noted only while nobody is inside.
+    """
+
+    def __init__(self) -> None:
+        self._inside, self._usual, self._lock = 0, 1, threading.Lock()
+
+    @contextmanager
+    def __call__(self, count: int | None) -> Iterator[None]:
+        with self._lock:
+            if not self._inside:
+                self._usual = torch.get_num_threads()
+            self._inside += 1
+        torch.set_num_threads(count or self._usual)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self._usual)
+            with self._lock:
+                self._inside -= 1
+
+
+threads = Threads()

@@ -65,9 +65,11 @@ def why_no_twin(config: GPTConfig) -> str:
     llama = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "bias": False}
     gpt2 = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "bias": True, "tie_embeddings": True}
     gpt2 |= {"qk_norm": False, "n_kv_head": None, "head_dim": None}
+    usual = {"n_kv_head": config.n_head, "head_dim": config.n_embd / config.n_head}  # what null stands for
     told = []
     for name, twin in (("Qwen3 and Llama", llama), ("GPT-2", gpt2)):
-        needed = [f"model.{key}={json.dumps(value)}" for key, value in twin.items() if getattr(config, key) != value]
+        differ = [key for key in twin if getattr(config, key) not in (twin[key], usual.get(key, twin[key]))]
+        needed = [f"model.{key}={json.dumps(twin[key])}" for key in differ]
         told.append(f"{name} would need {', '.join(needed)}")
     return f"{'; '.join(told)}."
 

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 SUMS = "SHA256SUMS"
+MADE_BY = {"corpus": "download", "tokenizer": "tokenize", "tokens": "tokenize", "model": "train", "training": "train"}
 LARGEST_JSON = 2**28  # bytes; a tokenizer of a million entries, the most that params.yaml allows, takes less than half
 
 
@@ -102,8 +103,8 @@ def writing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        pid = int(left.name.split(".")[-2])
-        if pid == os.getpid() or not psutil.pid_exists(pid):
+        middle = left.name.removeprefix(f".{path.name}.").removesuffix(".partial")
+        if middle.isdecimal() and (int(middle) == os.getpid() or not psutil.pid_exists(int(middle))):
             _remove(left)  # by a process that was killed
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -137,6 +138,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as problem:
         raise ValueError(f"{path} is damaged: it is not JSON ({problem}).") from problem
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a text: those that end in a newline alone, unlike str.splitlines', which JSON may hold others of."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def sha256(path: Path) -> str:
@@ -176,10 +182,11 @@ def explain(problem: Exception) -> str | None:
     """What went wrong, with the next step where the system gave none; None for what nobody foresaw."""
     if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"The disk is full ({problem}). What was finished before is intact; free some space and run this again."
-    if isinstance(problem, MemoryError) or (isinstance(problem, RuntimeError) and "memory" in str(problem)):
+    if out_of_memory(problem):
         return (
-            "There is not enough memory. Set train.batch_size (or evaluate.batch_size) lower; train.accumulation, set "
-            "higher by as much, keeps the result the same. Or make the model smaller."
+            "There is not enough memory. For a stage, set train.batch_size (or evaluate.batch_size) lower; "
+            "train.accumulation, set higher by as much, keeps the result the same. Or take a smaller model, or less at "
+            "once."
         )
     if isinstance(problem, OSError) and problem.errno and problem.filename is not None:
         return _of_path(problem, Path(os.fsdecode(problem.filename)))
@@ -190,13 +197,22 @@ def explain(problem: Exception) -> str | None:
     return None if isinstance(problem, RuntimeError) else str(problem)
 
 
+def out_of_memory(problem: Exception) -> bool:
+    """Whether there was not enough memory, as Python, PyTorch's allocators and cuBLAS say it."""
+    says = re.search("out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", str(problem))
+    return isinstance(problem, MemoryError) or (isinstance(problem, RuntimeError) and says is not None)
+
+
 def _of_path(problem: OSError, path: Path) -> str:
     """What the system would not do with a path, in a sentence."""
     if isinstance(problem, FileExistsError | NotADirectoryError):
         file = next((place for place in (path, *path.parents) if place.is_file()), path)
         return f"{file} is a file, and a folder is needed there. Write another path, or move the file away."
     if isinstance(problem, FileNotFoundError):
-        return f"There is no {path}. See how it is spelt, and in which folder this runs."
+        data = (place.name for place in (path, *path.parents) if place.parent.name == "data")
+        stage = next((MADE_BY[name] for name in data if name in MADE_BY), None)
+        next_step = f"`dvc repro {stage}` makes it" if stage else "See how it is spelt, and in which folder this runs"
+        return f"There is no {path}. {next_step}."
     if isinstance(problem, IsADirectoryError):
         return f"{path} is a folder, and a file is needed there. Write another path."
     if isinstance(problem, PermissionError):

@@ -59,7 +59,8 @@ def base_of(folder: Path, context_length: int) -> tuple[GPT, dict[str, Any]] | N
     traced = checkpoint.hashes(at)
     if traced["model"] != lineage["base"]["model"]:
         raise ValueError(
-            f"{name} is no longer the model that {folder} was made from. `dvc repro` goes on from it as is."
+            f"{name} is no longer the model that {folder} was made from. Train again from what is there now: "
+            "`dvc repro -f train`."
         )
     model, _ = checkpoint.load(at)
     return shortened(model, context_length), traced

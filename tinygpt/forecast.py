@@ -63,15 +63,16 @@ def lasting_memory(state: State) -> int:
     Every tenth step the weights are copied, to see how far they move; on a CPU the best so far lie there, too.
     """
     on_cpu = next(state.model.parameters()).device.type == "cpu"
-    copies = 4 if on_cpu else 3  # weights, gradients, those of before the step, the best so far
-    copies += distributed.size() > 1  # gradients on their way
+    copies = 3 if on_cpu else 2  # weights, those of before the step, the best so far
+    gradients = 2 if distributed.size() > 1 else 1  # those on their way
+    learned = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
     remembered = sum(math.prod(shape) for shape in state.optimizers.shapes().values())
     alike: Counter[tuple[int, ...]] = Counter()  # numbers in the matrices of each shape, which Muon stacks
     for optimizer in state.optimizers.members:
         for parameter in optimizer.param_groups[0]["params"] if isinstance(optimizer, Muon) else []:
             alike[tuple(parameter.shape)] += parameter.numel()
     working = 4 * max(alike.values(), default=0)  # the stack, two steps of its iteration, and their products
-    numbers = copies * count_parameters(state.model) + remembered + working
+    numbers = copies * count_parameters(state.model) + gradients * learned + remembered + working
     return 4 * numbers + (LIBRARIES if on_cpu else 0)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tinygpt.bases import find_text
 from tinygpt.corpus import read_rows
 from tinygpt.evaluation import evaluate
-from tinygpt.files import find_folder
 from tinygpt.model import GPT
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokens import Tokens, evaluation_windows, open_tokens, write_tokens
@@ -20,14 +20,8 @@ Text = tuple[Tokens, int]  # ids, (number of tokens,), and the bytes that they s
 
 
 def base_text(folder: str, tokenizer: Tokenizer) -> Text:
-    """The held-out part of a data/corpus, tokenized.
-
-    FileNotFoundError in a sentence where there is none, here or in the repository.
-    """
-    corpus = find_folder(folder)
-    file = corpus / "validation.parquet" if corpus else Path(folder)
-    if not file.is_file():
-        raise FileNotFoundError(f"There is no text in {folder}. Set evaluate.base_text to a data/corpus, or to null.")
+    """The held-out part of a data/corpus, tokenized; raises as `bases.find_text` does."""
+    file = find_text(folder)
     sizes: list[int] = []
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / "text.npy"

@@ -82,6 +82,8 @@ def generate_ids(
     on the other rows. Tokens are chosen on the CPU, so the same scores give the same text on any device. As many
     prompts, settings and seeds; IndexError for an id outside the vocabulary.
     """
+    if not prompts:
+        return
     prompts = [prompt or [end_of_text] for prompt in prompts]  # documents start with <|endoftext|>
     dice = [torch.Generator().manual_seed(seed) for seed in seeds]
     seen = None

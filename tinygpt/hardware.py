@@ -13,25 +13,25 @@ import torch
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_device(name: str) -> torch.device:
-    """The torch device for `auto`, `cpu`, `cuda` or `mps`; ValueError in a sentence where it is not there."""
+def pick_device(name: str, setting: str = "train.device") -> torch.device:
+    """The torch device for `auto`, `cpu`, `cuda` or `mps`; ValueError where it is not there, in a sentence that names
+    the setting.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
     if not available[name]:
-        raise ValueError(f"train.device is {name!r}, but PyTorch {torch.__version__} finds none here; use auto or cpu.")
+        raise ValueError(f"{setting} is {name!r}, but PyTorch {torch.__version__} finds none here; use auto or cpu.")
     return torch.device(name)
 
 
-def pick_precision(name: str, device: torch.device) -> str:
+def pick_precision(name: str, device: torch.device, setting: str = "train.precision") -> str:
     """fp32, bf16 or fp16 for `auto` or a name; ValueError where the device cannot.
 
     On a CPU, bf16 pays only where the hardware multiplies it (AVX512-BF16, AMX); elsewhere it is emulated, slowly.
     """
     if name == "fp16" and device.type != "cuda":
-        raise ValueError(
-            f"train.precision is 'fp16', which needs a CUDA device; use auto, fp32 or bf16 on {device.type}."
-        )
+        raise ValueError(f"{setting} is 'fp16', which needs a CUDA device; use auto, fp32 or bf16 on {device.type}.")
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -16,7 +16,7 @@ import yaml
 
 from tinygpt.checkpoint import WEIGHTS, digest, hashes
 from tinygpt.config import Params
-from tinygpt.files import Paths, find_folder, read_json, sha256
+from tinygpt.files import Paths, find_folder, lines, read_json, sha256
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def follow_hashes(claimed: dict[str, Any], model: Path, params: Params, paths: P
 def sample_hashes(file: Path) -> list[dict[str, Any]]:
     """The different sets of hashes that the lines of a samples.jsonl name. ValueError where it is not such a file."""
     found: list[dict[str, Any]] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines(file.read_text(encoding="utf-8")), 1):
         try:
             named = json.loads(line)["hashes"]
         except (ValueError, KeyError, TypeError):
@@ -82,8 +82,8 @@ def evaluation_of(model: Path, paths: Paths) -> dict[str, Any] | None:
 def sample_of(model: Path, paths: Paths) -> dict[str, Any] | None:
     """The first line of data/samples/samples.jsonl that names this model folder's hashes."""
     file = paths.samples / "samples.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    found: Iterator[dict[str, Any]] = (json.loads(line) for line in lines)
+    written = lines(file.read_text(encoding="utf-8")) if file.is_file() else []
+    found: Iterator[dict[str, Any]] = (json.loads(line) for line in written)
     return next((sample for sample in found if sample["hashes"] == hashes(model)), None)
 
 

@@ -39,11 +39,14 @@ class Wandb(Silent):
 
     def note(self, state: State) -> None:
         curves = {"train": state.train_rows, "validation": state.validation_rows, "health": state.health_rows}
-        new = {name: rows[-1] for name, rows in curves.items() if rows and rows[-1]["step"] == state.step}
-        values = {f"{name}/{key}": value for name, row in new.items() for key, value in row.items() if key != "step"}
-        with self.harmless():
-            if self.run is not None:
-                self.run.log({"step": state.step, **values})
+        for step in (0, 1) if state.step == 1 else (state.step,):  # step 0: the validation loss before any learning
+            new = {name: row for name, rows in curves.items() for row in rows[-2:] if row["step"] == step}
+            values = {
+                f"{name}/{key}": value for name, row in new.items() for key, value in row.items() if key != "step"
+            }
+            with self.harmless():
+                if self.run is not None:
+                    self.run.log({"step": step, **values})
 
     def close(self, code: int) -> None:
         with self.harmless():

@@ -5,8 +5,8 @@ rank) · B·A, where A squeezes the input into `rank` numbers and B spreads them
 puts them into every matrix of the stack (as peft's "all-linear" does; embeddings, head, norms and biases stay),
 `merged` adds them up to a plain model, and `to_peft` says them in peft's names.
 
-B starts at zero, so a run begins at exactly the model that it adapts. The memory that is saved is the optimizer's, and
-what is kept of a fine-tuning is small; a step takes about as long as without. Left out: dropout of its own, ranks
+B starts at zero, so a run begins at exactly the model that it adapts. What is saved is the memory of the optimizer and
+of the gradients, and A and B are small to hand on; a step takes about as long. Left out: dropout of its own, ranks
 that differ from matrix to matrix, quantised weights.
 """
 
@@ -52,6 +52,11 @@ def adapt(model: GPT, rank: int, alpha: float, generator: torch.Generator) -> No
 def learned(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of the weights of an adapted model what learned: each A, (rank, inputs), and each B, (outputs, rank)."""
     return {name: weight for name, weight in weights.items() if name.endswith((A, B))}
+
+
+def added(model: GPT) -> int:
+    """How many numbers `adapt` has added to a model; none where it has not."""
+    return sum(weight.numel() for weight in learned(dict(model.named_parameters())).values())
 
 
 def merged(weights: dict[str, Tensor], rank: int, alpha: float) -> dict[str, Tensor]:

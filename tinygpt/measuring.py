@@ -22,6 +22,7 @@ import torch
 
 from tinygpt import compiling, forecast, generation, hardware
 from tinygpt.config import Train
+from tinygpt.files import out_of_memory
 from tinygpt.model import GPT, GPTConfig, count_parameters, training_flops_per_token
 from tinygpt.sampling import Sampling
 from tinygpt.state import initial_state, weights
@@ -182,7 +183,7 @@ def perform(job: Job) -> dict[str, Any]:
         settings = Train(**job.settings | {"batch_size": job.batch, "accumulation": 1})
         return dataclasses.asdict(measure(config, settings, device, job.precision, job.compiled, job.size))
     except (MemoryError, RuntimeError) as problem:  # PyTorch's own is a RuntimeError
-        if not isinstance(problem, (MemoryError, torch.OutOfMemoryError)) and "memory" not in str(problem):
+        if not out_of_memory(problem):
             raise
         return {"problem": OUT_OF_MEMORY}
 

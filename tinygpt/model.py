@@ -278,7 +278,7 @@ class GPT(nn.Module):
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers are learned; tied ones count once."""
+    """How many numbers a model holds; tied ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -286,7 +286,8 @@ def training_flops_per_token(config: GPTConfig) -> int:
     """Floating-point operations (not multiply-adds) to learn from one token: forward, and twice that backward.
 
     6 for each weight of a matrix that multiplies (embedding look-ups do not), and 12 × n_layer × H × D × T/2 for
-    attention, half of whose products the causal mask spares (Chowdhery et al. 2022, appendix B).
+    attention, half of whose products the causal mask spares (Chowdhery et al. 2022, appendix B). As if all weights
+    learned: LoRA spares the frozen ones a third of it.
     """
     C, D, T = config.n_embd, config.head_width, config.context_length
     attention = 2 * C * D * (config.n_head + config.kv_heads)

@@ -4,7 +4,6 @@ A folder's are read as they are; those of a git revision or an experiment come f
 workspace stays as it is. What is not there is left empty, and said in a sentence. Left out: what it means (page.py).
 """
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import yaml
 
 from tinygpt import times
 from tinygpt.curves import Rows
-from tinygpt.files import SUMS, Paths
+from tinygpt.files import SUMS, Paths, lines
 from tinygpt.runs import EVALUATION, LOCK, TRAINING, Run
 
 READERS = (
@@ -137,7 +136,7 @@ def _table(data: bytes) -> Rows:
 
 def _lines(data: bytes) -> list[dict[str, Any]]:
     """samples.jsonl; KeyError for a line without what a page shows."""
-    samples = [json.loads(line) for line in io.StringIO(data.decode())]
+    samples = [json.loads(line) for line in lines(data.decode())]
     for sample in samples:
         str(sample["prompt"] + sample["completion"]), sample["seed"]
     return samples

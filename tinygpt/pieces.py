@@ -149,9 +149,12 @@ class ForeignTokenizer(LibraryTokenizer):
             raise ValueError(f"the tokenizer has ids beyond the model's {vocab_size} (<|endoftext|> is {end_of_text}).")
         self._tokens = [b""] * vocab_size
         as_bytes = bytes_of(content)
-        special = {entry["id"] for entry in content.get("added_tokens", []) if entry["special"]}
+        added = {entry["id"]: entry for entry in content.get("added_tokens", [])}  # spelled as they are, not in bytes
         for spelled, token in vocabulary.items():
-            self._tokens[token] = b"" if token in special else as_bytes(spelled)
+            if token in added:
+                self._tokens[token] = b"" if added[token]["special"] else spelled.encode()
+            else:
+                self._tokens[token] = as_bytes(spelled)
 
     @property
     def end_of_text(self) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from tinygpt import config
-from tinygpt.files import Paths
+from tinygpt.files import Paths, lines
 
 EVALUATION, TRAINING = ((folder / "metrics.json").as_posix() for folder in (Paths().evaluation, Paths().training))
 LOCK = "dvc.lock"
@@ -54,7 +54,7 @@ class Run:
 def of_results(file: Path) -> list[Run]:
     """The runs of a results file, one JSON object a line; ValueError names a line that is none."""
     found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines(file.read_text(encoding="utf-8")), 1):
         try:
             found.append(Run(**json.loads(line)))
         except (ValueError, TypeError):
@@ -72,17 +72,37 @@ def of_folder(folder: Path) -> Run:
     return _assemble(read, str(folder), "")
 
 
-def of_revision(revision: str, name: str = "") -> Run:
-    """The run committed at a git revision, in the repository of the current folder; the same error."""
+def of_revision(revision: str, name: str = "", pipeline: str = "") -> Run:
+    """The run committed at a git revision, in the repository of the current folder; the same error.
+
+    pipeline: where its dvc.yaml lies, "" or, with a slash at the end, a folder.
+    """
     commit = _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
     if not commit:
         raise FileNotFoundError(f"git knows no revision {revision!r}.")
-    return _assemble(lambda path: _git("show", f"{commit}:./{path}") or None, name or revision, commit)
+    return _assemble(lambda path: _git("show", f"{commit}:./{pipeline}{path}") or None, name or revision, commit)
 
 
 def of_experiments(pattern: str = "*", baseline: str = "*") -> list[Run]:
-    """The DVC experiments whose names match, e.g. `muon-*`; those grown from a commit where `baseline` is one."""
-    return [of_revision(ref, name) for name, ref in experiment_refs(pattern, baseline)]
+    """The DVC experiments whose names match, e.g. `muon-*`; those grown from a commit where `baseline` is one.
+
+    Of many those that hold no whole run are left out; where `pattern` is a name, its is an error.
+    """
+    found = []
+    for name, ref in experiment_refs(pattern, baseline):
+        try:
+            found.append(of_revision(ref, name, pipeline_of(ref)))
+        except (ValueError, OSError):
+            if name == pattern:
+                raise
+    return found
+
+
+def pipeline_of(experiment: str) -> str:
+    """Which pipeline an experiment ran, as `of_revision` takes it: the one whose dvc.lock it changed."""
+    changed = _git("diff", "--name-only", "--relative", f"{experiment}^", experiment).splitlines()
+    folders = [path.removesuffix(LOCK) for path in changed if PurePosixPath(path).name == LOCK]
+    return "" if not folders or "" in folders else folders[0]
 
 
 def experiment_refs(pattern: str = "*", baseline: str = "*") -> list[tuple[str, str]]:
@@ -121,26 +141,32 @@ def commit_here() -> str:
 
 
 def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
-    """A run from its files; dvc.lock says what made them, so metrics that are not the lock's are refused."""
+    """A run from its files; dvc.lock says what made them, so what is not the lock's is refused."""
     texts = {path: read(path) for path in (LOCK, EVALUATION, TRAINING)}
     for path, text in texts.items():
         if text is None:
             raise FileNotFoundError(f"{name} holds no {path}. Run `dvc repro` there first.")
     try:
         stages = config.read_value(texts[LOCK] or "")["stages"]
-        parameters = {stage: stages[stage]["params"]["params.yaml"] for stage in SECTIONS}
-        code = {d["path"]: d["md5"] for stage in CODE for d in stages[stage]["deps"] if _counts(stage, d["path"])}
-        claimed = {out["path"]: out["md5"] for s in ("train", "evaluate") for out in stages[s]["outs"]}
-        text_md5 = next(d["md5"] for d in stages["tokenize"]["deps"] if d["path"] == "data/corpus")
+        made = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+        read_by = {
+            stage: {dep["path"]: dep["md5"] for dep in stages[stage]["deps"]} for stage in (*SECTIONS, "evaluate")
+        }
+        prefix = next(path for path in made if path.endswith("data/model")).removesuffix("data/model")  # or "finetune/"
+        parameters = {stage: stages[stage]["params"][f"{prefix}params.yaml"] for stage in SECTIONS}
+        code = {path: md5 for stage in CODE for path, md5 in read_by[stage].items() if _counts(stage, path)}
+        settings = flat(parameters) | {"text": made[f"{prefix}data/corpus"][:12], "code": digest(code)}
+        if settings.get("train.init_from") in read_by["train"]:
+            settings["base"] = read_by["train"][settings["train.init_from"]][:12]
         evaluation, training = (json.loads(texts[path] or "") for path in (EVALUATION, TRAINING))
-        changed = [
-            p for p in (EVALUATION, TRAINING) if hashlib.md5((texts[p] or "").encode()).hexdigest() != claimed[p]
-        ]
+        hashes = {path: hashlib.md5((texts[path] or "").encode()).hexdigest() for path in (EVALUATION, TRAINING)}
+        behind = [stage for stage, deps in read_by.items() if any(made.get(d, md5) != md5 for d, md5 in deps.items())]
+        changed = [path for path, md5 in hashes.items() if md5 != made[prefix + path]]
         run = Run(
             name=name,
             commit=commit,
             seed=parameters["train"]["seed"],
-            settings=flat(parameters) | {"text": text_md5[:12], "code": digest(code)},
+            settings=settings,
             bits_per_byte=evaluation["bits_per_byte"],
             loss=evaluation["loss"],
             tokens=training["tokens"],
@@ -150,6 +176,8 @@ def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
         )
     except (ValueError, KeyError, TypeError, StopIteration):
         raise ValueError(f"{name} holds no whole run in {LOCK} and its metrics. Run `dvc repro` there.") from None
+    if behind:
+        raise ValueError(f"{name}: `{behind[0]}` has not run on what the stages before it made. Run `dvc repro` there.")
     if changed:
         raise ValueError(
             f"{name}: {changed[0]} is not what {LOCK} says was made. Run `dvc repro` there, or commit both."

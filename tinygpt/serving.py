@@ -23,6 +23,7 @@ from tinygpt.generation import generate_ids, window_start
 from tinygpt.model import GPT
 from tinygpt.sampling import Sampling, probabilities
 from tinygpt.shelf import Opened, Shelf
+from tinygpt.tokenizer import Tokenizer
 
 READ_TOKENS = 1500  # of a text whose tokens are shown; of a longer one, the first
 MAP_TOKENS = 32  # of an attention map, likewise
@@ -49,9 +50,9 @@ class Turn:
     """Something a visitor wrote, and what the model made of it."""
 
     written: str
-    model: str = ""  # its name
     continued: str = ""
     tokens: list[Seen] = field(default_factory=list)  # of `continued`, once it is finished
+    tokenizer: Tokenizer | None = None  # theirs: the model may be another by the time that they are shown again
 
 
 @dataclass
@@ -70,6 +71,8 @@ class Visitor:
         return "".join(turn.written + turn.continued for turn in self.turns)
 
     def must_be_idle(self) -> None:
+        if self.order and self.order.stop.is_set() and not self.writing:
+            self.order = None  # stopped before its turn, which may never come: the queue was full, or the line broke
         if self.order:
             raise ValueError("An answer is being written already. Wait for it, or press Stop.")
 
@@ -109,7 +112,7 @@ class Serving:
         visitor.must_be_idle()
         order = make_order(visitor.text + text(written), model, settings)
         self.shelf.book(model)
-        visitor.turns.append(Turn(text(written), order.model))
+        visitor.turns.append(Turn(text(written)))
         visitor.order = order
 
     def again(self, visitor: Visitor, model: object, *settings: object) -> int:
@@ -122,7 +125,7 @@ class Serving:
         order = make_order(before + last.written, model, settings)
         order = replace(order, seed=min(order.seed + 1, int(BOUNDS["seed"][1])))
         self.shelf.book(model)
-        visitor.turns[-1] = Turn(last.written, order.model)
+        visitor.turns[-1] = Turn(last.written)
         visitor.order = order
         return order.seed
 
@@ -161,6 +164,7 @@ class Serving:
                     shown = time.monotonic()
         turn.continued = opened.tokenizer.decode(ids)
         prompt = prompt or [end_of_text]
+        turn.tokenizer = opened.tokenizer
         turn.tokens = list(look(opened.model, prompt + ids, len(prompt), order.sampling))
         visitor.command = command(order, opened.book.folder)
         visitor.note = ending(len(ids), order, late=time.monotonic() > ends)

@@ -5,6 +5,7 @@ its tokenizer. An experiment's model comes out of DVC's cache into `.tinygpt/exp
 A name that is not on the shelf is refused, so no name from outside becomes a path. Left out: models of the web.
 """
 
+import contextlib
 import os
 import shutil
 import threading
@@ -111,22 +112,24 @@ def found_below(root: Path) -> list[Path]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for place, names, files in os.walk(root):
+    for place, names, _ in os.walk(root):
         folder = Path(place)
         deep = len(folder.relative_to(root).parts) >= DEEPEST
         names[:] = [] if deep else [name for name in names if name[0] != "." and name not in PASSED_BY]
-        if {"config.json", checkpoint.WEIGHTS} <= set(files):
+        if holds_model(folder):
             yield folder
 
 
 def experiments() -> list[runs.Run]:
-    """The newest of DVC's experiments that hold a whole run; none where DVC or git is not used."""
+    """The newest of DVC's experiments whose model DVC's cache keeps; none where DVC or git is not used.
+
+    That leaves out those of finetune/, whose outputs are not cached.
+    """
     found = []
     for name, ref in runs.experiment_refs()[-MOST:]:
-        try:
-            found.append(runs.of_revision(ref, name))
-        except (ValueError, OSError):  # unfinished, or of another pipeline
-            continue
+        with contextlib.suppress(ValueError, OSError):  # unfinished
+            if not runs.pipeline_of(ref):
+                found.append(runs.of_revision(ref, name))
     return found[::-1]
 
 

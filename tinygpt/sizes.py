@@ -1,7 +1,8 @@
 """Named sizes: `sizes.yaml` says what each changes in params.yaml, and `options` says it to DVC.
 
-`dvc exp run $(tinygpt size hour)` runs one as an experiment, so params.yaml stays as it is and the result can be
-compared with any other.
+`dvc exp run $(tinygpt size hour)` runs one as an experiment, to be compared with any other. DVC leaves its values in
+params.yaml, so each size sets all of the model and its training that any of them changes: what it does not name is as
+in `default`.
 """
 
 from pathlib import Path
@@ -15,12 +16,15 @@ Size = dict[str, Any]  # "section.key" → value
 
 
 def load(file: Path) -> dict[str, Size]:
-    """The sizes of a file, in its order. ConfigError where it is not a section of keys and values for each name."""
+    """The sizes of a file, in its order, each with what it takes from `default`.
+
+    ConfigError where it is not a section of keys and values for each name.
+    """
     sizes = config.read_yaml(file)
     for name, size in sizes.items():
         if not isinstance(size, dict) or not all("." in str(key) for key in size):
             raise config.ConfigError(file, [f"{name} must hold lines of section.key: value."])
-    return sizes
+    return {name: sizes.get("default", {}) | size for name, size in sizes.items()}
 
 
 def apply(size: Size, params: Path) -> config.Params:

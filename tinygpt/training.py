@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinygpt import distributed
+from tinygpt import distributed, lora
 from tinygpt.config import Train
 from tinygpt.files import write_json, write_text
 from tinygpt.hardware import autocast
@@ -35,15 +35,15 @@ Batch = tuple[Tensor, Tensor]  # inputs and targets, both int64 (B, T)
 
 
 class DivergedError(ValueError):
-    """The loss or the gradient is no longer a finite number; the weights are those before the step."""
+    """The loss or the gradient is no longer a finite number."""
 
 
 def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int, precision: str) -> Iterator[State]:
     """Train from where `state` stands to the last step; yields it after every step, evaluated where that was due.
 
     data: token arrays `train` and `validation`, each (number of tokens,) uint16 or uint32. precision: fp32, bf16 or
-    fp16. Raises DivergedError before a step that would spoil the weights, ValueError where a split is shorter than a
-    window.
+    fp16. Raises DivergedError before a step that would spoil the weights, or where the validation loss shows that one
+    did; ValueError where the training split is shorter than a window, or the other has fewer than two tokens.
     """
     device = next(state.model.parameters()).device
     cast = autocast(device, precision)
@@ -61,7 +61,10 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
 
     def validate() -> None:
         windows = evaluation_windows(data["validation"], context, settings.batch_size, limit=settings.eval_tokens)
-        record_validation(state, mean_loss(state.model, windows, cast))
+        loss = mean_loss(state.model, windows, cast)
+        if not math.isfinite(loss):
+            raise diverged(state.step, f"the validation loss is {loss}", settings)
+        record_validation(state, loss)
 
     if state.step == 0:
         validate()  # before any learning: ln V
@@ -92,11 +95,7 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     learning_rate = settings.learning_rate * schedule(state.step, settings)
     overflow = state.scaler.is_enabled() and not math.isfinite(norm) and state.scaler.get_scale() > SMALLEST_SCALE
     if not math.isfinite(loss) or not (math.isfinite(norm) or overflow):
-        raise DivergedError(
-            f"Training diverged at step {state.step}: the loss is {loss}, the gradient's norm {norm}. "
-            f"The learning rate is {learning_rate:.2g}; try -S train.learning_rate={settings.learning_rate / 2:g}, "
-            "more train.warmup_steps, or train.precision=fp32."
-        )
+        raise diverged(state.step, f"the loss is {loss}, the gradient's norm {norm}", settings)
     if not overflow:
         state.optimizers.step(learning_rate)
     state.optimizers.zero_grad()
@@ -104,6 +103,17 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     state.step += 1
     norm = 0.0 if overflow else norm
     state.train_rows.append({"step": state.step, "loss": loss, "learning_rate": learning_rate, "gradient_norm": norm})
+
+
+def diverged(step: int, what: str, settings: Train) -> DivergedError:
+    """The error, in a sentence with what to try; `step` is how many were taken."""
+    if step == 0 and settings.init_from is not None:
+        return DivergedError(f"{what} with the weights of {settings.init_from} as they are. Try train.precision=fp32.")
+    return DivergedError(
+        f"Training diverged at step {step}: {what}. The learning rate is "
+        f"{settings.learning_rate * schedule(step, settings):.2g}; try -S train.learning_rate="
+        f"{settings.learning_rate / 2:g}, more train.warmup_steps, or train.precision=fp32."
+    )
 
 
 @contextmanager
@@ -208,7 +218,7 @@ def metrics(state: State, settings: Train) -> dict[str, float]:
         "validation_loss": state.validation_rows[-1]["loss"],
         "best_validation_loss": state.best_loss,
         "best_step": state.best_step,
-        "parameters": count_parameters(state.model),
+        "parameters": count_parameters(state.model) - lora.added(state.model),  # of the model that is kept
         "tokens": tokens,
         "flops": tokens * training_flops_per_token(config),
     }

@@ -111,7 +111,7 @@ def write_tab(does: Page, model: gr.Dropdown) -> None:
         on(begun.then, does.write, [], [sheet, line, *both], heavy=True)
     begun = on(again.click, does.again, [model, *settings], [sheet, line, seed, *both])
     on(begun.then, does.write, [], [sheet, line, *both], heavy=True)
-    on(stop.click, does.stop, [], [])
+    on(stop.click, does.stop, [], [line, *both])
     on(undo.click, does.undo, [], [sheet, line, box])
     on(clear.click, does.clear, [], [sheet, line])
     shades.input(None, [shades], js="on => { document.body.classList.toggle('shaded', on); return []; }")

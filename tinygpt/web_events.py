@@ -74,8 +74,14 @@ class Page:
         line = refused[0] if refused else token_html.sentence(visitor.note, command=visitor.command)
         yield self.sheet(visitor), line, *buttons(writing=False)
 
-    def stop(self, request: gr.Request) -> None:
-        self.serving.stop(self.serving.visitor(request.session_hash))
+    def stop(self, request: gr.Request) -> tuple[Any, ...]:
+        """End an answer, or an order before its turn: (line, Write, Stop)."""
+        visitor = self.serving.visitor(request.session_hash)
+        waiting = visitor.order is not None and not visitor.writing
+        self.serving.stop(visitor)
+        if not waiting:
+            return gr.skip(), gr.skip(), gr.skip()  # the answer says so itself, within a token
+        return token_html.sentence("Stopped before it began."), *buttons(writing=False)
 
     def undo(self, request: gr.Request) -> tuple[Any, ...]:
         """Take the last turn back: (sheet, line, box)."""
@@ -114,9 +120,7 @@ class Page:
         self.serving.forget(request.session_hash)
 
     def sheet(self, visitor: Visitor) -> str:
-        tokenizer = None
-        if visitor.turns and visitor.turns[-1].tokens:
-            tokenizer = self.serving.shelf.load(visitor.turns[-1].model).tokenizer
+        tokenizer = visitor.turns[-1].tokenizer if visitor.turns else None
         return token_html.transcript(visitor.turns, tokenizer, writing=visitor.order is not None)
 
 

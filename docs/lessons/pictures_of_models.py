@@ -86,7 +86,7 @@ def norms(path: Path) -> None:
     text = next(text for _, text in read_rows(PATHS.text("validation")))
     x = model.embed(torch.tensor([tokenizer.encode(text)[: model.config.context_length]]))
     stream, handed, names = [], [], []
-    for number, block in enumerate(model.blocks):
+    for number, block in enumerate(model.blocks, start=1):
         part: Any = block
         for name, norm, layer in (("attention", part.norm1, part.attention), ("MLP", part.norm2, part.mlp)):
             read = norm(x)

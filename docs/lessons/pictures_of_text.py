@@ -76,7 +76,7 @@ def vocabulary(path: Path) -> None:
 
 def windows(path: Path) -> None:
     """Which windows of a short text the first steps take."""
-    context, batch, length = 6, 3, 75
+    context, batch, length = 6, 3, 81  # twelve windows, so that eight steps are two readings
     dataset = TokenDataset(np.arange(length, dtype=np.uint16), context)
     sampler = StepSampler(dataset, batch, seed=1, start=0, stop=8)
     figure, axes = figures.canvas()
