@@ -238,7 +238,7 @@ def test_a_step_that_would_spoil_the_weights_is_refused_with_a_remedy(data: Data
     ("init_from", "step", "says"),
     [
         (None, 3, r"diverged at step 3: the validation loss is nan\. .* try -S train\.learning_rate="),
-        ("base", 0, r"the validation loss is nan with the weights of base as they are\. Try train\.precision=fp32"),
+        ("base", 0, r"With the weights of base as they are the validation loss is nan\. Try train\.precision=fp32"),
     ],
 )
 def test_a_validation_loss_that_is_no_number_is_told_with_a_remedy(

@@ -63,7 +63,7 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
         windows = evaluation_windows(data["validation"], context, settings.batch_size, limit=settings.eval_tokens)
         loss = mean_loss(state.model, windows, cast)
         if not math.isfinite(loss):
-            raise diverged(state.step, f"the validation loss is {loss}", settings)
+            raise DivergedError(remedy(state.step, f"the validation loss is {loss}", settings))
         record_validation(state, loss)
 
     if state.step == 0:
@@ -95,7 +95,7 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     learning_rate = settings.learning_rate * schedule(state.step, settings)
     overflow = state.scaler.is_enabled() and not math.isfinite(norm) and state.scaler.get_scale() > SMALLEST_SCALE
     if not math.isfinite(loss) or not (math.isfinite(norm) or overflow):
-        raise diverged(state.step, f"the loss is {loss}, the gradient's norm {norm}", settings)
+        raise DivergedError(remedy(state.step, f"the loss is {loss}, the gradient's norm {norm}", settings))
     if not overflow:
         state.optimizers.step(learning_rate)
     state.optimizers.zero_grad()
@@ -105,11 +105,11 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     state.train_rows.append({"step": state.step, "loss": loss, "learning_rate": learning_rate, "gradient_norm": norm})
 
 
-def diverged(step: int, what: str, settings: Train) -> DivergedError:
-    """The error, in a sentence with what to try; `step` is how many were taken."""
+def remedy(step: int, what: str, settings: Train) -> str:
+    """What is no number after so many steps, and what to try: a sentence each."""
     if step == 0 and settings.init_from is not None:
-        return DivergedError(f"{what} with the weights of {settings.init_from} as they are. Try train.precision=fp32.")
-    return DivergedError(
+        return f"With the weights of {settings.init_from} as they are {what}. Try train.precision=fp32."
+    return (
         f"Training diverged at step {step}: {what}. The learning rate is "
         f"{settings.learning_rate * schedule(step, settings):.2g}; try -S train.learning_rate="
         f"{settings.learning_rate / 2:g}, more train.warmup_steps, or train.precision=fp32."

@@ -87,7 +87,9 @@ def ablation(path: Path) -> None:
     axes.axvline(statistics.fmean(runs["default"]), color=ACCENT, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set(xlabel="bits per byte after 200 steps, three seeds or more (less is better)", title="What each choice is worth")
+    axes.set(
+        xlabel="bits per byte after 200 steps, three seeds or more (less is better)", title="What each choice is worth"
+    )
     figures.save(figure, path)
 
 
