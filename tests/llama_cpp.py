@@ -5,6 +5,7 @@ has for each prompt its ids, and the greedy text after it. The package xllamacpp
 """
 
 import json
+import os
 import socket
 import sys
 import urllib.request
@@ -13,7 +14,8 @@ from typing import Any
 import xllamacpp
 
 
-def main() -> None:
+def main() -> Any:
+    """Answer, and hand back the server."""
     request = json.load(sys.stdin)
     server = serve(request["model"], request["context"])
     answers = []
@@ -23,6 +25,8 @@ def main() -> None:
         text = post(server, "/completion", greedy)["content"] if request["count"] else ""
         answers.append({"ids": ids, "text": text})
     json.dump(answers, sys.stdout)
+    sys.stdout.flush()
+    return server
 
 
 def serve(model: str, context: int) -> Any:
@@ -52,4 +56,5 @@ def post(server: Any, path: str, body: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    server = main()  # not let go of: its destructor now and then waits for its own threads for ever
+    os._exit(0)

@@ -69,6 +69,11 @@ def test_errors_become_sentences_and_unforeseen_ones_stay_errors(problem: Except
     assert told == says or (says is not None and told is not None and says in told)
 
 
+def test_a_traceback_is_shown_to_whoever_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYGPT_TRACEBACK", "1")
+    assert files.explain(ValueError("a sentence")) is None
+
+
 def test_a_folder_replaces_the_one_before_it(tmp_path: Path) -> None:
     target = tmp_path / "model"
     for content in ("one", "two"):

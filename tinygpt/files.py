@@ -179,7 +179,14 @@ def verify(folder: Path) -> None:
 
 
 def explain(problem: Exception) -> str | None:
-    """What went wrong, with the next step where the system gave none; None for what nobody foresaw."""
+    """What went wrong, with the next step where the system gave none; None for what nobody foresaw, and for all where
+    $TINYGPT_TRACEBACK is set: then whoever mends the code sees where it went wrong.
+    """
+    return None if os.environ.get("TINYGPT_TRACEBACK") else _told(problem)
+
+
+def _told(problem: Exception) -> str | None:
+    """The sentence, or None for what nobody foresaw."""
     if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"The disk is full ({problem}). What was finished before is intact; free some space and run this again."
     if out_of_memory(problem):
