@@ -12,7 +12,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.project import STAGES, Project
 from tests.test_foreign import write
-from tinygpt import checkpoint
+from tinygpt import checkpoint, comparing, runs, shelf
 
 DOMAIN = "Force is the change of momentum in time.\nF = m * a, where m is the mass and a the acceleration.\n\n" * 60
 
@@ -110,6 +110,22 @@ def test_lora_is_an_experiment_away_and_peft_opens_what_it_learned(project: Proj
     )
     project.run("tinygpt", "export", "peft", str(tmp_path / "adapter"), "--model", "finetune/data/model")
     assert (tmp_path / "adapter/adapter_model.safetensors").is_file()
+
+
+def test_its_experiments_are_compared_as_what_they_are_and_not_as_their_base(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.folder)
+    here = runs.of_folder(Path("finetune"))
+    assert here.settings["train.init_from"] == "data/model"
+    assert here.settings["base"] != runs.of_folder(Path()).settings.get("base")
+    project.run(
+        "dvc", "exp", "run", "-n", "slow", "-S", "finetune/params.yaml:train.learning_rate=1e-3", "finetune/dvc.yaml"
+    )
+    (slow,) = runs.of_experiments("slow")
+    assert comparing.differing([here, slow]) == {"train.learning_rate": [0.01, 0.001]}
+    assert slow.bits_per_byte == read(project, "evaluation/metrics.json")["bits_per_byte"] != here.bits_per_byte
+    assert shelf.experiments() == []  # their models are not in the cache
 
 
 def test_info_follows_the_base(project: Project) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.conftest import SHAPES, gpt, gpt_config
-from tinygpt.model import GPT, Norm, Rotary, attend_in_full, count_parameters, training_flops_per_token
+from tinygpt.model import GPT, Norm, Rotary, attend_in_full, count_parameters, drop, training_flops_per_token
 
 TOKENS = torch.randint(0, 61, (3, 16), generator=torch.Generator().manual_seed(0))
 
@@ -179,6 +179,19 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(model(TOKENS), model(TOKENS))
     model.train()
     assert not torch.equal(model(TOKENS), model(TOKENS))
+
+
+@pytest.mark.parametrize("share", [0.0003, 0.05, 0.5])
+def test_dropout_keeps_its_share_and_the_mean_and_no_number_tells_of_its_neighbours(share: float) -> None:
+    torch.manual_seed(3)
+    n = 1_000_001  # not a multiple of the numbers that one draw serves
+    kept = drop(torch.ones(n), share)
+    gone = (kept == 0).double()
+    assert abs(gone.mean() - share) < 5 * (share / n) ** 0.5
+    assert kept.max() == pytest.approx(1 / (1 - share))
+    for away in (1, 2, 3, 4):
+        both = (gone[away:] * gone[:-away]).mean()
+        assert abs(both - share**2) < 5 * (share**2 / n) ** 0.5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

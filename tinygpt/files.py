@@ -141,7 +141,7 @@ def read_json(path: Path) -> Any:
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a text: those that end in a newline alone, unlike str.splitlines', which JSON may hold others of."""
+    """The lines of a text, cut at newlines alone; str.splitlines() also cuts at U+2028 and other signs."""
     return text.removesuffix("\n").split("\n") if text else []
 
 
