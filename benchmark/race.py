@@ -50,11 +50,13 @@ RUNS: dict[str, dict[str, Any]] = {  # goal → what differs from params.yaml an
     "60 seconds": {"tokenize.vocab_size": 1024, "train.steps": 1400, "train.weight_decay": 0.3},
     "5 minutes": {
         "tokenize.vocab_size": 1024,
-        "model.n_layer": 4,
-        "model.n_head": 4,
-        "model.n_embd": 128,
-        "model.dropout": 0.05,
-        "train.steps": 3800,
+        "model.n_layer": 3,
+        "model.n_head": 3,
+        "model.n_embd": 192,
+        "model.context_length": 256,
+        "model.dropout": 0.1,
+        "train.steps": 2500,
+        "train.learning_rate": 0.015,
         "train.weight_decay": 0.3,
     },
 }
