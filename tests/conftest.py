@@ -22,6 +22,7 @@ TEXT = (
     "ROMEO:\nBut, soft! what light through yonder window breaks?\nIt is the east, and Juliet is the sun.\n\n"
     "JULIET:\nO Romeo, Romeo! wherefore art thou Romeo?\nDeny thy father and refuse thy name.\n\n"
 ) * 30
+MIXED = "naïve café, 東京タワー, Ωμέγα, 🙂👍🏽 don't  we'll\n\n\tx = 12345;\r\n    return  -1 \0 \x85 \u2028 \u2585"
 
 CPU = torch.device("cpu")
 torch.set_num_threads(1)  # models this small run faster so, and beside whatever else the machine is doing

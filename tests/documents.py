@@ -119,8 +119,8 @@ def is_open(command: str) -> bool:
 
 def run(command: str, root: Path = ROOT) -> tuple[int, str]:
     """(exit status, what it printed on both streams, without white space at the ends of lines)."""
-    # a fixed hash seed: DVC prints sets in the order that they happen to have
     path = f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
+    # a fixed hash seed: DVC prints sets in the order that they happen to have
     changes = {"PATH": path, "PYTHONPATH": str(root), "COLUMNS": "100", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
     with tempfile.TemporaryFile() as out:  # no pipe: `dvc queue start` leaves workers behind that would keep it open
         done = subprocess.run(
