@@ -47,7 +47,12 @@ RUNS: dict[str, dict[str, Any]] = {  # goal → what differs from params.yaml an
         "train.steps": 130,
     },
     "as good as nanochat": SHORT | {"train.steps": 320},
-    "60 seconds": {"tokenize.vocab_size": 1024, "train.steps": 1400, "train.weight_decay": 0.3},
+    "60 seconds": {
+        "tokenize.vocab_size": 1024,
+        "train.steps": 1400,
+        "train.weight_decay": 0.3,
+        "train.average": 0.2,
+    },
     "5 minutes": {
         "tokenize.vocab_size": 1024,
         "model.n_layer": 3,
@@ -58,6 +63,7 @@ RUNS: dict[str, dict[str, Any]] = {  # goal → what differs from params.yaml an
         "train.steps": 2500,
         "train.learning_rate": 0.015,
         "train.weight_decay": 0.3,
+        "train.average": 0.2,
     },
 }
 MATCHES = {

@@ -1,5 +1,5 @@
 """Train a GPT on the tokens → data/model (the weights of the lowest validation loss), data/training (the curves, and
-the weights of the last step).
+the weights at the last step).
 
 Killed or interrupted, it goes on where it was when started again, to the same bytes: the run in progress is kept in
 .tinygpt/runs, which DVC does not clear. Started by torchrun, several processes train together; the first one writes.
@@ -22,7 +22,7 @@ from tinygpt.checkpoint import Run, digest, fingerprint, save_model, save_weight
 from tinygpt.config import Params, Train
 from tinygpt.files import Paths, hidden, read_json
 from tinygpt.model import GPTConfig, count_parameters, training_flops_per_token
-from tinygpt.state import State, initial_state, weights
+from tinygpt.state import State, initial_state
 from tinygpt.times import Clock
 from tinygpt.tokenizer import load
 from tinygpt.tokens import TokenDataset, open_tokens
@@ -33,10 +33,7 @@ def main(params: Params, paths: Paths) -> None:
     loggers.check(params.runtime.logger)
     settings, tokenizer = params.train, load(paths.tokenizer)
     data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
-    if settings.init_from is not None:
-        bases.check_not_own(settings.init_from, paths)
-        if params.evaluate.base_text is not None:
-            bases.find_text(params.evaluate.base_text)  # so that `evaluate` will not fail after the training
+    bases.check_base(params, paths)
     base, origin = (
         finetuning.open_base(settings.init_from, tokenizer, params.model) if settings.init_from else (None, {})
     )
@@ -68,7 +65,7 @@ def main(params: Params, paths: Paths) -> None:
             compiling.compile_blocks(state.model)
         train(state, params, data, precision, saves, paths, logger.note)
         if distributed.is_first():
-            save_weights(paths.training / "last.safetensors", plain(weights(state.model), settings), config)
+            save_weights(paths.training / "last.safetensors", plain(state.kept(), settings), config)
             save_model(paths.model, config, plain(state.best, settings), tokenizer, lineage, lora.learned(state.best))
             saves.finish()
     print(f"best validation loss {state.best_loss:.4f} nats per token, at step {state.best_step} of {settings.steps}")

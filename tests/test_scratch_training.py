@@ -138,13 +138,28 @@ def test_schedules_are_the_same_at_every_step(kind: str, steps: int, warmup: int
         assert slow_training.schedule(step, chosen) == pytest.approx(optimizer.schedule(step, chosen), rel=1e-12)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.999])
+def test_running_means_of_the_weights_are_the_same(share: float) -> None:
+    model, twin = twins()
+    found, expected = ({name: p.detach().clone() for name, p in one.named_parameters()} for one in (twin, model))
+    for steps in range(1, 8):
+        with torch.no_grad():
+            for one in (twin, model):
+                for parameter in one.parameters():
+                    parameter.mul_(1.1)
+        slow_training.average_weights(found, twin, steps, share)
+        training.average_weights(expected, model, steps, share)
+    torch.testing.assert_close(found, expected)
+
+
 # whole runs
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
 @pytest.mark.parametrize("name", ["qwen3", "gpt2"])
 def test_twenty_steps_from_scratch_lose_what_the_fast_path_loses(data: Data, name: str, kind: str) -> None:
-    chosen: dict[str, Any] = {"optimizer": kind, "steps": 20, "accumulation": 2, "gradient_clip": 0.5, "eval_every": 10}
+    chosen: dict[str, Any] = {"optimizer": kind, "steps": 20, "eval_every": 10}
+    chosen |= {"accumulation": 2, "gradient_clip": 0.5, "average": 0.3}
     fast, scratch = (
         run(started(data, one, shape=SHAPES[name], **chosen), data, 20, **chosen) for one in ("fast", "scratch")
     )
@@ -157,14 +172,17 @@ def test_twenty_steps_from_scratch_lose_what_the_fast_path_loses(data: Data, nam
     assert norms[0] == pytest.approx(norms[1], rel=1e-2)
 
 
-def test_a_run_from_scratch_takes_its_loss_and_clipping_from_there(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    loss = Mock(wraps=slow_loss.cross_entropy)
+def test_a_run_from_scratch_takes_its_loss_clipping_and_mean_from_there(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, average = Mock(wraps=slow_loss.cross_entropy), Mock(wraps=slow_training.average_weights)
     clip = Mock(wraps=slow_training.clip_gradients)
     monkeypatch.setattr(slow_loss, "cross_entropy", loss)
     monkeypatch.setattr(slow_training, "clip_gradients", clip)
+    monkeypatch.setattr(slow_training, "average_weights", average)
     for implementation, count in (("fast", 0), ("scratch", 1)):
-        run(started(data, implementation), data, 1)
-        assert (loss.call_count, clip.call_count) == (count, count)
+        run(started(data, implementation, average=0.5), data, 1, average=0.5)
+        assert (loss.call_count, clip.call_count, average.call_count) == (count, count, count)
 
 
 def test_the_step_written_out_is_that_of_the_train_stage(data: Data) -> None:

@@ -73,12 +73,19 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(data: Data) -> N
 @pytest.mark.parametrize("stops", [(1,), (3,), (5,), (1, 3, 5)])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("average", [0.0, 0.5])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
-    data: Data, stops: tuple[int, ...], optimizer: str, precision: str, accumulation: int, dropout: float
+    data: Data,
+    stops: tuple[int, ...],
+    optimizer: str,
+    precision: str,
+    accumulation: int,
+    dropout: float,
+    average: float,
 ) -> None:
-    chosen = settings(optimizer=optimizer, accumulation=accumulation, eval_every=2)
+    chosen = settings(optimizer=optimizer, accumulation=accumulation, eval_every=2, average=average)
     whole = start(data, chosen, precision, dropout=dropout)
     advance(training.train(whole, chosen, data, 3, precision), 6)
     state = start(data, chosen, precision, dropout=dropout)
@@ -107,6 +114,53 @@ def test_the_best_weights_of_before_a_stop_are_still_the_best_after_it(data: Dat
     advance(training.train(second, chosen, data, 3, "fp32"), 3)
     assert (second.best_step, second.best_loss) == (3, 0.0)
     assert all(torch.equal(first.best[name], second.best[name]) for name in first.best)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_the_weights_kept_are_the_mean_that_was_asked_for(data: Data, share: float) -> None:
+    """Against the same written out, a sum over all steps: those after step s count as the product that follows."""
+    chosen = settings(average=share, eval_every=6)
+    state, seen = start(data, chosen), []
+    for _ in training.train(state, chosen, data, 3, "fp32"):
+        seen.append(weights(state.model))
+    newest = [min(1.0, 1 / (share * step)) for step in range(1, 7)]  # what each step's weights count for when new
+    shares = [part * math.prod(1 - later for later in newest[step:]) for step, part in enumerate(newest, 1)]
+    assert sum(shares) == pytest.approx(1)
+    expected = {name: sum(part * one[name] for part, one in zip(shares, seen, strict=True)) for name in seen[0]}
+    torch.testing.assert_close(state.kept(), expected)
+    assert all(torch.equal(state.best[name], tensor) for name, tensor in state.kept().items())
+    assert not torch.equal(state.kept()["head.weight"], seen[-1]["head.weight"])
+
+
+def test_the_validation_loss_is_that_of_the_weights_that_are_kept(data: Data) -> None:
+    chosen = settings(average=0.5, eval_every=6, eval_tokens=1000)
+    state = start(data, chosen)
+    advance(training.train(state, chosen, data, 3, "fp32"), 6)
+
+    def loss() -> float:
+        windows = evaluation_windows(data["validation"], 16, 4, limit=1000)
+        return training.mean_loss(state.model, windows, autocast(CPU, "fp32"))
+
+    newest = loss()
+    state.model.load_state_dict(state.kept(), strict=False)
+    assert state.validation_rows[-1]["loss"] == pytest.approx(loss(), rel=1e-6)
+    assert state.validation_rows[-1]["loss"] != pytest.approx(newest, rel=1e-4)
+
+
+def test_a_mean_of_none_but_the_newest_weights_is_no_mean(data: Data) -> None:
+    chosen = settings(average=0.0)
+    state = start(data, chosen)
+    advance(training.train(state, chosen, data, 3, "fp32"), 6)
+    assert not state.average
+    assert all(torch.equal(state.kept()[name], tensor) for name, tensor in weights(state.model).items())
+
+
+def test_a_state_saved_without_its_mean_is_not_taken_up(data: Data) -> None:
+    state = start(data, settings(average=0.5))
+    advance(training.train(state, settings(average=0.5), data, 3, "fp32"), 1)
+    tensors = {name: tensor for name, tensor in state.tensors().items() if name != "average.head.weight"}
+    with pytest.raises(ValueError, match=r"its average\.head\.weight is missing"):
+        state.check(tensors, state.facts())
 
 
 def test_accumulated_gradients_equal_those_of_the_big_batch(data: Data) -> None:

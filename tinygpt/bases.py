@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinygpt.config import Params
 from tinygpt.files import Paths, find_folder, is_ours
 from tinygpt.foreign_tokenizer import read_tokenizer
 from tinygpt.hub_problems import short
@@ -43,6 +44,17 @@ def check(name: str) -> None:
     if not match:
         hint = f" For a model of the hub, write {name}@ and a commit." if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
         raise FileNotFoundError(f"There is no folder {name}. `dvc repro` makes data/model.{hint}")
+
+
+def check_base(params: Params, paths: Paths) -> None:
+    """Check what a pipeline's parameters name for training to go on from, and for `evaluate` to look back at; raises as
+    the three below do, so that what `evaluate` would miss is known before the training.
+    """
+    if params.train.init_from is not None:
+        check_not_own(params.train.init_from, paths)
+        check(params.train.init_from)
+        if params.evaluate.base_text is not None:
+            find_text(params.evaluate.base_text)
 
 
 def check_not_own(name: str, paths: Paths) -> None:

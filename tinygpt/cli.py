@@ -64,12 +64,10 @@ def check(
 
         params = config.load(Paths(folder).params)
         size = check_source(params.download)
-        for name in (params.tokenize.from_, params.train.init_from):
-            if name is not None:
-                bases.check_not_own(name, Paths(folder))
-                bases.check(name)
-        if params.evaluate.base_text is not None and params.train.init_from is not None:
-            bases.find_text(params.evaluate.base_text)
+        if params.tokenize.from_ is not None:
+            bases.check_not_own(params.tokenize.from_, Paths(folder))
+            bases.check(params.tokenize.from_)
+        bases.check_base(params, Paths(folder))
         if size is not None:  # bytes, of which there are at least as many as characters, and those as tokens
             check_enough(params.download, size, max(LEAST, params.model.context_length))
         device = hardware.pick_device(params.train.device)

@@ -134,6 +134,7 @@ class Train(Section):
     schedule: Literal["linear", "cosine", "constant"]
     warmup_steps: Annotated[int, Field(ge=0)]
     final_fraction: Fraction
+    average: BelowOne
     eval_every: PositiveInt
     eval_tokens: PositiveInt
     device: Literal["auto", "cpu", "cuda", "mps"]

@@ -60,7 +60,8 @@ def count(state: State, settings: Train, text_tokens: int, precision: str) -> Fo
 def lasting_memory(state: State) -> int:
     """Bytes that a step takes whatever its batch: weights, gradients, what the optimizers remember and work in.
 
-    Every tenth step the weights are copied, to see how far they move; on a CPU the best so far lie there, too.
+    Every tenth step the weights are copied, to see how far they move; their running mean is another copy of those that
+    learn; on a CPU the best so far lie there, too.
     """
     on_cpu = next(state.model.parameters()).device.type == "cpu"
     copies = 3 if on_cpu else 2  # weights, those of before the step, the best so far
@@ -72,7 +73,8 @@ def lasting_memory(state: State) -> int:
         for parameter in optimizer.param_groups[0]["params"] if isinstance(optimizer, Muon) else []:
             alike[tuple(parameter.shape)] += parameter.numel()
     working = 4 * max(alike.values(), default=0)  # the stack, two steps of its iteration, and their products
-    numbers = copies * count_parameters(state.model) + gradients * learned + remembered + working
+    mean = learned if state.average else 0
+    numbers = mean + copies * count_parameters(state.model) + gradients * learned + remembered + working
     return 4 * numbers + (LIBRARIES if on_cpu else 0)
 
 

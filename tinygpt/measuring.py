@@ -25,7 +25,7 @@ from tinygpt.config import Train
 from tinygpt.files import out_of_memory
 from tinygpt.model import GPT, GPTConfig, count_parameters, training_flops_per_token
 from tinygpt.sampling import Sampling
-from tinygpt.state import initial_state, weights
+from tinygpt.state import initial_state
 from tinygpt.training import examined, train_step
 
 OUT_OF_MEMORY = "out of memory"
@@ -107,7 +107,7 @@ def measure(
     def step() -> None:
         train_step(state, (batch, batch), settings, hardware.autocast(device, precision))
 
-    state.best = weights(state.model)  # as in a run, where the best so far are kept
+    state.best = state.kept()  # as in a run, where the best so far are kept
     with examined(state):  # as every tenth step of a run, and the one that takes the most memory
         starting = _timed(step, device)
     seconds = [_timed(step, device) for _ in range(REPEATS)]

@@ -59,9 +59,16 @@ class State:
     best_step: int = 0  # the one after which the lowest validation loss was seen
     best_loss: float = math.inf  # the lowest validation loss so far, nats per token
     best: dict[str, Tensor] = field(default_factory=dict)  # the weights that reached it, by parameter name
+    average: dict[str, Tensor] = field(default_factory=dict)  # running mean of those that learn; empty: not wanted
     train_rows: list[Row] = field(default_factory=list)  # one a step
     health_rows: list[Row] = field(default_factory=list)  # one every HEALTH_EVERY steps
     validation_rows: list[Row] = field(default_factory=list)  # one an evaluation
+
+    def kept(self) -> dict[str, Tensor]:
+        """The weights to keep after this step, by parameter name and of its shape, on the CPU: their running mean where
+        one is wanted, else the newest.
+        """
+        return weights(self.model) | {name: tensor.cpu().clone() for name, tensor in self.average.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything to save that is a tensor, by `<part>.<name>`.
@@ -73,6 +80,7 @@ class State:
         parts = {
             "model": weights(self.model),
             "best": self.best,
+            "average": {name: tensor.cpu() for name, tensor in self.average.items()},
             "optimizers": self.optimizers.state_dict(),
             "rows": rows,
         }
@@ -90,6 +98,7 @@ class State:
         if facts["scaler"].keys() != self.scaler.state_dict().keys():
             raise ValueError("The state is of a run in another precision.")
         shapes = {f"{part}.{name}": p.shape for part in ("model", "best") for name, p in self.model.named_parameters()}
+        shapes |= {f"average.{name}": tensor.shape for name, tensor in self.average.items()}
         if any(name.startswith("optimizers.") for name in tensors):  # none where every step so far overflowed
             shapes |= {f"optimizers.{name}": shape for name, shape in self.optimizers.shapes().items()}
         shapes["rows.train"] = torch.Size((facts["step"], 4))
@@ -111,6 +120,8 @@ class State:
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(parts["model"][name])
         self.best = parts["best"]
+        for name, mean in self.average.items():
+            mean.copy_(parts["average"][name])
         self.optimizers.load_state_dict(parts["optimizers"])
         self.scaler.load_state_dict(facts["scaler"])
         for name in FACTS:
@@ -147,4 +158,11 @@ def initial_state(
     model.to(device)
     muon_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    return State(model, make_optimizers(model, settings, muon_dtype), scaler, settings.implementation)
+    learning = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    return State(
+        model,
+        make_optimizers(model, settings, muon_dtype),
+        scaler,
+        settings.implementation,
+        average=learning if settings.average else {},
+    )

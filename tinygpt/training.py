@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from tinygpt import distributed, lora
 from tinygpt.config import Train
@@ -25,7 +26,7 @@ from tinygpt.model import GPT, count_parameters, training_flops_per_token
 from tinygpt.optimizer import schedule
 from tinygpt.scratch import loss as scratch_loss
 from tinygpt.scratch import training as scratch_training
-from tinygpt.state import Row, State, weights
+from tinygpt.state import Row, State
 from tinygpt.tokens import evaluation_windows, training_batches
 
 HEALTH_EVERY = 10  # steps; looking closer takes a copy of the weights
@@ -61,7 +62,7 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
 
     def validate() -> None:
         windows = evaluation_windows(data["validation"], context, settings.batch_size, limit=settings.eval_tokens)
-        loss = mean_loss(state.model, windows, cast)
+        loss = mean_loss(state.model, windows, cast, state.average)
         if not math.isfinite(loss):
             raise DivergedError(remedy(state.step, f"the validation loss is {loss}", settings))
         record_validation(state, loss)
@@ -101,6 +102,9 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     state.optimizers.zero_grad()
     state.scaler.update()
     state.step += 1
+    if state.average:
+        average = scratch_training.average_weights if state.implementation == "scratch" else average_weights
+        average(state.average, state.model, state.step, settings.average)
     norm = 0.0 if overflow else norm
     state.train_rows.append({"step": state.step, "loss": loss, "learning_rate": learning_rate, "gradient_norm": norm})
 
@@ -179,18 +183,37 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
 
 
 @torch.no_grad()
-def mean_loss(model: GPT, windows: Iterable[Batch], cast: AbstractContextManager[Any]) -> float:
+def average_weights(average: dict[str, Tensor], model: nn.Module, steps: int, share: float) -> None:
+    """Move the running mean of the weights (parameter name → tensor of its shape), which begins with the newest, on to
+    those after so many `steps`, 1 or more: the mean of about the last `share` of the run, more than 0.
+
+    Late in a run the weights circle around what they are after, and learn chance features of single batches; the
+    middle of their path is free of both, and predicts unseen text better (Polyak & Juditsky 1992). The newest weigh
+    1 / (share·steps), which makes those after s steps count as s^(1/share − 1), however long the run (polynomial decay,
+    Shamir & Zhang 2013).
+    """
+    newest = dict(model.named_parameters())
+    torch._foreach_lerp_([*average.values()], [newest[name] for name in average], min(1.0, 1 / (share * steps)))
+
+
+@torch.no_grad()
+def mean_loss(
+    model: GPT,
+    windows: Iterable[Batch],
+    cast: AbstractContextManager[Any],
+    weights: dict[str, Tensor] | None = None,
+) -> float:
     """The mean cross-entropy over all predicted tokens, nats per token; several processes share the windows.
 
-    windows: int64, (B, T), as evaluation_windows gives them. The model is left in eval mode. ZeroDivisionError where
-    there is no window.
+    windows: int64, (B, T), as evaluation_windows gives them. weights: parameter name → what stands in for it. The model
+    is left in eval mode. ZeroDivisionError where there is no window.
     """
     device = next(model.parameters()).device
     model.eval()
     losses, count = [], 0
     for inputs, targets in islice(windows, distributed.rank(), None, distributed.size()):
         with cast, torch.compiler.set_stance("force_eager"):  # other shapes: not worth compiling for
-            logits = model(inputs.to(device))
+            logits = functional_call(model, weights or {}, (inputs.to(device),))
         losses.append(cross_entropy(logits, targets.to(device), "sum"))
         count += targets.numel()
     total = sum(torch.stack(losses).tolist()) if losses else 0.0
@@ -198,10 +221,10 @@ def mean_loss(model: GPT, windows: Iterable[Batch], cast: AbstractContextManager
 
 
 def record_validation(state: State, loss: float) -> None:
-    """Note a validation loss (nats per token), and keep the weights where it is the lowest so far."""
+    """Note a validation loss (nats per token), and keep the weights (state.kept) where it is the lowest so far."""
     state.validation_rows.append({"step": state.step, "loss": loss})
     if loss < state.best_loss:
-        state.best_step, state.best_loss, state.best = state.step, loss, weights(state.model)
+        state.best_step, state.best_loss, state.best = state.step, loss, state.kept()
 
 
 def metrics(state: State, settings: Train) -> dict[str, float]:

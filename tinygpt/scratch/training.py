@@ -3,6 +3,7 @@
     optimizers = build(model, settings)
     for step, (inputs, targets) in enumerate(batches):
         loss = train_step(model, optimizers, inputs, targets, settings, step)
+        average_weights(average, model, step + 1, settings.average)
 
 `settings` is the `train` section of params.yaml. `Optimizers` keeps its state in the same flat tensors as
 tinygpt/optimizer.py does, so a run in progress can go on with either. Left out: batches too large for memory, several
@@ -50,6 +51,19 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
         for gradient in gradients:
             gradient.mul_(limit / (length + 1e-6))
     return length
+
+
+@torch.no_grad()
+def average_weights(average: dict[str, Tensor], model: nn.Module, steps: int, share: float) -> None:
+    """Update the running mean of the weights, by name, after so many steps: it is what is kept, and what writes.
+
+    Each batch pulls the weights a little its own way. In the mean of many steps those pulls cancel, and what all
+    batches agree on stays (Polyak & Juditsky 1992). Early weights know little, so a mean of all of them would be poor:
+    with a share of 0.2, after 1000 steps, the newest get 1/200 of the whole, as if about the last 200 counted.
+    """
+    part = min(1.0, 1 / (share * steps))  # the first steps take the newest whole
+    for name, parameter in model.named_parameters():
+        average[name].copy_((1 - part) * average[name] + part * parameter)
 
 
 def schedule(step: int, settings: Train) -> float:
