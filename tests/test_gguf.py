@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import gpt
+from tests.conftest import gpt, gpt_config
 from tests.test_checkpoint import LINEAGE
-from tinygpt import checkpoint, gguf_file
+from tinygpt import checkpoint, families, gguf_file
 from tinygpt.state import weights
 from tinygpt.tokenizer import Tokenizer
 
@@ -32,6 +32,14 @@ def test_a_mix_without_a_twin_is_refused_and_says_what_it_would_need(tmp_path: P
     with pytest.raises(ValueError, match=r"GPT-2 would need .*model.position=\"learned\""):
         gguf_file.write(folder, tmp_path / "model.gguf")
     assert not (tmp_path / "model.gguf").exists()
+
+
+def test_only_settings_that_stand_in_the_way_of_a_twin_are_named() -> None:
+    gpt2 = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "qk_norm": False, "bias": True}
+    config = gpt_config(**gpt2, tie_embeddings=False, n_kv_head=2, head_dim=16)  # what null stands for, written out
+    assert families.why_no_twin(config).endswith("; GPT-2 would need model.tie_embeddings=true.")
+    config = gpt_config(**gpt2, tie_embeddings=True, n_kv_head=1)
+    assert families.why_no_twin(config).endswith("; GPT-2 would need model.n_kv_head=null.")
 
 
 def test_tensors_are_named_as_llama_cpp_names_them() -> None:

@@ -5,11 +5,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
 
+from stages import thousands
+from stages.train import report
 from tests.conftest import ROOT
 from tinygpt import config
 from tinygpt.files import Paths
@@ -119,3 +122,24 @@ def test_every_stage_refuses_wrong_parameters_before_any_work(stage: str, tmp_pa
     assert "train.stepps is not a parameter; did you mean steps?" in run.stderr
     assert "Traceback" not in run.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0.72, "0.72"), (999.4, "999"), (999.6, "1k"), (1024, "1.02k"), (999_600, "1M"), (5.3e6, "5.3M"), (2e15, "2P")],
+)
+def test_numbers_are_told_in_three_digits_and_a_letter(number: float, text: str) -> None:
+    assert thousands(number) == text
+
+
+@pytest.mark.parametrize(("steps", "left"), [(100, "0:00"), (41, "0:59"), (40.4, "1:00"), (40, "1:00"), (0, "1:40")])
+def test_time_left_never_shows_sixty_seconds(steps: float, left: str) -> None:
+    params = config.load(ROOT / "params.yaml")
+    settings = params.train.model_copy(update={"steps": 100})
+    state = SimpleNamespace(
+        step=steps,
+        train_rows=[{"loss": 1.0}],
+        validation_rows=[{"loss": 1.0}],
+        model=SimpleNamespace(config=SimpleNamespace(context_length=128)),
+    )
+    assert report(cast(Any, state), settings, speed=1.0).endswith(f"{left} left")

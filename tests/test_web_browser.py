@@ -15,6 +15,7 @@ pytest.importorskip("playwright", reason="needs Playwright: pip install -c requi
 from tests.visiting import browser, chromium, served, until
 from tinygpt.generation import generate_ids
 from tinygpt.serving import Serving
+from tinygpt.web import AT_ONCE
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="needs a browser: apt-get install chromium")
 SERIOUS = {"serious", "critical"}
@@ -128,6 +129,28 @@ def test_text_streams_and_stop_frees_the_worker_at_once(
     assert until(lambda: site[1].running == 0, seconds=1)
     opened.page.get_by_text("; stopped.").wait_for()
     assert opened.button("Stop").is_disabled()
+    assert opened.answer()
+
+
+def test_an_order_that_still_waits_for_its_turn_can_be_stopped(
+    window: Any, opened: Open, site: tuple[str, Serving], slowly: threading.Event
+) -> None:
+    others = [Open(window, site[0]) for _ in range(AT_ONCE)]
+    for other in others:
+        other.write("ROMEO:")
+    assert until(lambda: site[1].running == AT_ONCE)
+    opened.write("JULIET:")
+    opened.page.get_by_text("Waiting for its turn").wait_for()
+    opened.button("Stop").click()
+    opened.page.get_by_text("Stopped before it began.").wait_for()
+    assert opened.button("Stop").is_disabled()
+    assert opened.button("Write").is_enabled()
+    for other in others:
+        other.context.close()
+    slowly.set()
+    assert until(lambda: site[1].running == 0, seconds=20)
+    opened.write("HAMLET:")
+    assert "HAMLET:" in opened.page.locator("#sheet").inner_text()
     assert opened.answer()
 
 
