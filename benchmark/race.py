@@ -59,11 +59,10 @@ RUNS: dict[str, dict[str, Any]] = {  # goal → what differs from params.yaml an
         "model.n_head": 3,
         "model.n_embd": 192,
         "model.context_length": 256,
-        "model.dropout": 0.1,
-        "train.steps": 2500,
+        "train.steps": 2300,
         "train.learning_rate": 0.015,
         "train.weight_decay": 0.3,
-        "train.average": 0.2,
+        "train.average": 0.3,
     },
 }
 MATCHES = {
