@@ -49,7 +49,7 @@ RUNS: dict[str, dict[str, Any]] = {  # goal → what differs from params.yaml an
     "as good as nanochat": SHORT | {"train.steps": 320},
     "60 seconds": {
         "tokenize.vocab_size": 1024,
-        "train.steps": 1400,
+        "train.steps": 1250,
         "train.weight_decay": 0.3,
         "train.average": 0.2,
     },
