@@ -1,5 +1,5 @@
 """Train a GPT on the tokens → data/model (the weights of the lowest validation loss), data/training (the curves, and
-the weights at the last step).
+what would be kept after the last step).
 
 Killed or interrupted, it goes on where it was when started again, to the same bytes: the run in progress is kept in
 .tinygpt/runs, which DVC does not clear. Started by torchrun, several processes train together; the first one writes.
@@ -95,8 +95,8 @@ def resume(saves: Run, state: State) -> None:
     if saved:
         state.restore(*saved)
         print(f"going on after step {state.step}, from {saves.folder}")
-    if state.step != distributed.largest(state.step):
-        raise ValueError(f"Another process found a later save in {saves.folder}; all of them must see the same folder.")
+    if distributed.largest(int(state.step != distributed.largest(state.step) or not saves.folder.is_dir())):
+        raise ValueError(f"The processes do not see the same {saves.folder}; give them a folder that they share.")
     others = [folder for folder in saves.folder.parent.iterdir() if folder.is_dir() and folder != saves.folder]
     if others:
         print(

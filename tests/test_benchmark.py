@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.test_stages import STAGES, closure
 from tinygpt import benchmark, compiling, forecast, measuring
 from tinygpt.benchmark import Ladder, Report
 from tinygpt.measuring import OUT_OF_MEMORY, TOO_SLOW, Decoding, Job, Training
+from tinygpt.model import GPT
 from tinygpt.state import initial_state
 
 CUDA = torch.device("cuda")
@@ -114,6 +116,23 @@ def test_a_real_row_holds_what_was_measured_beside_what_was_forecast() -> None:
     assert min(row.tokens_per_second, row.step, row.flops_per_second, row.starting) > 0
     assert row.batch == 2
     assert Decoding(**measuring.perform(job("decoding"))).tokens_per_second > 0
+
+
+def test_weights_to_decode_with_are_drawn_before_they_are_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a generator of the CPU would be refused."""
+    order: list[str] = []
+
+    def noted(name: str, honest: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            order.append(name)
+            return honest(*given)
+
+        return call
+
+    for name in ("initialise", "to"):
+        monkeypatch.setattr(GPT, name, noted(name, getattr(GPT, name)))
+    assert measuring.decode(gpt_config(), 2, CPU, limit=0.1).tokens_per_second > 0
+    assert order == ["initialise", "to"]
 
 
 def test_running_out_of_memory_is_a_row_and_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,6 +275,8 @@ def test_lines_can_be_piped_in_and_text_out(model_folder: Path) -> None:
     assert b"> " not in done.stdout
     assert b"opening" not in done.stderr
     assert b"/nonsense is no command" in done.stderr
+    done = subprocess.run(command, cwd=ROOT, input=b"ROMEO:\\", capture_output=True, check=False)
+    assert done.stdout.strip()  # a last line that would go on, but for the end, is answered too
 
 
 def test_a_models_control_characters_are_shown_and_steer_no_terminal(tmp_path: Path) -> None:

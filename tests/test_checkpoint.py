@@ -146,6 +146,21 @@ def test_a_damaged_save_is_named_and_the_one_before_it_used(tmp_path: Path, name
         assert "step-000000002" in run.damaged[0]
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_damaged_saves_of_later_steps_do_not_push_out_a_new_one(tmp_path: Path, keep: int) -> None:
+    with Run(tmp_path / "run", keep) as run:
+        for step in (100, 200):
+            save(run, step)
+        for folder in (tmp_path / "run").glob("step-*"):
+            (folder / "facts.json").write_text("{}")
+        assert run.latest() is None
+        assert run.damaged[-1].endswith("There is none before it: starting over.")
+        for step in (10, 20):
+            save(run, step)
+            assert (run.latest() or ({}, {}))[1] == {"step": step}
+        assert [folder.name for folder in (tmp_path / "run").glob("step-*2*")] == ["step-000000020"]
+
+
 def test_a_second_process_is_told_who_trains_this_run(tmp_path: Path) -> None:
     with Run(tmp_path / "run", keep=2), pytest.raises(ValueError, match=r"Process \d+ is training this very run"):
         Run(tmp_path / "run", keep=2).__enter__()

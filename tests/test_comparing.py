@@ -135,6 +135,7 @@ def test_sets_named_by_rows_that_differ_in_more_than_the_seed_and_one_setting_ar
         ("nowhere", "muon-1", "'nowhere' is no folder, experiment or row of results"),
         ("muon-1", "optimizer=adamw", "Name both sets by settings"),
         ("=muon", "optimizer=adamw", "'=' is no setting"),
+        ("muon-1,", "adamw-1", "'muon-1,' holds an empty name"),  # which would be the folder that one is in
     ],
 )
 def test_a_set_that_is_not_there_is_answered_with_the_next_step(results: Path, a: str, b: str, problem: str) -> None:

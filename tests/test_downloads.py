@@ -61,6 +61,18 @@ def test_a_hash_from_the_memory_never_becomes_a_path(here: Path, monkeypatch: py
         downloads.fetch("https://a.org/b", None, offline)
 
 
+def test_an_address_is_asked_for_as_browsers_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(_: object, url: str, timeout: float) -> Any:
+        asked.append(url)
+        return opener(b"x")(url)
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", answer)
+    downloads.fetch("https://a.org/Über uns/%C3%A4?a=b&c=ü#d", None)
+    assert asked == ["https://a.org/%C3%9Cber%20uns/%C3%A4?a=b&c=%C3%BC#d"]
+
+
 def test_only_https_is_fetched_also_after_a_redirect() -> None:
     with pytest.raises(ConnectionError, match="not https"):
         downloads.fetch("file:///etc/passwd", None)

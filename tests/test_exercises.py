@@ -57,6 +57,8 @@ def test_a_stub_and_its_solution_are_one_function_of_that_name(lesson: int, name
         ("def merge(pieces, pair):\n    return pieces\n", "should be [b'ab', b'ab', b'c']; yours is [b'a', b'b',"),
         ("def merge(pieces, pair):\n\n    return pieces[9]\n", "IndexError in line 3: list index out of range"),
         ("def merge(pieces, pair):\n    assert pieces == pair\n", "the assert in line 2 does not hold"),
+        ("def merge(pieces, pair):\n    return open('no such file')\n", "FileNotFoundError in line 2: "),
+        ("def merge(pieces, pair):\n    raise SystemExit('bye')\n", "SystemExit in line 2: bye"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, code: str, sentence: str) -> None:

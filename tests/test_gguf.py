@@ -35,7 +35,7 @@ def test_a_mix_without_a_twin_is_refused_and_says_what_it_would_need(tmp_path: P
 
 
 def test_only_settings_that_stand_in_the_way_of_a_twin_are_named() -> None:
-    gpt2 = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "qk_norm": False, "bias": True}
+    gpt2: dict[str, Any] = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "qk_norm": False, "bias": True}
     config = gpt_config(**gpt2, tie_embeddings=False, n_kv_head=2, head_dim=16)  # what null stands for, written out
     assert families.why_no_twin(config).endswith("; GPT-2 would need model.tie_embeddings=true.")
     config = gpt_config(**gpt2, tie_embeddings=True, n_kv_head=1)

@@ -25,9 +25,9 @@ def test_auto_takes_fp16_on_a_gpu_without_bf16(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_fp16_is_refused_on_a_cpu() -> None:
-    with pytest.raises(ValueError, match="^train.precision is 'fp16', which needs .* use auto, fp32 or bf16 on cpu"):
+    with pytest.raises(ValueError, match=r"^train.precision is 'fp16', which needs .* use auto, fp32 or bf16 on cpu"):
         hardware.pick_precision("fp16", CPU)
-    with pytest.raises(ValueError, match="^--precision is 'fp16', "):  # as it was asked for
+    with pytest.raises(ValueError, match=r"^--precision is 'fp16', "):  # as it was asked for
         hardware.pick_precision("fp16", CPU, "--precision")
 
 
@@ -37,7 +37,7 @@ def test_auto_takes_the_best_device_there_is_and_a_missing_one_is_refused(monkey
     assert hardware.pick_device("auto") == CPU
     with pytest.raises(ValueError, match="finds none here; use auto or cpu"):
         hardware.pick_device("cuda")
-    with pytest.raises(ValueError, match="^--device is 'cuda', "):
+    with pytest.raises(ValueError, match=r"^--device is 'cuda', "):
         hardware.pick_device("cuda", "--device")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert hardware.pick_device("auto").type == "mps"

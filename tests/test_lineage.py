@@ -61,6 +61,16 @@ def test_dvc_lock_is_followed_too(pipeline: Paths) -> None:
     assert verdicts(pipeline)["model in dvc.lock"] == "the same"
     files.write_text(pipeline.folder / "dvc.lock", lock.format("0" * 32 + ".dir"))
     assert verdicts(pipeline)["model in dvc.lock"] == "another"
+    for unreadable in ("<<<<<<< HEAD\nstages:\n", "", "- 1\n", "stages: 3\n"):
+        files.write_text(pipeline.folder / "dvc.lock", unreadable)
+        with pytest.raises(ValueError, match=r"dvc.lock cannot be read. Finish the merge, or `git checkout HEAD"):
+            verdicts(pipeline)
+
+
+def test_a_model_from_elsewhere_claims_no_parameters(pipeline: Paths) -> None:
+    claimed = checkpoint.hashes(pipeline.model) | {"params": ""}
+    links = lineage.follow_hashes(claimed, pipeline.model, params(), pipeline)
+    assert "parameters" not in {link.what for link in links}
 
 
 def test_samples_name_the_model_that_wrote_them(pipeline: Paths) -> None:
@@ -73,6 +83,8 @@ def test_samples_name_the_model_that_wrote_them(pipeline: Paths) -> None:
     sample = lineage.sample_of(pipeline.model, pipeline)
     assert sample is not None
     assert sample["text"] == "x\u2028\x85"
-    files.write_text(pipeline.samples / "samples.jsonl", "{}\n")
-    with pytest.raises(ValueError, match="line 1 is not a sample"):
-        lineage.sample_hashes(pipeline.samples / "samples.jsonl")
+    for wrong in ("{}", '{"hashes": {}}', '{"hashes": "x"}', '{"hashes": {"model": "a"'):
+        files.write_text(pipeline.samples / "samples.jsonl", f"{line}\n{wrong}\n")
+        for read in (lineage.sample_hashes, lambda _: lineage.sample_of(pipeline.model, pipeline)):
+            with pytest.raises(ValueError, match="line 2 is not a sample"):
+                read(pipeline.samples / "samples.jsonl")

@@ -1,6 +1,7 @@
 """First principles: a good start, no look into the future, every part learns."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from tests.conftest import SHAPES, gpt, gpt_config
 from tinygpt.model import GPT, Norm, Rotary, attend_in_full, count_parameters, drop, training_flops_per_token
+from tinygpt.scratch import layers as scratch_layers
 
 TOKENS = torch.randint(0, 61, (3, 16), generator=torch.Generator().manual_seed(0))
 
@@ -192,6 +194,11 @@ def test_dropout_keeps_its_share_and_the_mean_and_no_number_tells_of_its_neighbo
     for away in (1, 2, 3, 4):
         both = (gone[away:] * gone[:-away]).mean()
         assert abs(both - share**2) < 5 * (share**2 / n) ** 0.5
+
+
+@pytest.mark.parametrize("drops", [drop, scratch_layers.dropout])
+def test_dropout_of_next_to_nothing_keeps_next_to_all(drops: Callable[[Tensor, float, bool], Tensor]) -> None:
+    assert (drops(torch.ones(100_000), 1e-6, True) == 0).sum() < 20
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

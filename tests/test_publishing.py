@@ -26,7 +26,8 @@ def pipeline(tmp_path: Path, model_folder: Path) -> Paths:
     lock = {"stages": {"evaluate": {"deps": [{"path": "data/model", "md5": lineage.folder_md5(paths.model)}]}}}
     files.write_text(paths.folder / "dvc.lock", yaml.safe_dump(lock))
     sample = {"text": "O ``` Romeo", "seed": 7, "settings": {"temperature": 0.8}}
-    samples = [sample | {"hashes": {}}, sample | {"hashes": checkpoint.hashes(paths.model)}]
+    own = checkpoint.hashes(paths.model)
+    samples = [sample | {"hashes": own | {"model": "0" * 64}}, sample | {"hashes": own}]
     files.write_text(paths.samples / "samples.jsonl", "".join(json.dumps(one) + "\n" for one in samples))
     return paths
 

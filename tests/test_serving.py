@@ -6,6 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -178,6 +179,25 @@ def test_retry_takes_the_next_seed_undo_gives_the_text_back_and_clear_forgets(ou
     assert ours.undo(visitor) == ""
     with pytest.raises(ValueError, match="nothing to try again"):
         ours.again(visitor, only(ours), *SETTINGS)
+
+
+def test_an_answer_stays_until_there_is_another_in_its_place(ours: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    visitor = written(ours, "ROMEO:")
+    first = visitor.text
+    ours.again(visitor, only(ours), *SETTINGS)
+    ours.stop(visitor)
+    assert list(ours.write(visitor)) == []  # stopped before its first token
+    assert visitor.text == first
+    ours.again(visitor, only(ours), *SETTINGS)
+    ours.stop(visitor)  # and it never had its turn
+    assert ours.undo(visitor) == "ROMEO:"
+    visitor = written(ours, "ROMEO:")
+    ours.again(visitor, only(ours), *SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(ours.shelf, "load", Mock(side_effect=ValueError("It is damaged.")))
+        with pytest.raises(ValueError, match=r"^It is damaged\.$"):
+            list(ours.write(visitor))
+    assert visitor.text == first
 
 
 def test_only_so_many_visitors_are_remembered_and_the_forgotten_ones_are_stopped(ours: Serving) -> None:

@@ -40,6 +40,9 @@ def test_its_options_survive_a_shell_that_splits_at_spaces(name: str) -> None:
 def test_a_size_that_misspells_a_parameter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model.n_layers is not a parameter; did you mean n_layer\?"):
         sizes.apply({"model.n_layers": 2}, ROOT / "params.yaml")
+    (tmp_path / "params.yaml").write_text("model:\nseed: 1\n")
+    with pytest.raises(ConfigError, match="model"):
+        sizes.apply({"model.n_layer": 2}, tmp_path / "params.yaml")
     with pytest.raises(ValueError, match="leave out its spaces"):
         sizes.options({"sample.prompts": ["Once upon"]})
     (tmp_path / "sizes.yaml").write_text("minute: 3\n")

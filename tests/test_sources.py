@@ -86,6 +86,11 @@ def test_parquet_is_read_by_row() -> None:
     assert texts(text_column="body") == {"x.parquet/1": "a" * 600, "x.parquet/2": "b" * 600}
 
 
+def test_a_csv_may_begin_with_blank_lines() -> None:
+    own(x__csv="\n \ntext,a\nhi,1\n")
+    assert texts() == {"x.csv/4": "hi"}
+
+
 def test_csv_fields_may_be_long_and_hold_line_ends() -> None:
     own(x__csv='text\n"{}"\n"one\ntwo"\n'.format("a" * 200_000))
     assert list(texts().values()) == ["a" * 200_000, "one\ntwo"]
@@ -106,6 +111,11 @@ def test_csv_fields_may_be_long_and_hold_line_ends() -> None:
         ("x__jsonl", b'{"text": "\xe9"}', r"byte 10"),
         ("x__txt", "hello".encode("utf-16"), "iconv -f utf-16"),
         ("x__txt", b"cut off \xe2\x82", "byte 8"),
+        ("x y__txt", b"\xe9", r"`iconv -f latin1 -t utf-8 'own/x y\.txt' > 'own/x y\.utf8\.txt'`"),
+        ("x__txt", b"\x1f\x8b\x08\x00", r"x\.txt is no text \(byte 1\)\. Unpack it"),
+        ("x__csv", "text;a\nhello;1\n", "its columns are parted by ';', not by commas. Save it with commas"),
+        ("x__csv", "text\ta\nhello\t1\n", "parted by '.t', not by commas"),
+        ("x__csv", "\n\nid,body\n1,a\n", "line 4 has no column 'text'"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_the_next_step(name: str, data: str | bytes, sentence: str) -> None:
@@ -161,6 +171,16 @@ def test_an_address_becomes_a_document_named_after_it(monkeypatch: pytest.Monkey
     assert sum(heard) == 1500
     assert digest == hashlib.sha256(b"word " * 300).hexdigest()
     assert [(name, "".join(pieces)) for name, pieces in found] == [("my book", "word " * 300)]
+
+
+def test_an_address_that_gives_no_utf8_is_told_what_to_do_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = downloads.fetch
+    monkeypatch.setattr(
+        downloads, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(b"caf\xe9 noir"), advance)
+    )
+    found, _ = sources.documents(section(url="https://a.org/book.txt"))
+    with pytest.raises(ValueError, match=r"What download.url gave is not UTF-8 text \(byte 3\)\. Save it yourself"):
+        ["".join(pieces) for _, pieces in found]
 
 
 # Shakespeare

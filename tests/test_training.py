@@ -292,6 +292,7 @@ def test_a_step_that_would_spoil_the_weights_is_refused_with_a_remedy(data: Data
     ("init_from", "step", "says"),
     [
         (None, 3, r"diverged at step 3: the validation loss is nan\. .* try -S train\.learning_rate="),
+        (None, 6, r"diverged at step 6: .* The learning rate is 0\.\d*[1-9]"),  # the last step's, not the 0 after it
         ("base", 0, r"With the weights of base as they are the validation loss is nan\. Try train\.precision=fp32"),
     ],
 )

@@ -175,7 +175,9 @@ class Run:
         self._lock.release()
 
     def save(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Keep the state after `step` steps; older saves than the last `keep` are removed."""
+        """Keep the state after `step` steps; older saves than the last `keep` are removed, and those of later
+        steps, which `latest` has passed over.
+        """
         with writing(self.folder / f"step-{step:09d}") as partial:
             partial.mkdir()
             write_tensors(
@@ -183,8 +185,10 @@ class Run:
             )
             write_json(partial / "facts.json", facts)
             seal(partial)
-        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
-            shutil.rmtree(old)
+        saves = sorted(self.folder.glob("step-*"))
+        own = saves.index(self.folder / f"step-{step:09d}") + 1
+        for other in saves[: max(0, own - self.keep)] + saves[own:]:
+            shutil.rmtree(other)
 
     def latest(
         self, check: Callable[[dict[str, Tensor], dict[str, Any]], None] = lambda tensors, facts: None
@@ -193,7 +197,8 @@ class Run:
 
         check: raises ValueError where they do not fit the run; that save is passed over, too.
         """
-        for folder in sorted(self.folder.glob("step-*"), reverse=True):
+        saves = sorted(self.folder.glob("step-*"))
+        for folder in reversed(saves):
             try:
                 verify(folder)
                 tensors, facts = load_file(folder / "state.safetensors"), read_json(folder / "facts.json")
@@ -201,7 +206,9 @@ class Run:
                 return tensors, facts
             except (ValueError, OSError, safetensors.SafetensorError) as problem:
                 where = "" if str(folder) in str(problem) else f"{folder} is damaged: "
-                self.damaged.append(f"{where}{problem} Going back to the save before it.")
+                first = folder == saves[0]
+                then = "There is none before it: starting over." if first else "Going back to the one before."
+                self.damaged.append(f"{where}{problem} {then}")
         return None
 
     def finish(self) -> None:

@@ -133,6 +133,8 @@ def named(names: str, rows: list[Run]) -> list[Run]:
     """
     found: list[Run] = []
     for name in names.split(","):
+        if not name.strip():
+            raise ValueError(f"{names!r} holds an empty name; put one comma between names, and . for this folder.")
         if Path(name).is_dir():
             found.append(runs.of_folder(Path(name)))
             continue

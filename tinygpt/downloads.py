@@ -13,6 +13,7 @@ import http.client
 import re
 import shutil
 import tempfile
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -37,6 +38,7 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
 def _open(url: str) -> AbstractContextManager[Any]:
     if not url.startswith("https://"):
         raise OSError("it is not https")
+    url = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # an address as browsers show it: ü, spaces
     response: AbstractContextManager[Any] = urllib.request.build_opener(_HttpsOnly).open(url, timeout=60)
     return response
 
@@ -98,7 +100,7 @@ def _stream(url: str, path: Path, opener: Opener, advance: Callable[[int], objec
                     raise ValueError(f"{url} holds more than {MOST_FETCHED:,} bytes. Fetch a part of it yourself.")
         if expected is not None and size != int(expected):
             raise OSError(f"it ended after {size} of {expected} bytes")
-    except (OSError, http.client.HTTPException) as problem:
+    except (OSError, http.client.HTTPException, UnicodeError) as problem:
         raise ConnectionError(
             f"{url} could not be fetched ({problem}). Try again with a network, or save it yourself and set "
             "download.path to the file and download.url to null."

@@ -85,6 +85,8 @@ def verdict(test: Callable[[Callable[..., Any]], None], file: Path) -> str | Non
         arguments = given
         return function(*given)
 
+    if not file.is_file():
+        return f"{file} is gone; `tinygpt exercise` brings a new one"
     try:
         function = load(file)
         test(watched)
@@ -92,11 +94,9 @@ def verdict(test: Callable[[Callable[..., Any]], None], file: Path) -> str | Non
         return "not written yet"
     except SyntaxError as problem:
         return f"line {problem.lineno} is not Python: {problem.msg}"
-    except FileNotFoundError:
-        return f"{file} is gone; `tinygpt exercise` brings a new one"
     except AssertionError as problem:
         return str(problem) or f"the assert in line {line_of(problem, file)} does not hold"
-    except Exception as problem:  # whatever a learner's code may raise, it is told and not thrown
+    except (Exception, SystemExit) as problem:  # whatever a learner's code may raise, it is told and not thrown
         line = line_of(problem, file)
         where = f"in line {line}" if line else "in the test, at what the function gave back"
         return f"{type(problem).__name__} {where}: {problem}{called_with(arguments)}"
@@ -119,7 +119,7 @@ def load(file: Path) -> Callable[..., Any]:
     return function
 
 
-def line_of(problem: Exception, file: Path) -> int | None:
+def line_of(problem: BaseException, file: Path) -> int | None:
     """The last line of `file` that an error passed through."""
     lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == str(file)]
     return lines[-1] if lines else None

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tinygpt.checkpoint import WEIGHTS, digest, hashes
-from tinygpt.config import Params
+from tinygpt.config import Params, read_value
 from tinygpt.files import Paths, find_folder, lines, read_json, sha256
 
 
@@ -55,7 +53,8 @@ def follow_hashes(claimed: dict[str, Any], model: Path, params: Params, paths: P
         yield _file(f"{split} text", value, paths.text(split))
     values = params.model_dump()
     now = digest({name: values[name] for name in ("seed", "model", "train")})
-    yield Link("parameters", claimed["params"], paths.params, now)
+    if claimed["params"]:  # a model from elsewhere names none
+        yield Link("parameters", claimed["params"], paths.params, now)
 
 
 def sample_hashes(file: Path) -> list[dict[str, Any]]:
@@ -64,6 +63,7 @@ def sample_hashes(file: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines(file.read_text(encoding="utf-8")), 1):
         try:
             named = json.loads(line)["hashes"]
+            str(named["model"] + named["tokenizer"] + named["params"]), dict(named["text"])
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{file}, line {number} is not a sample of TinyGPT's.") from None
         if named not in found:
@@ -82,8 +82,10 @@ def evaluation_of(model: Path, paths: Paths) -> dict[str, Any] | None:
 def sample_of(model: Path, paths: Paths) -> dict[str, Any] | None:
     """The first line of data/samples/samples.jsonl that names this model folder's hashes."""
     file = paths.samples / "samples.jsonl"
-    written = lines(file.read_text(encoding="utf-8")) if file.is_file() else []
-    found: Iterator[dict[str, Any]] = (json.loads(line) for line in written)
+    if not file.is_file():
+        return None
+    sample_hashes(file)  # refuses a line that is no sample
+    found: Iterator[dict[str, Any]] = map(json.loads, lines(file.read_text(encoding="utf-8")))
     return next((sample for sample in found if sample["hashes"] == hashes(model)), None)
 
 
@@ -92,10 +94,12 @@ def locked_md5(paths: Paths, stage: str = "train", side: str = "outs") -> str | 
     lock = paths.folder / "dvc.lock"
     if not lock.is_file():
         return None
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
-    entries = stages.get(stage, {}).get(side, [])
     names = ("data/model", f"{paths.folder.name}/data/model")  # as a pipeline in a folder below the top names it
-    return next((entry["md5"] for entry in entries if entry["path"] in names), None)
+    try:
+        entries = read_value(lock.read_text(encoding="utf-8")).get("stages", {}).get(stage, {}).get(side, [])
+        return next((entry["md5"] for entry in entries if entry["path"] in names), None)
+    except (AttributeError, KeyError, TypeError, UnicodeDecodeError):  # as with the marks of a merge in it
+        raise ValueError(f"{lock} cannot be read. Finish the merge, or `git checkout HEAD -- {lock}`.") from None
 
 
 def folder_md5(folder: Path) -> str:

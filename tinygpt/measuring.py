@@ -139,8 +139,9 @@ def decode(config: GPTConfig, sequences: int, device: torch.device, size: str = 
 
     The first token, for which the prompt is read, is left out; choosing among the scores is counted.
     """
-    model = GPT(config).to(device).eval()
-    model.initialise(torch.Generator().manual_seed(1))
+    model = GPT(config)
+    model.initialise(torch.Generator().manual_seed(1))  # drawn on the CPU, where its generator is
+    model.to(device).eval()
     seeds, settings, room = list(range(sequences)), [Sampling()] * sequences, config.context_length - 1
     steps = generation.generate_ids(model, [[0]] * sequences, settings, seeds, room, end_of_text=-1)
     next(steps)

@@ -187,7 +187,8 @@ def drop(x: Tensor, share: float, training: bool = True) -> Tensor:
         return F.dropout(x, share, training)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # −32768 … 32767, all as likely
-    return x * (bits < round(2**16 * (1 - share)) - 2**15).to(x.dtype).mul_(1 / (1 - share))
+    limit = min(round(2**16 * (1 - share)) - 2**15, 2**15 - 1)  # at most what 16 bits hold
+    return x * (bits < limit).to(x.dtype).mul_(1 / (1 - share))
 
 
 class MLP(nn.Module):

@@ -138,7 +138,7 @@ def _lines(data: bytes) -> list[dict[str, Any]]:
     """samples.jsonl; KeyError for a line without what a page shows."""
     samples = [json.loads(line) for line in lines(data.decode())]
     for sample in samples:
-        str(sample["prompt"] + sample["completion"]), sample["seed"]
+        str(sample["prompt"] + sample["completion"]), sample["seed"], sample["hashes"]["model"]
     return samples
 
 

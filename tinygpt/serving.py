@@ -65,6 +65,7 @@ class Visitor:
     command: str = ""  # what prints the same in a terminal
 
     writing: bool = False  # whether it is being carried out
+    replaced: Turn | None = None  # the turn in whose place it puts another answer
 
     @property
     def text(self) -> str:
@@ -72,9 +73,15 @@ class Visitor:
 
     def must_be_idle(self) -> None:
         if self.order and self.order.stop.is_set() and not self.writing:
-            self.order = None  # stopped before its turn, which may never come: the queue was full, or the line broke
+            self.settle()  # stopped before its turn, which may never come: the queue was full, or the line broke
         if self.order:
             raise ValueError("An answer is being written already. Wait for it, or press Stop.")
+
+    def settle(self) -> None:
+        """The order is over; an answer that was to be replaced, by one of which nothing came, is there again."""
+        if self.replaced and not self.turns[-1].continued:
+            self.turns[-1] = self.replaced
+        self.order, self.replaced, self.writing = None, None, False
 
     def leave(self) -> None:
         if self.order:
@@ -125,7 +132,7 @@ class Serving:
         order = make_order(before + last.written, model, settings)
         order = replace(order, seed=min(order.seed + 1, int(BOUNDS["seed"][1])))
         self.shelf.book(model)
-        visitor.turns[-1] = Turn(last.written)
+        visitor.turns[-1], visitor.replaced = Turn(last.written), last
         visitor.order = order
         return order.seed
 
@@ -140,9 +147,10 @@ class Serving:
             with self._counted():
                 yield from self._continue(visitor.turns[-1], order, visitor)
         except ValueError as problem:  # a damaged model, or a character that it does not know
-            raise ValueError(f"{problem} Undo gives your text back.") from problem
+            again = "" if visitor.replaced else " Undo gives your text back."
+            raise ValueError(f"{problem}{again}") from problem
         finally:
-            visitor.order, visitor.writing = None, False
+            visitor.settle()
 
     def _continue(self, turn: Turn, order: Order, visitor: Visitor) -> Iterator[None]:
         """The answer, token by token, until its length, its end, the visitor's Stop, or the last of its seconds."""

@@ -32,7 +32,9 @@ def apply(size: Size, params: Path) -> config.Params:
     values = config.read_yaml(params)
     for key, value in size.items():
         section, name = key.split(".", 1)
-        values.setdefault(section, {})[name] = value
+        if not isinstance(values.setdefault(section, {}), dict):
+            config.check(values, params)  # says that it is no section
+        values[section][name] = value
     return config.check(values, params)
 
 

@@ -14,6 +14,7 @@ import csv
 import itertools
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -148,7 +149,7 @@ def _pieces(path: Path) -> Iterator[str]:
 def _not_utf8(path: Path) -> ValueError:
     decoder, done = codecs.getincrementaldecoder("utf-8")(), 0
     with path.open("rb") as file:
-        utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        beginning = file.read(4096)
         file.seek(0)
         while True:
             piece, waiting = file.read(PIECE), len(decoder.getstate()[0])
@@ -158,8 +159,16 @@ def _not_utf8(path: Path) -> ValueError:
                 done += problem.start - waiting
                 break
             done += len(piece)
-    encoding = "utf-16" if utf16 else "latin1"
-    command = f"iconv -f {encoding} -t utf-8 {path} > {path.with_suffix('')}.utf8{path.suffix}"
+    utf16 = beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b"\0" in beginning and not utf16:
+        return ValueError(f"{path} is no text (byte {done}). Unpack it, or save it as text, and remove the old one.")
+    if path.parent == files.hidden("downloads"):
+        return ValueError(
+            f"What download.url gave is not UTF-8 text (byte {done}). Save it yourself, convert it with iconv, and set "
+            "download.path to the file and download.url to null."
+        )
+    old, new = (shlex.quote(str(name)) for name in (path, f"{path.with_suffix('')}.utf8{path.suffix}"))
+    command = f"iconv -f {'utf-16' if utf16 else 'latin1'} -t utf-8 {old} > {new}"
     return ValueError(f"{path} is not UTF-8 text (byte {done}). Convert it, and remove the old one: `{command}`.")
 
 
@@ -179,12 +188,17 @@ def _jsonl(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _csv(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(2**31 - 1)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+        blank = 0  # lines before the names of the columns
+        head = next((line for line in file if line.strip() or not (blank := blank + 1)), "")
+        reader = csv.DictReader(itertools.chain([head], file))
         try:
+            names = list(reader.fieldnames or [])
+            if len(names) == 1 and (mark := re.search("[;\t]", names[0])):
+                raise ValueError(f"{path}: its columns are parted by {mark[0]!r}, not by commas. Save it with commas.")
             for record in reader:
-                yield reader.line_num, record
+                yield reader.line_num + blank, record
         except csv.Error as problem:
-            raise ValueError(f"{path}, line {reader.line_num} is not CSV ({problem}). Correct it.") from None
+            raise ValueError(f"{path}, line {reader.line_num + blank} is not CSV ({problem}). Correct it.") from None
 
 
 def _parquet(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -59,7 +59,7 @@ class State:
     best_step: int = 0  # the one after which the lowest validation loss was seen
     best_loss: float = math.inf  # the lowest validation loss so far, nats per token
     best: dict[str, Tensor] = field(default_factory=dict)  # the weights that reached it, by parameter name
-    average: dict[str, Tensor] = field(default_factory=dict)  # running mean of those that learn; empty: not wanted
+    average: dict[str, Tensor] = field(default_factory=dict)  # running mean of what learns (LoRA: of A and B), or empty
     train_rows: list[Row] = field(default_factory=list)  # one a step
     health_rows: list[Row] = field(default_factory=list)  # one every HEALTH_EVERY steps
     validation_rows: list[Row] = field(default_factory=list)  # one an evaluation

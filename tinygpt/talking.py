@@ -72,7 +72,11 @@ class Conversation:
         """A line, and those that a \\ at its end joins to it."""
         line = self.ask("> ")
         while line.endswith("\\"):
-            line = line[:-1] + "\n" + self.ask("… ")
+            line = line[:-1]
+            try:
+                line += "\n" + self.ask("… ")
+            except EOFError:  # there is none to join: what there is counts
+                break
         return line
 
     def turn(self, line: str) -> bool:

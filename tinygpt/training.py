@@ -113,9 +113,9 @@ def remedy(step: int, what: str, settings: Train) -> str:
     """What is no number after so many steps, and what to try: a sentence each."""
     if step == 0 and settings.init_from is not None:
         return f"With the weights of {settings.init_from} as they are {what}. Try train.precision=fp32."
+    rate = settings.learning_rate * schedule(min(step, settings.steps - 1), settings)
     return (
-        f"Training diverged at step {step}: {what}. The learning rate is "
-        f"{settings.learning_rate * schedule(step, settings):.2g}; try -S train.learning_rate="
+        f"Training diverged at step {step}: {what}. The learning rate is {rate:.2g}; try -S train.learning_rate="
         f"{settings.learning_rate / 2:g}, more train.warmup_steps, or train.precision=fp32."
     )
 

@@ -36,10 +36,10 @@ class Page:
 
     def choose(self, model: object) -> tuple[Any, ...]:
         """What a model is, and its blocks and heads."""
-        try:
+        with refusing() as refused:
             opened = self.serving.shelf.load(model)
-        except (ValueError, OSError) as problem:
-            return token_html.sentence(str(problem), wrong=True), gr.skip(), gr.skip()
+        if refused:
+            return refused[0], gr.skip(), gr.skip()
         config = opened.model.config
         ranges = [gr.Radio(choices=list(range(1, n + 1)), value=1) for n in (config.n_layer, config.n_head)]
         return token_html.sentence(facts(opened)), *ranges

@@ -3,7 +3,8 @@
     optimizers = build(model, settings)
     for step, (inputs, targets) in enumerate(batches):
         loss = train_step(model, optimizers, inputs, targets, settings, step)
-        average_weights(average, model, step + 1, settings.average)
+        if settings.average:
+            average_weights(average, model, step + 1, settings.average)  # average: at first a copy of the weights
 
 `settings` is the `train` section of params.yaml. `Optimizers` keeps its state in the same flat tensors as
 tinygpt/optimizer.py does, so a run in progress can go on with either. Left out: batches too large for memory, several
@@ -55,7 +56,8 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
 
 @torch.no_grad()
 def average_weights(average: dict[str, Tensor], model: nn.Module, steps: int, share: float) -> None:
-    """Update the running mean of the weights, by name, after so many steps: it is what is kept, and what writes.
+    """Update the running mean of the weights, by name, after so many steps: it is what is kept, and what writes. share:
+    more than 0.
 
     Each batch pulls the weights a little its own way. In the mean of many steps those pulls cancel, and what all
     batches agree on stays (Polyak & Juditsky 1992). Early weights know little, so a mean of all of them would be poor:
