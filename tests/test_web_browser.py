@@ -150,7 +150,7 @@ def test_an_order_that_still_waits_for_its_turn_can_be_stopped(
     slowly.set()
     assert until(lambda: site[1].running == 0, seconds=20)
     opened.write("HAMLET:")
-    assert "HAMLET:" in opened.page.locator("#sheet").inner_text()
+    opened.page.locator("#sheet").get_by_text("HAMLET:").wait_for()
     assert opened.answer()
 
 
