@@ -178,7 +178,8 @@ class Run:
         """Keep the state after `step` steps; older saves than the last `keep` are removed, and those of later
         steps, which `latest` has passed over.
         """
-        with writing(self.folder / f"step-{step:09d}") as partial:
+        own = self.folder / f"step-{step:09d}"
+        with writing(own) as partial:
             partial.mkdir()
             write_tensors(
                 partial / "state.safetensors", {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -186,9 +187,10 @@ class Run:
             write_json(partial / "facts.json", facts)
             seal(partial)
         saves = sorted(self.folder.glob("step-*"))
-        own = saves.index(self.folder / f"step-{step:09d}") + 1
-        for other in saves[: max(0, own - self.keep)] + saves[own:]:
-            shutil.rmtree(other)
+        kept = [save for save in saves if save <= own][-self.keep :]
+        for other in saves:
+            if other not in kept:
+                shutil.rmtree(other)
 
     def latest(
         self, check: Callable[[dict[str, Tensor], dict[str, Any]], None] = lambda tensors, facts: None

@@ -60,14 +60,9 @@ def follow_hashes(claimed: dict[str, Any], model: Path, params: Params, paths: P
 def sample_hashes(file: Path) -> list[dict[str, Any]]:
     """The different sets of hashes that the lines of a samples.jsonl name. ValueError where it is not such a file."""
     found: list[dict[str, Any]] = []
-    for number, line in enumerate(lines(file.read_text(encoding="utf-8")), 1):
-        try:
-            named = json.loads(line)["hashes"]
-            str(named["model"] + named["tokenizer"] + named["params"]), dict(named["text"])
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{file}, line {number} is not a sample of TinyGPT's.") from None
-        if named not in found:
-            found.append(named)
+    for sample in _samples(file):
+        if sample["hashes"] not in found:
+            found.append(sample["hashes"])
     return found
 
 
@@ -82,11 +77,8 @@ def evaluation_of(model: Path, paths: Paths) -> dict[str, Any] | None:
 def sample_of(model: Path, paths: Paths) -> dict[str, Any] | None:
     """The first line of data/samples/samples.jsonl that names this model folder's hashes."""
     file = paths.samples / "samples.jsonl"
-    if not file.is_file():
-        return None
-    sample_hashes(file)  # refuses a line that is no sample
-    found: Iterator[dict[str, Any]] = map(json.loads, lines(file.read_text(encoding="utf-8")))
-    return next((sample for sample in found if sample["hashes"] == hashes(model)), None)
+    samples, named = _samples(file) if file.is_file() else [], hashes(model)
+    return next((sample for sample in samples if sample["hashes"] == named), None)
 
 
 def locked_md5(paths: Paths, stage: str = "train", side: str = "outs") -> str | None:
@@ -110,6 +102,20 @@ def folder_md5(folder: Path) -> str:
     ]
     listing = json.dumps(entries, sort_keys=True).encode()
     return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _samples(file: Path) -> list[dict[str, Any]]:
+    """The lines of a samples.jsonl; ValueError names one that is no sample."""
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(lines(file.read_text(encoding="utf-8")), 1):
+        try:
+            sample = json.loads(line)
+            named = sample["hashes"]
+            str(named["model"] + named["tokenizer"] + named["params"]), dict(named["text"])
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{file}, line {number} is not a sample of TinyGPT's.") from None
+        found.append(sample)
+    return found
 
 
 def _file(what: str, claimed: str, path: Path) -> Link:

@@ -68,7 +68,8 @@ class State:
         """The weights to keep after this step, by parameter name and of its shape, on the CPU: their running mean where
         one is wanted, else the newest.
         """
-        return weights(self.model) | {name: tensor.cpu().clone() for name, tensor in self.average.items()}
+        newest = self.model.named_parameters()
+        return {name: self.average.get(name, parameter).detach().cpu().clone() for name, parameter in newest}
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything to save that is a tensor, by `<part>.<name>`.
@@ -158,11 +159,7 @@ def initial_state(
     model.to(device)
     muon_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    learning = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    return State(
-        model,
-        make_optimizers(model, settings, muon_dtype),
-        scaler,
-        settings.implementation,
-        average=learning if settings.average else {},
-    )
+    state = State(model, make_optimizers(model, settings, muon_dtype), scaler, settings.implementation)
+    if settings.average:
+        state.average = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    return state
