@@ -95,7 +95,8 @@ def main() -> None:
         }
         if options.llama_bench:
             systems["llama.cpp"] = LlamaBench(options.llama_bench, folder)
-        speeds = measure(systems, tasks(device), options.repeats)
+        asked = [task for task in tasks(device) if options.tasks in ("all", task[0])]
+        speeds = measure(systems, asked, options.repeats)
         for system in systems.values():
             system.close()
     report(speeds, device, options)
@@ -109,6 +110,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--llama-bench", type=common.file, help="the program llama-bench of llama.cpp")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each system at each task")
     parser.add_argument("--device", default="auto", help="auto | cpu | cuda")
+    parser.add_argument("--tasks", default="all", choices=["all", "train", "decode"], help="what to measure")
     parser.add_argument("--results", type=Path, default=common.ROOT / "benchmark/beside.json")
     return parser.parse_args()
 

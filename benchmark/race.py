@@ -1,11 +1,13 @@
 """A race on one text: how soon do TinyGPT, nanoGPT and nanochat reach which loss, on this machine, in one run?
 
     python -m benchmark.race --text tinyshakespeare.txt --nanogpt ../nanoGPT --nanochat ../nanochat --repeats 3
+    python -m benchmark.race --text tinyshakespeare.txt --nanogpt ../nanoGPT --device cuda --rival-repeats 1
 
-writes benchmark/race.json (every run, with its curve) and docs/race.png, and prints a table and the ratios. The rivals
-are checkouts, copied before they are run; a rival not named does not run. TinyGPT runs its own pipeline's stages in a
-temporary folder, once for each entry of RUNS: one run whose schedule ends where the goal is, since a learning rate that
-still has far to fall says nothing of how soon the loss can be reached. Each repeat has another seed.
+The first is for a CPU, the second for a GPU, where nanoGPT runs its recipe for one. Each writes every run, with its
+curve, to benchmark/race.json (race_cuda.json), draws docs/race.png (race_cuda.png), and prints a table and the ratios.
+The rivals are checkouts, copied before they are run; a rival not named does not run. TinyGPT runs its own pipeline's stages in a
+temporary folder, once for each run of its course: one run whose schedule ends where the goal is, since a learning rate
+that still has far to fall says nothing of how soon the loss can be reached. Each repeat has another seed.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import re
 import statistics
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from tinygpt import benchmark_figures
 from tinygpt.files import Paths, read_json, write_json
 from tinygpt.training import read_curve
 
-COMMON = {"download.source": "files", "tokenize.kind": "bpe", "train.device": "cpu"}
+COMMON = {"download.source": "files", "tokenize.kind": "bpe"}
 SHORT = {  # seconds rather than minutes: a smaller context and a higher learning rate, and the held-out text read less
     "model.n_layer": 2,
     "model.context_length": 64,
@@ -37,39 +39,51 @@ SHORT = {  # seconds rather than minutes: a smaller context and a higher learnin
     "train.eval_every": 50,
     "train.eval_tokens": 8192,
 }
-RUNS: dict[str, dict[str, Any]] = {  # goal → what differs from params.yaml and COMMON
-    "as good as nanoGPT": SHORT
-    | {
-        "tokenize.vocab_size": 1024,
-        "model.n_embd": 64,
-        "model.n_head": 2,
-        "train.learning_rate": 0.03,
-        "train.steps": 130,
-    },
-    "as good as nanochat": SHORT | {"train.steps": 320},
-    "60 seconds": {
-        "tokenize.vocab_size": 1024,
-        "train.steps": 1250,
-        "train.weight_decay": 0.3,
-        "train.average": 0.2,
-    },
-    "5 minutes": {
-        "tokenize.vocab_size": 1024,
-        "model.n_layer": 3,
-        "model.n_head": 3,
-        "model.n_embd": 192,
-        "model.context_length": 256,
-        "train.steps": 2300,
-        "train.learning_rate": 0.015,
-        "train.weight_decay": 0.3,
-        "train.average": 0.3,
-    },
+MINUTE = {"tokenize.vocab_size": 1024, "train.steps": 1250, "train.weight_decay": 0.3, "train.average": 0.2}
+FIVE_MINUTES = {
+    "tokenize.vocab_size": 1024,
+    "model.n_layer": 3,
+    "model.n_head": 3,
+    "model.n_embd": 192,
+    "model.context_length": 256,
+    "train.steps": 2300,
+    "train.learning_rate": 0.015,
+    "train.weight_decay": 0.3,
+    "train.average": 0.3,
 }
-MATCHES = {
-    "nanoGPT": ("as good as nanoGPT", 15),
-    "nanochat": ("as good as nanochat", 8),
-}  # rival → our run, times as fast
-LIMITS = {"60 seconds": (60, 2.120), "5 minutes": (300, 2.026)}  # our run → seconds of training, bits per byte
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is run on a kind of device, and what it means to reach."""
+
+    runs: dict[str, dict[str, Any]]  # goal → what differs from params.yaml and COMMON
+    matches: dict[str, tuple[str, int]]  # rival → our run, and how many times as fast
+    limits: dict[str, tuple[float, float]] = field(default_factory=dict)  # our run → seconds of training, bits per byte
+
+
+COURSES = {
+    "cpu": Course(
+        runs={
+            "as good as nanoGPT": SHORT
+            | {
+                "tokenize.vocab_size": 1024,
+                "model.n_embd": 64,
+                "model.n_head": 2,
+                "train.learning_rate": 0.03,
+                "train.steps": 130,
+            },
+            "as good as nanochat": SHORT | {"train.steps": 320},
+            "60 seconds": MINUTE,
+            "5 minutes": FIVE_MINUTES,
+        },
+        matches={"nanoGPT": ("as good as nanoGPT", 15), "nanochat": ("as good as nanochat", 8)},
+        limits={"60 seconds": (60, 2.120), "5 minutes": (300, 2.026)},
+    ),
+    "cuda": Course(
+        runs={"as good as nanoGPT": MINUTE, "better": FIVE_MINUTES}, matches={"nanoGPT": ("as good as nanoGPT", 10)}
+    ),
+}
 A100 = 2.120  # bits per byte that nanoGPT publishes for its recipe for a GPU: three minutes of an A100
 
 
@@ -81,15 +95,15 @@ def main() -> None:
         text = options.text.resolve()
         rivals: list[NanoGPT | NanoChat] = []
         if options.nanogpt:
-            rivals.append(NanoGPT(options.nanogpt, text, folder))
+            rivals.append(NanoGPT(options.nanogpt, text, folder, options.device))
         if options.nanochat:
             rivals.append(NanoChat(options.nanochat, text, folder))
-        pipelines = [prepare(run, text, folder) for run in options.runs]
+        pipelines = [prepare(run, text, folder, options.device) for run in options.runs]
         for repeat in range(options.repeats):  # one of each in turn, so that a busy hour slows them all
-            for rival in rivals:
+            for rival in rivals if repeat < options.rival_repeats else []:
                 results.append(told(rival.run(repeat)))
             for run, pipeline in zip(options.runs, pipelines, strict=True):
-                results.append(told(train(run, text, pipeline, repeat)))
+                results.append(told(train(run, text, pipeline, options.device, repeat)))
         marks = yardsticks(pipelines)
     report(results, options, marks)
 
@@ -99,25 +113,39 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text", type=common.file, required=True, help="the text, UTF-8; its last tenth is held out")
     parser.add_argument("--nanogpt", type=common.checkout, help="a checkout of nanoGPT; it is copied, not changed")
     parser.add_argument("--nanochat", type=common.checkout, help="a checkout of nanochat; it is copied, not changed")
+    parser.add_argument("--device", default="cpu", choices=list(COURSES), help="for a GPU: cuda; nanochat stays out")
     parser.add_argument("--repeats", type=int, default=3, help="trainings of each")
-    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=list(RUNS), help="ours; all if not given")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmark/race.json", help="where to write every run")
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs/race.png", help="where to draw them")
-    return parser.parse_args()
+    parser.add_argument("--rival-repeats", type=int, help="trainings of each rival; as many if not given")
+    parser.add_argument("--runs", nargs="+", help="ours; all of the device's if not given")
+    parser.add_argument("--results", type=Path, help="where to write every run")
+    parser.add_argument("--figure", type=Path, help="where to draw them")
+    options = parser.parse_args()
+    there, suffix = COURSES[options.device].runs, "" if options.device == "cpu" else f"_{options.device}"
+    options.runs = options.runs or list(there)
+    for run in options.runs:
+        if run not in there:
+            parser.error(f"there is no run {run!r} on {options.device}; choose from {', '.join(map(repr, there))}")
+    if options.nanochat and options.device != "cpu":
+        parser.error("nanochat's recipe is for a CPU; leave --nanochat out")
+    options.rival_repeats = options.rival_repeats or options.repeats
+    options.results = options.results or ROOT / f"benchmark/race{suffix}.json"
+    options.figure = options.figure or ROOT / f"docs/race{suffix}.png"
+    return options
 
 
-def prepare(run: str, text: Path, folder: Path) -> Paths:
-    """A pipeline's folder for one entry of RUNS, with the text fetched and tokenized."""
-    paths = Paths(folder / f"run-{list(RUNS).index(run)}")
+def prepare(run: str, text: Path, folder: Path, device: str) -> Paths:
+    """A pipeline's folder for one of our runs, with the text fetched and tokenized."""
+    paths = Paths(folder / f"run-{list(COURSES[device].runs).index(run)}")
     paths.folder.mkdir()
-    write_parameters(run, text, paths, seed=1337)
+    write_parameters(run, text, paths, device, seed=1337)
     for name in ("download", "tokenize"):
         stage(name, paths)
     return paths
 
 
-def write_parameters(run: str, text: Path, paths: Paths, seed: int) -> None:
-    values = common.parameters(COMMON | RUNS[run] | {"download.path": str(text)}) | {"seed": seed}
+def write_parameters(run: str, text: Path, paths: Paths, device: str, seed: int) -> None:
+    changes = COMMON | COURSES[device].runs[run] | {"train.device": device, "download.path": str(text)}
+    values = common.parameters(changes) | {"seed": seed}
     paths.params.write_text(yaml.safe_dump(values), encoding="utf-8")
 
 
@@ -126,9 +154,9 @@ def stage(name: str, paths: Paths) -> Watched:
     return watch(python("-m", f"stages.{name}", str(paths.folder)), ROOT, {"DVC_ROOT": str(paths.folder)})
 
 
-def train(run: str, text: Path, paths: Paths, repeat: int) -> Result:
-    """Train and evaluate one of RUNS, with a seed of its own."""
-    write_parameters(run, text, paths, seed=1337 + repeat)
+def train(run: str, text: Path, paths: Paths, device: str, repeat: int) -> Result:
+    """Train and evaluate one of our runs, with a seed of its own."""
+    write_parameters(run, text, paths, device, seed=1337 + repeat)
     watched = stage("train", paths)
     stage("evaluate", paths)
     metrics = read_json(paths.evaluation / "metrics.json")
@@ -167,13 +195,13 @@ def report(results: list[Result], options: argparse.Namespace, marks: dict[str, 
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.system, result.run), []).append(result)
-    rivals = {"nanoGPT": options.nanogpt, "nanochat": options.nanochat}
+    rivals, course = {"nanoGPT": options.nanogpt, "nanochat": options.nanochat}, COURSES[options.device]
     facts = {
-        "machine": common.machine(torch.device("cpu")),
+        "machine": common.machine(torch.device(options.device)),
         "versions": {name: common.commit(path) for name, path in {"TinyGPT": ROOT, **rivals}.items() if path},
         "yardsticks": marks,
-        "runs": {run: COMMON | RUNS[run] for run in options.runs},
-        "verdicts": verdicts(groups),
+        "runs": {run: COMMON | course.runs[run] for run in options.runs},
+        "verdicts": verdicts(groups, course),
         "results": [asdict(result) for result in results],
     }
     write_json(options.results, facts)
@@ -201,14 +229,14 @@ def spread(values: list[float], form: str) -> str:
     return format(statistics.median(values), form) + (f" ({low}–{high})" if low != high else "")
 
 
-def verdicts(groups: dict[tuple[str, str], list[Result]]) -> list[str]:
+def verdicts(groups: dict[tuple[str, str], list[Result]], course: Course) -> list[str]:
     """The goals, one sentence each, from the medians; a goal whose runs are missing is left out."""
     bits = {key: statistics.median(r.bits_per_byte for r in group) for key, group in groups.items()}
-    whole = {key: statistics.median(r.whole_seconds for r in group) for key, group in groups.items()}
+    whole = {key: statistics.median(r.seconds_to_best for r in group) for key, group in groups.items()}
     steps = {key: statistics.median(r.step_seconds for r in group) for key, group in groups.items()}
     sentences = []
-    for rival in (key for key in groups if key[0] in MATCHES):
-        run, times = MATCHES[rival[0]]
+    for rival in (key for key in groups if key[0] in course.matches):
+        run, times = course.matches[rival[0]]
         ours = ("TinyGPT", run)
         if ours in groups:
             ratio, reached = whole[rival] / whole[ours], bits[ours] <= bits[rival]
@@ -216,7 +244,7 @@ def verdicts(groups: dict[tuple[str, str], list[Result]]) -> list[str]:
                 f"{mark(reached and ratio >= times)}: {rival[0]} takes {whole[rival]:.1f} s to {bits[rival]:.3f} bits "
                 f"per byte, TinyGPT {whole[ours]:.1f} s to {bits[ours]:.3f}: 1/{ratio:.1f} of it (goal 1/{times})."
             )
-    for run, (limit, goal) in LIMITS.items():
+    for run, (limit, goal) in course.limits.items():
         ours = ("TinyGPT", run)
         if ours in groups:
             sentences.append(

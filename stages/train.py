@@ -6,7 +6,6 @@ Killed or interrupted, it goes on where it was when started again, to the same b
 """
 
 import contextlib
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -81,9 +80,8 @@ def choose_compiling(settings: Train, config: GPTConfig, device: torch.device) -
     if settings.implementation == "scratch":
         return False, "not compiled: train.implementation is scratch"
     sequences = settings.batch_size * settings.accumulation // distributed.size()  # of a step, in this process
-    passes = settings.steps * math.ceil(sequences / forecast.in_a_pass(settings))
     flops = settings.steps * sequences * config.context_length * training_flops_per_token(config)
-    return compiling.choose(settings.compile, flops, passes, config.n_layer, device)
+    return compiling.choose(settings.compile, flops, device)
 
 
 def resume(saves: Run, state: State) -> None:
@@ -146,7 +144,8 @@ def train(
             speed = (state.step - start) / (time.perf_counter() - begin)  # steps a second
             bar.update()
             note(state)
-            bar.set_postfix_str(report(state, settings, speed), refresh=False)
+            if show:
+                bar.set_postfix_str(report(state, settings, speed), refresh=False)
             if writes and state.validation_rows[-1]["step"] == state.step:
                 clock.note(state.step)
                 bar.write(f"step {state.step}/{settings.steps}  {report(state, settings, speed)}")

@@ -70,7 +70,7 @@ def test_three_processes_that_were_stopped_go_on_to_the_same_bits(three: Path) -
 
 
 def test_dropout_differs_between_processes_and_is_as_ever_in_the_first(three: Path) -> None:
-    seeds = [facts(three, rank)["muon"]["seed"] % 2**32 for rank in range(3)]  # a CPU's generator takes 32 bits
+    seeds = [facts(three, rank)["seed"] % 2**32 for rank in range(3)]  # a CPU's generator takes 32 bits
     assert seeds[0] == 3 * 1_000_003 + 5
     assert len(set(seeds)) == 3
 

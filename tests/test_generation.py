@@ -78,7 +78,7 @@ def test_each_token_is_computed_once_until_the_window_moves(monkeypatch: pytest.
     computed: list[int] = []
     plain = decoding.Decoder.blocks
 
-    def counted(self: Any, tokens: list[int], *rest: Any) -> torch.Tensor:
+    def counted(self: Any, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
         computed.append(len(tokens))
         return plain(self, tokens, *rest)
 

@@ -40,9 +40,10 @@ def test_losses_are_read_from_what_each_project_prints() -> None:
 
 
 def test_every_run_of_the_race_is_one_that_params_yaml_allows(tmp_path: Path) -> None:
-    for run, changes in race.RUNS.items():
-        config.check(parameters(race.COMMON | changes), run)
-    assert {run for run, _ in race.MATCHES.values()} | set(race.LIMITS) == set(race.RUNS)
+    for course in race.COURSES.values():
+        for run, changes in course.runs.items():
+            config.check(parameters(race.COMMON | changes), run)
+        assert {run for run, _ in course.matches.values()} | set(course.limits) <= set(course.runs)
     with pytest.raises(KeyError, match=r"params\.yaml has no train\.step"):
         parameters({"train.step": 3})
 
@@ -61,12 +62,23 @@ def test_a_goal_counts_as_reached_only_with_both_loss_and_time() -> None:
             ("nanoGPT", "CPU recipe"): [result("nanoGPT", "CPU recipe", 150.0, 2.72)],
             ("TinyGPT", "as good as nanoGPT"): [result("TinyGPT", "as good as nanoGPT", seconds, bits)],
         }
-        (sentence,) = race.verdicts(groups)
+        (sentence,) = race.verdicts(groups, race.COURSES["cpu"])
         return sentence.partition(":")[0]
 
     assert verdict(10.0, 2.71) == "reached"
     assert verdict(10.0, 2.73) == "not reached"
     assert verdict(11.0, 2.71) == "not reached"
+
+
+def test_a_rival_that_keeps_its_best_weights_is_timed_until_it_had_them() -> None:
+    curve = [(5.0, 4.2), (40.0, 2.1), (90.0, 2.3)]
+    kept = rivals.Result("nanoGPT", "GPU recipe", 0, 95.0, 85.0, 2.1, curve, keeps_best=True)
+    groups = {
+        ("nanoGPT", "GPU recipe"): [kept],
+        ("TinyGPT", "as good as nanoGPT"): [result("TinyGPT", "as good as nanoGPT", 4.0, 2.09)],
+    }
+    (sentence,) = race.verdicts(groups, race.COURSES["cuda"])
+    assert sentence.startswith("reached: nanoGPT takes 40.0 s to 2.100 bits per byte, TinyGPT 4.0 s to 2.090: 1/10.0 ")
 
 
 def test_the_table_shows_medians_and_extremes_and_the_middle_run_is_drawn(tmp_path: Path) -> None:
@@ -104,6 +116,8 @@ def test_a_checkout_is_copied_without_its_history(tmp_path: Path) -> None:
         ),
         (["--text", "nowhere"], "There is no file nowhere."),
         (["--text", "{text}", "--runs"], "expected at least one argument"),
+        (["--text", "{text}", "--runs", "better"], "there is no run 'better' on cpu; choose from"),
+        (["--text", "{text}", "--device", "cuda", "--nanochat", "{folder}"], "nanochat's recipe is for a CPU"),
     ],
 )
 def test_what_is_not_there_is_refused_before_anything_runs(
@@ -111,7 +125,7 @@ def test_what_is_not_there_is_refused_before_anything_runs(
 ) -> None:
     text = tmp_path / "text"
     text.touch()
-    monkeypatch.setattr("sys.argv", ["race", *(word.format(text=text) for word in words)])
+    monkeypatch.setattr("sys.argv", ["race", *(word.format(text=text, folder=tmp_path) for word in words)])
     with pytest.raises(SystemExit):
         race.arguments()
     assert problem in capsys.readouterr().err

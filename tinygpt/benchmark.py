@@ -1,4 +1,4 @@
-"""Up a ladder of model sizes, and for each of them batches that double, until memory or time runs out.
+"""Up a ladder of model sizes, and for each of them batches that quadruple, until memory or time runs out.
 
 `run(…)` measures within a budget of seconds → a Report; what is left out is said in a sentence, with the reason.
 `write` makes a table and figures of it. Every row is measured in a process of its own, by measuring.py.
@@ -124,7 +124,7 @@ class Ladder:
         return self.report
 
     def climb_size(self, size: str, chosen: list[str], compiled: bool | None, end: float) -> None:
-        """One size: batches that double in each precision; decoding; compiled at the fastest batch."""
+        """One size: batches that quadruple in each precision; decoding; compiled at the fastest batch."""
         problem = self.refusal(size, end - time.monotonic())
         if problem:
             self.note(problem)
@@ -133,7 +133,7 @@ class Ladder:
             self.decode(size, sequences)
         for index, precision in enumerate(chosen):
             left = end - time.monotonic() - (0 if compiled is False else COMPILING / 3)
-            self.double(size, precision, bool(compiled), time.monotonic() + left / (len(chosen) - index))
+            self.widen(size, precision, bool(compiled), time.monotonic() + left / (len(chosen) - index))
         best = self.report.fastest().get(size)
         lacks = compiling.missing(self.device)
         if compiled is None and lacks:
@@ -156,13 +156,12 @@ class Ladder:
             )
         return ""
 
-    def double(self, size: str, precision: str, compiled: bool, end: float) -> None:
-        """Batches of 1, 4, 16, … while they should fit and time is left; on CUDA 1, 2, 4, …, and the largest is sought.
+    def widen(self, size: str, precision: str, compiled: bool, end: float) -> None:
+        """Batches of 1, 4, 16, … while they should fit and time is left; on CUDA the largest is sought.
 
         A row costs seconds to start, and on a CPU little changes from a batch to its double.
         """
         fits, batch, row = 0, 1, None
-        factor = 2 if self.device.type == "cuda" else 4
         while batch <= LARGEST:
             free = free_memory(self.device)
             if row is not None:
@@ -172,7 +171,7 @@ class Ladder:
                         f"{size} {precision}: batch {batch} is left out: it should take {cost:,} bytes, of {free:,}."
                     )
                     return
-                if STARTING + row.starting + factor * REPEATS * row.step > end - time.monotonic():
+                if STARTING + row.starting + 4 * REPEATS * row.step > end - time.monotonic():
                     room = row.batch + (free - row.forecast) // max(1, row.forecast_a_sequence)
                     self.note(
                         f"{size} {precision}: stopped at batch {row.batch}, where time ran out; "
@@ -182,7 +181,7 @@ class Ladder:
             row = self.train(size, precision, compiled, batch, max(LEAST, end - time.monotonic()))
             if row.problem:
                 break
-            fits, batch = batch, factor * batch
+            fits, batch = batch, 4 * batch
         if row is not None and row.problem == OUT_OF_MEMORY:
             self.bisect(size, precision, compiled, fits, batch, end)
 

@@ -24,21 +24,18 @@ class Guess:
     """What is assumed of a kind of device. Only the order of magnitude matters; docs/benchmark.md measures it."""
 
     speed: float  # FLOP/s of eager training; on a CPU, of one thread
-    least: float  # seconds that a pass through one block takes however small it is: a hundred kernels to launch
     saved: float  # share of the time that compiled blocks save
-    cost: float  # seconds of compiling: forward, backward and evaluation of one block, whose code all blocks share
+    cost: float  # seconds of compiling: forward and backward of one block, whose code all blocks share
 
 
 GUESSES = {
-    "cpu": Guess(speed=3.5e10, least=0.0, saved=0.0, cost=20.0),
-    "cuda": Guess(speed=2e13, least=0.001, saved=0.4, cost=45.0),
+    "cpu": Guess(speed=3.5e10, saved=0.0, cost=20.0),
+    "cuda": Guess(speed=2e13, saved=0.3, cost=20.0),  # recorded (recording.py), so few kernels or many start alike
 }
 
 
-def choose(
-    asked: bool | Literal["auto"], flops: float, passes: int, n_layer: int, device: torch.device
-) -> tuple[bool, str]:
-    """Whether to compile, and why, in a line. flops: of the whole run; passes: forward and backward, in the whole run.
+def choose(asked: bool | Literal["auto"], flops: float, device: torch.device) -> tuple[bool, str]:
+    """Whether to compile, and why, in a line. flops: of the whole run, in this process.
 
     ValueError, in a sentence, where compiling is asked for and the machine cannot.
     """
@@ -52,7 +49,7 @@ def choose(
     if guess is None or not guess.saved:
         return False, f"not compiled: on {device.type} it is not known to save time"
     speed = guess.speed * (torch.get_num_threads() if device.type == "cpu" else 1)
-    saved = guess.saved * max(flops / speed, passes * n_layer * guess.least)
+    saved = guess.saved * flops / speed
     pays = saved > guess.cost
     words = f"it should save about {saved:.0f} s ({guess.saved:.0%} of the run) and cost {guess.cost:.0f}"
     return pays, f"{'compiled' if pays else 'not compiled'}: {words}"

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinygpt.model import GPT, Norm
+from tinygpt.recording import Recording
 
 LARGE = 2**17  # weights; what a smaller matrix does to one vector is done before a second core is awake
 WIDTH = 32  # outputs in a piece of a large matrix
@@ -88,7 +89,10 @@ class Decoder:
         self.floors = {C: self.embedding.new_tensor(C * config.norm_eps).sqrt() for C in (config.n_embd, self.D)}
         shape = (config.n_layer, 2, batch, config.kv_heads, config.context_length, self.D)
         self.cache = self.embedding.new_zeros(shape)  # keys, then values; what a mask hides must still be a number
-        self.nothing, self.rows = self.cache.new_zeros(1), torch.arange(batch, device=self.cache.device)
+        device = self.cache.device
+        self.nothing, self.rows = self.cache.new_zeros(1), torch.arange(batch, device=device)
+        self.newest = torch.zeros(2, batch, dtype=torch.int64, device=device)  # tokens and their positions, for `play`
+        self.play: Recording[Tensor] = Recording(device)
         self.largest = max(matrix.weights for matrix in [*chain(*self.layers), self.head])
         self.lengths = [0] * batch  # how many tokens of each sequence it holds
 
@@ -114,6 +118,7 @@ class Decoder:
     def keep(self, rows: list[int]) -> None:
         """Go on with these sequences only, in this order."""
         self.cache, self.rows = self.cache[:, :, rows], self.rows[: len(rows)]
+        self.newest = self.newest[:, : len(rows)]
         self.lengths = [self.lengths[row] for row in rows]
 
     def prefill(self, texts: dict[tuple[int, ...], list[int]]) -> None:
@@ -131,19 +136,36 @@ class Decoder:
 
         if T:
             at = torch.arange(T, device=self.cache.device).repeat(N)
-            self.blocks([token for text in texts for token in text], at, attend)
+            self.blocks(torch.tensor([*texts], device=at.device).flatten(), at, attend)
 
     def step(self, tokens: list[int]) -> Tensor:
-        """Read the last token of each sequence, score the next: (B, V)."""
-        B, S, H, kv_heads = len(tokens), max(self.lengths), self.config.n_head, self.config.kv_heads
+        """Read the last token of each sequence, score the next: (B, V).
+
+        On CUDA the step is recorded (recording.py), so its shapes must stay: it looks at the whole context each time.
+        """
+        if self.play.on_cuda:
+            self.newest.copy_(torch.tensor([tokens, [length - 1 for length in self.lengths]]))
+            newest, end = self.newest.unbind(), self.config.context_length
+            return self.play(lambda: self.score(newest[0], newest[1], end), [self.cache])
+        S = max(self.lengths)
+        ends = S - 1 if min(self.lengths) == S else torch.tensor(self.lengths) - 1
+        return self.score(torch.tensor(tokens), ends, S)
+
+    def score(self, tokens: Tensor, at: int | Tensor, end: int) -> Tensor:
+        """`step` for tokens (B,) at one position or each at its own (B,), all of them before `end`."""
+        B, S, H, kv_heads = len(tokens), end, self.config.n_head, self.config.kv_heads
         k, v = self.cache[..., :S, :].flatten(2, 3).unbind(1)  # (n_layer, B·kv_heads, S, D)
         keys, values, places = k.mT.unbind(), v.unbind(), self.cache[..., S - 1, :].transpose(1, 2).unbind()
-        at, hidden = self.ends()
+        hidden = here = self.nothing
+        if isinstance(at, Tensor):
+            hidden, here = self.behind(at, S), (torch.arange(S, device=at.device) == at[:, None])[:, None, :, None]
 
         def attend(layer: int, heads: Tensor) -> Tensor:  # (B, H + 2·kv_heads, D) → (B, H·D)
             new = heads[:, H:].view(B, 2, kv_heads, self.D)
             if isinstance(at, int):  # they end at one place: no indices to gather
                 places[layer].copy_(new)
+            elif self.play.on_cuda:  # there an index means a dozen kernels, so the whole layer is written
+                torch.where(here, new.transpose(0, 1).unsqueeze(-2), self.cache[layer], out=self.cache[layer])
             else:
                 self.cache[layer][:, self.rows, :, at] = new
             q = heads[:, :H].reshape(B * kv_heads, -1, self.D)  # the heads that share keys, as rows of one product
@@ -152,23 +174,19 @@ class Decoder:
 
         return self.head(self.rescaled(self.blocks(tokens, at, attend)))
 
-    def ends(self) -> tuple[int | Tensor, Tensor]:
-        """The position of each sequence's last token, one for all or (B,); and what is added to scores in attention, so
-        that none sees what lies behind its end: a zero, or (B·kv_heads, 1, S) of zeros and −∞.
+    def behind(self, at: Tensor, end: int) -> Tensor:
+        """What is added to scores in attention, so that no sequence sees what lies behind its end: (B,) → zeros and −∞,
+        (B·kv_heads, 1, end).
         """
-        S = max(self.lengths)
-        if min(self.lengths) == S:
-            return S - 1, self.nothing
-        at = torch.tensor(self.lengths, device=self.cache.device) - 1
-        behind = torch.arange(S, device=at.device) > at[:, None]
+        behind = torch.arange(end, device=at.device) > at[:, None]
         hidden = torch.zeros_like(behind, dtype=self.cache.dtype).masked_fill_(behind, -math.inf)
-        return at, hidden.repeat_interleave(self.config.kv_heads, dim=0)[:, None]
+        return hidden.repeat_interleave(self.config.kv_heads, dim=0)[:, None]
 
-    def blocks(self, tokens: list[int], at: int | Tensor, attend: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """The stack, for N tokens at one position or each at its own: (N, C). `attend` gathers from the tokens that
-        each of them sees.
+    def blocks(self, tokens: Tensor, at: int | Tensor, attend: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """The stack, for tokens (N,) at one position or each at its own: (N, C). `attend` gathers from those that each of
+        them sees.
         """
-        x = self.embedding[torch.tensor(tokens, device=self.cache.device)]
+        x = self.embedding[tokens]
         if self.position is not None:
             x += self.position.weight[at]
         turns = [(table[at] * weight).unbind() for table, weight in self.turns]  # of (N or 1, H + kv_heads, D)

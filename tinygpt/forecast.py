@@ -8,7 +8,9 @@ time that saving takes, and what else the machine is busy with.
 import math
 import time
 from collections import Counter
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ from tinygpt.hardware import autocast
 from tinygpt.model import count_parameters, training_flops_per_token
 from tinygpt.optimizer import Muon
 from tinygpt.state import State
-from tinygpt.training import accumulate_gradients
+from tinygpt.training import Batch, accumulate_gradients
 
 LIBRARIES = 20_000_000  # bytes that a CPU's libraries take for themselves once they work
 GAPS = 1.25  # on a CPU: room that freed tensors leave and others do not quite fill, over what the tensors take
@@ -82,7 +84,7 @@ def memory_of_pass(state: State, precision: str) -> tuple[int, int]:
     """Bytes that a pass takes whatever its batch (copies of the weights in half precision), and those that each
     sequence adds: what the backward pass needs, and the logits and their gradients.
     """
-    one, two = (measure_pass(state, sequences, precision)[1] for sequences in (1, 2))
+    one, two = (kept_by_pass(state, sequences, precision) for sequences in (1, 2))
     config = state.model.config
     logits = 3 * 4 * config.context_length * config.vocab_size  # scores, and in fp32 two gradients on their way back
     gaps = GAPS if next(state.model.parameters()).device.type == "cpu" else 1.0
@@ -92,7 +94,7 @@ def memory_of_pass(state: State, precision: str) -> tuple[int, int]:
 def seconds_left(state: State, settings: Train, validation_tokens: int, precision: str) -> float:
     """How long the steps that are left will take: one forward and backward pass is timed, and multiplied."""
     sequences = in_a_pass(settings)
-    quickest = min(measure_pass(state, sequences, precision)[0] for _ in range(5))
+    quickest = time_pass(state, sequences, precision)
     left = settings.steps - state.step
     looks = 1 + left // min(settings.eval_every, settings.steps)  # at the validation loss: a third of a pass a token
     read = min(settings.eval_tokens, validation_tokens) / state.model.config.context_length
@@ -105,20 +107,43 @@ def in_a_pass(settings: Train) -> int:
     return min(settings.batch_size, settings.batch_size * settings.accumulation // distributed.size())
 
 
-def measure_pass(state: State, sequences: int, precision: str) -> tuple[float, int]:
-    """Seconds of a forward and backward pass, and the bytes that it keeps in between; the state stays as it was."""
+def time_pass(state: State, sequences: int, precision: str) -> float:
+    """Seconds of a forward and backward pass, the quickest of five: on CUDA the last ones are recorded."""
+    batch, cast = _blank(state, sequences, precision)
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        accumulate_gradients(state, batch, sequences, cast).item()  # waits for a GPU
+        seconds.append(time.perf_counter() - begin)
+    _forget(state)
+    return min(seconds)
+
+
+def kept_by_pass(state: State, sequences: int, precision: str) -> int:
+    """The bytes that a forward pass keeps for its backward pass."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    device = next(state.model.parameters()).device
-    batch = torch.zeros(sequences, state.model.config.context_length, dtype=torch.int64, device=device)
-    begin = time.perf_counter()
+    state.passes.clear()  # a recorded one keeps nothing anew
+    batch, cast = _blank(state, sequences, precision)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        accumulate_gradients(state, (batch, batch), sequences, autocast(device, precision)).item()  # waits for a GPU
-    seconds = time.perf_counter() - begin
-    state.optimizers.zero_grad()
+        accumulate_gradients(state, batch, sequences, cast)
+    _forget(state)
     own = {p.untyped_storage().data_ptr() for p in state.model.parameters()}
-    return seconds, sum(size for pointer, size in kept.items() if pointer not in own)
+    return sum(size for pointer, size in kept.items() if pointer not in own)
+
+
+def _blank(state: State, sequences: int, precision: str) -> tuple[Batch, AbstractContextManager[Any]]:
+    """A batch of one token again and again, and what `precision` is computed in."""
+    device = next(state.model.parameters()).device
+    tokens = torch.zeros(sequences, state.model.config.context_length, dtype=torch.int64, device=device)
+    return (tokens, tokens), autocast(device, precision)
+
+
+def _forget(state: State) -> None:
+    """Leave neither gradients nor recorded passes behind: what is measured next may be compiled, or in other hooks."""
+    state.optimizers.zero_grad()
+    state.passes.clear()

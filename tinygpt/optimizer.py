@@ -8,6 +8,7 @@ size of AdamW's, so one `learning_rate` serves both.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from tinygpt.config import Train
 from tinygpt.model import GPT
+from tinygpt.recording import Recording
 
 EMBEDDING_RATE = 5.0  # times the learning rate, for the token embedding: few tokens of a batch are there to move a row
 
@@ -42,6 +44,7 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
+        self.recordings: dict[tuple[int, ...], Recording[Tensor]] = {}  # of `update`, by the ids of its matrices
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -52,12 +55,17 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     shapes[parameter.shape].append(parameter)
             for shape, parameters in shapes.items():
-                update = orthogonalise(
-                    torch.stack([self._direction(p, group["momentum"]) for p in parameters]).to(self.dtype)
-                )
+                key = tuple(map(id, parameters))
+                play = self.recordings.setdefault(key, Recording(parameters[0].device))
+                used = [tensor for p in parameters for tensor in (p.grad, self.state[p].get("momentum"))]
+                update = play(partial(self.update, parameters, group["momentum"]), used)  # (N, rows, columns)
                 size = group["lr"] * 0.2 * math.sqrt(max(shape))
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(parameters, list(update.to(parameters[0].dtype).unbind()), alpha=-size)
+
+    def update(self, parameters: list[Tensor], momentum: float) -> Tensor:
+        """Which way each of N matrices of one shape goes: (N, rows, columns)."""
+        return orthogonalise(torch.stack([self._direction(p, momentum) for p in parameters]).to(self.dtype))
 
     def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
         """Update the running mean of the gradient, and look one step ahead of it (Nesterov)."""
@@ -105,9 +113,13 @@ class Optimizers:
             optimizer.step()
 
     def zero_grad(self) -> None:
-        """Drop the gradients."""
+        """Drop the gradients; on CUDA make them zero, since recorded work finds them where they were."""
         for optimizer in self.members:
-            optimizer.zero_grad(set_to_none=True)
+            parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            if parameters and parameters[0].device.type == "cuda":
+                torch._foreach_zero_([p.grad for p in parameters])
+            else:
+                optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Tensor]:
         """`<member>.<parameter>.<name>` → tensor, e.g. `0.3.exp_avg`; their shapes are those of `shapes`, float32."""

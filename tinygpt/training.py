@@ -24,12 +24,14 @@ from tinygpt.files import write_json, write_text
 from tinygpt.hardware import autocast
 from tinygpt.model import GPT, count_parameters, training_flops_per_token
 from tinygpt.optimizer import schedule
+from tinygpt.recording import Recording
 from tinygpt.scratch import loss as scratch_loss
 from tinygpt.scratch import training as scratch_training
 from tinygpt.state import Row, State
 from tinygpt.tokens import evaluation_windows, training_batches
 
 HEALTH_EVERY = 10  # steps; looking closer takes a copy of the weights
+LOOKED_AT = 2**14  # tokens of the validation text at once on a GPU, which a small batch leaves idle
 SMALLEST_SCALE = 2.0**-10  # an fp16 gradient that overflows even at this scale is a diverged one
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, both int64 (B, T)
@@ -60,8 +62,10 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
         pin=device.type == "cuda",
     )
 
+    at_once = max(settings.batch_size, LOOKED_AT // context if device.type == "cuda" else 1)  # sequences
+
     def validate() -> None:
-        windows = evaluation_windows(data["validation"], context, settings.batch_size, limit=settings.eval_tokens)
+        windows = evaluation_windows(data["validation"], context, at_once, limit=settings.eval_tokens)
         loss = mean_loss(state.model, windows, cast, state.average)
         if not math.isfinite(loss):
             raise DivergedError(remedy(state.step, f"the validation loss is {loss}", settings))
@@ -71,7 +75,8 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
         validate()  # before any learning: ln V
     for inputs, targets in batches:
         # dropout, too, depends on the seed and the step alone; and on the process, of which each draws its own
-        torch.manual_seed(seed * 1_000_003 + state.step + distributed.rank() * 1_000_000_007)
+        if state.model.config.dropout:
+            torch.manual_seed(seed * 1_000_003 + state.step + distributed.rank() * 1_000_000_007)
         batch = (inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True))
         with examined(state) if state.step % HEALTH_EVERY == 0 else nullcontext():
             train_step(state, batch, settings, cast)
@@ -130,19 +135,10 @@ def examined(state: State) -> Iterator[None]:
     """
     parameters = list(state.model.parameters())
     before = [parameter.detach().clone() for parameter in parameters]
-    scale: list[Tensor] = []
-
-    def note(_module: nn.Module, inputs: tuple[Tensor]) -> None:
-        scale.append(inputs[0].detach().float().square().mean().sqrt())
-
-    hook = state.model.norm.register_forward_pre_hook(note)
-    try:
-        yield
-    finally:
-        hook.remove()
+    yield
     moved = torch._foreach_sub([parameter.detach() for parameter in parameters], before)
     ratio = (total_norm(moved) / total_norm(before)).item()
-    row = {"step": state.step, "update_ratio": ratio, "activation_scale": scale[-1].item()}
+    row = {"step": state.step, "update_ratio": ratio, "activation_scale": state.activation_scale.item()}
     state.health_rows.append(row)
 
 
@@ -159,17 +155,61 @@ def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: Abst
     Of several processes each has as large a part of the step's batch, so the mean of theirs is that of the step.
     """
     inputs, targets = batch
-    loss_of = scratch_loss.cross_entropy if state.implementation == "scratch" else cross_entropy
-    state.model.train()
     total = torch.zeros((), device=inputs.device)
     for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
-        with cast:
-            logits = state.model(x)  # (batch_size, T, V)
-        loss = loss_of(logits, y, "sum") / targets.numel()
-        state.scaler.scale(loss).backward()
-        total += loss.detach()
+        key = (*x.shape, targets.numel())
+        if key not in state.passes:
+            state.passes[key] = Pass(state, x.shape, targets.numel(), cast)
+        loss, state.activation_scale = state.passes[key](x, y)
+        total += loss
     distributed.average([total, *(p.grad for p in state.model.parameters() if p.grad is not None)])
     return total
+
+
+class Pass:
+    """A forward and a backward pass over batches of one shape; on a GPU it is recorded (recording.py).
+
+    shape: (B, T). tokens: how many the mean is over that the loss is a part of.
+    """
+
+    def __init__(self, state: State, shape: torch.Size, tokens: int, cast: AbstractContextManager[Any]) -> None:
+        self.model, self.scaler, self.cast, self.tokens = state.model, state.scaler, cast, tokens
+        self.loss_of = scratch_loss.cross_entropy if state.implementation == "scratch" else cross_entropy
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        device = self.parameters[0].device
+        self.inputs, self.targets = torch.zeros(2, *shape, dtype=torch.int64, device=device)  # (B, T) each
+        # the slow twins may wait for the GPU, which cannot be recorded
+        self.play: Recording[tuple[Tensor, Tensor]] | None = (
+            Recording(device) if state.implementation == "fast" else None
+        )
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Add to the gradients; returns `run`'s scalars, which the next call writes over."""
+        self.inputs.copy_(inputs, non_blocking=True)
+        self.targets.copy_(targets, non_blocking=True)
+        if not self.model.training:  # to say it again takes a while where blocks are compiled
+            self.model.train()
+        if self.play is None:
+            return self.run()
+        return self.play(self.run, [*self.parameters, *(parameter.grad for parameter in self.parameters)])
+
+    def run(self) -> tuple[Tensor, Tensor]:
+        """The loss, summed over the batch and divided by `tokens`, and the root mean square of what the last norm got:
+        scalars on the device.
+        """
+        scale: list[Tensor] = []
+
+        def note(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+            x = inputs[0].detach()  # (B, T, C)
+            scale.append(torch.linalg.vector_norm(x, dtype=torch.float32) / math.sqrt(x.numel()))
+
+        hook = self.model.norm.register_forward_pre_hook(note)
+        with self.cast:
+            logits = self.model(self.inputs)  # (B, T, V)
+        hook.remove()
+        loss = self.loss_of(logits, self.targets, "sum") / self.tokens
+        self.scaler.scale(loss).backward()
+        return loss.detach(), scale[0]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
