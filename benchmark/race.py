@@ -5,9 +5,9 @@
 
 The first is for a CPU, the second for a GPU, where nanoGPT runs its recipe for one. Each writes every run, with its
 curve, to benchmark/race.json (race_cuda.json), draws docs/race.png (race_cuda.png), and prints a table and the ratios.
-The rivals are checkouts, copied before they are run; a rival not named does not run. TinyGPT runs its own pipeline's stages in a
-temporary folder, once for each run of its course: one run whose schedule ends where the goal is, since a learning rate
-that still has far to fall says nothing of how soon the loss can be reached. Each repeat has another seed.
+The rivals are checkouts, copied before they are run; a rival not named does not run. TinyGPT runs its own pipeline's
+stages in a temporary folder, once for each run of its course: one run whose schedule ends where the goal is, since a
+learning rate that still has far to fall says nothing of how soon the loss can be reached. Each repeat has another seed.
 """
 
 import argparse

@@ -159,7 +159,7 @@ class Ladder:
     def widen(self, size: str, precision: str, compiled: bool, end: float) -> None:
         """Batches of 1, 4, 16, … while they should fit and time is left; on CUDA the largest is sought.
 
-        A row costs seconds to start, and on a CPU little changes from a batch to its double.
+        A row costs seconds to start, and little changes from a batch to its double.
         """
         fits, batch, row = 0, 1, None
         while batch <= LARGEST:
