@@ -101,10 +101,11 @@ def copied(checkout: Path, to: Path) -> Path:
 
 
 def commit(checkout: Path) -> str:
-    """Which version a checkout is of; "unknown" where git cannot say."""
-    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    """Which version a checkout is of; "unknown" where git cannot say, or would name the project around it."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    top, _, version = done.stdout.strip().partition("\n")
+    return version if done.returncode == 0 and Path(top).resolve() == checkout.resolve() else "unknown"
 
 
 def machine(device: torch.device) -> dict[str, Any]:

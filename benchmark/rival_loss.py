@@ -22,7 +22,8 @@ def nanogpt(held_out: str) -> tuple[list[int], int, Callable[[Tensor, Tensor], f
     module = importlib.import_module("model")
     saved = torch.load("out-shakespeare-char/ckpt.pt", map_location="cpu")
     model = module.GPT(module.GPTConfig(**saved["model_args"])).eval()
-    model.load_state_dict(saved["model"])
+    weights = {name.removeprefix("_orig_mod."): weight for name, weight in saved["model"].items()}  # where compiled
+    model.load_state_dict(weights)
     characters = sorted(set(Path("data/shakespeare_char/input.txt").read_text(encoding="utf-8")))
     ids = {character: place for place, character in enumerate(characters)}
     count = saved["model_args"]["block_size"]

@@ -1,5 +1,7 @@
 """The scripts in benchmark/ read rightly what others print, and count rightly what they measure."""
 
+import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 
 from benchmark import beside, contestant, race, rivals
-from benchmark.common import copied, parameters, watch
+from benchmark.common import commit, copied, parameters, watch
 from benchmark.rival_loss import summed_nats
 from tinygpt import benchmark_figures, config
 
@@ -140,6 +142,36 @@ def test_every_token_but_the_first_is_charged_once() -> None:
 
     assert summed_nats(list(range(11)), 4, nats) == 10
     assert seen == [(i, i + 1) for i in range(10)]
+
+
+@pytest.mark.parametrize("prefix", ["", "_orig_mod."])
+def test_the_loss_of_a_nanogpt_is_read_whether_it_was_compiled_or_not(tmp_path: Path, prefix: str) -> None:
+    """With a stand-in for its model, whose loss is the number it was saved with."""
+    (tmp_path / "model.py").write_text(
+        "import torch\n"
+        "def GPTConfig(**sizes): return sizes\n"
+        "class GPT(torch.nn.Module):\n"
+        "    def __init__(self, sizes):\n"
+        "        super().__init__()\n"
+        "        self.loss = torch.nn.Parameter(torch.zeros(()))\n"
+        "    def forward(self, x, y): return None, self.loss\n"
+    )
+    text = tmp_path / "data/shakespeare_char/input.txt"
+    (tmp_path / "out-shakespeare-char").mkdir()
+    text.parent.mkdir(parents=True)
+    text.write_text("abcd" * 100)
+    saved = {"model_args": {"block_size": 8}, "model": {f"{prefix}loss": torch.tensor(2 * math.log(2))}}
+    torch.save(saved, tmp_path / "out-shakespeare-char/ckpt.pt")
+    assert rivals.final_loss("nanogpt", tmp_path, text, {"PYTHONPATH": str(tmp_path)}) == pytest.approx(2.0)
+
+
+def test_a_folder_inside_another_project_has_no_version_of_its_own(tmp_path: Path) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    (tmp_path / "rival").mkdir()
+    assert len(commit(tmp_path)) == 40
+    assert commit(tmp_path / "rival") == commit(tmp_path / "nowhere") == "unknown"
 
 
 def test_ratios_are_of_medians_and_goals_stand_beside_them() -> None:

@@ -99,7 +99,9 @@ def average(tensors: list[Tensor]) -> None:
     if size() > 1:
         vector = nn.utils.parameters_to_vector(tensors)
         _reduce(vector, "SUM")
-        nn.utils.vector_to_parameters(vector.div_(size()), tensors)
+        parts = vector.div_(size()).split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))  # into its own memory, where recorded work looks for it
 
 
 def meet() -> None:

@@ -43,10 +43,11 @@ class Recording(Generic[Result]):
             self.graph, self.places = None, places
             return self._aside(work)
         if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
+            graph = torch.cuda.CUDAGraph()
             # "thread_local": other threads, of a server say, may use the GPU meanwhile
-            with ALONE, torch.cuda.graph(self.graph, stream=side(self.device), capture_error_mode="thread_local"):
+            with ALONE, torch.cuda.graph(graph, stream=side(self.device), capture_error_mode="thread_local"):
                 self.result = work()
+            self.graph = graph
         self.graph.replay()
         return self.result
 

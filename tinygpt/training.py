@@ -31,7 +31,7 @@ from tinygpt.state import Row, State
 from tinygpt.tokens import evaluation_windows, training_batches
 
 HEALTH_EVERY = 10  # steps; looking closer takes a copy of the weights
-LOOKED_AT = 2**14  # tokens of the validation text at once on a GPU, which a small batch leaves idle
+LOOKED_AT = 2**23  # scores of validation tokens at once on a GPU, which a small batch leaves idle
 SMALLEST_SCALE = 2.0**-10  # an fp16 gradient that overflows even at this scale is a diverged one
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, both int64 (B, T)
@@ -50,7 +50,7 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
     """
     device = next(state.model.parameters()).device
     cast = autocast(device, precision)
-    context = state.model.config.context_length
+    context, vocab_size = state.model.config.context_length, state.model.config.vocab_size
     batches = training_batches(
         data["train"],
         context,
@@ -62,7 +62,7 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
         pin=device.type == "cuda",
     )
 
-    at_once = max(settings.batch_size, LOOKED_AT // context if device.type == "cuda" else 1)  # sequences
+    at_once = max(settings.batch_size, LOOKED_AT // (context * vocab_size) if device.type == "cuda" else 1)  # sequences
 
     def validate() -> None:
         windows = evaluation_windows(data["validation"], context, at_once, limit=settings.eval_tokens)
