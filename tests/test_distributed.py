@@ -75,6 +75,16 @@ def test_dropout_differs_between_processes_and_is_as_ever_in_the_first(three: Pa
     assert len(set(seeds)) == 3
 
 
+def test_averaged_gradients_stay_where_recorded_work_looks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "_reduce", lambda vector, _: vector.mul_(3))  # another process has twice as much
+    tensors = [torch.ones(2, 3), torch.tensor(2.0)]
+    places = [tensor.data_ptr() for tensor in tensors]
+    distributed.average(tensors)
+    assert [tensor.tolist() for tensor in tensors] == [[[1.5] * 3] * 2, 3.0]
+    assert [tensor.data_ptr() for tensor in tensors] == places
+
+
 def test_what_diverges_in_one_process_stops_all_with_the_same_words(three: Path) -> None:
     words = {facts(three, rank)["diverged"] for rank in range(3)}
     assert len(words) == 1
