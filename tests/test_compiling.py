@@ -26,8 +26,8 @@ def complete(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (CPU, 4.9e11, False),  # 49 s, of which a fifth is less than 10
         (CPU, 5.1e11, True),
-        (CUDA, 1.3e15, False),  # 65 s, of which 30% is less than 20
-        (CUDA, 1.4e15, True),
+        (CUDA, 1.9e15, False),  # 95 s, of which 30% is less than 30
+        (CUDA, 2.1e15, True),
         (torch.device("mps"), 1e20, False),  # nobody knows
     ],
 )

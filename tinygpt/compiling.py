@@ -30,7 +30,7 @@ class Guess:
 
 GUESSES = {
     "cpu": Guess(speed=3.5e10, saved=0.0, cost=20.0),
-    "cuda": Guess(speed=2e13, saved=0.3, cost=20.0),  # recorded (recording.py), so few kernels or many start alike
+    "cuda": Guess(speed=2e13, saved=0.3, cost=30.0),  # docs/speed.md
 }
 
 
