@@ -1,12 +1,15 @@
 """Compiling is chosen by what it should save, refused where it cannot be done, and changes nothing but rounding."""
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.conftest import CPU
+from tests.conftest import CPU, ROOT
 from tests.test_training import Data, settings, start
 from tinygpt import compiling, hardware, training
 from tinygpt.compiling import GUESSES, Guess
@@ -75,3 +78,25 @@ def test_a_compiled_run_equals_an_eager_one_but_for_rounding(data: Data) -> None
     assert all(torch.equal(again[name], compiled_run[name]) for name in again)
     for name in eager:
         torch.testing.assert_close(compiled_run[name], eager[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_what_does_not_compile_does_not_load_the_compiler(model_folder: Path, optimizer: str) -> None:
+    """It takes a second: of every training, every command."""
+    code = f"""
+import sys
+from pathlib import Path
+from tests.conftest import CPU, TEXT
+from tests.test_training import batch, settings, start
+from tinygpt import checkpoint, generation, hardware, training
+hardware.make_deterministic()
+model, tokenizer = checkpoint.load(Path({str(model_folder)!r}))
+generation.generate(model, tokenizer, "ROMEO:", max_new_tokens=3)
+data = dict.fromkeys(("train", "validation"), tokenizer.encode_array(TEXT))
+chosen = settings(optimizer={optimizer!r})
+for _ in training.train(start(data, chosen), chosen, data, 3, "fp32"):
+    pass
+print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == ("[]\n", "")

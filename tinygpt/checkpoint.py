@@ -91,8 +91,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, T
         config = families.from_json(values)
         if config.n_layer > len(found):
             raise ValueError(f"{config.n_layer} blocks, but {len(found)} tensors.")  # a billion would take memory below
-        with torch.device("meta"):  # shapes without memory
-            model = GPT(config)
+        expected = families.weight_shapes(config)
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as problem:
         raise ValueError(f"{folder} is damaged: {problem}") from problem
     tokenizer = load_tokenizer(folder)
@@ -100,8 +99,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, T
         raise ValueError(
             f"{folder} is damaged: {tokenizer.vocab_size} tokens, but the model knows {config.vocab_size}."
         )
-    expected = families.export_weights(model.state_dict(), config)
-    for name, sentence in _differences({name: (tuple(w.shape), "F32") for name, w in expected.items()}, found):
+    for name, sentence in _differences({name: (shape, "F32") for name, shape in expected.items()}, found):
         raise ValueError(f"{folder / WEIGHTS} does not fit its config.json: {name} {sentence}.")
     model = GPT(config)
     weights = load_file(folder / WEIGHTS)

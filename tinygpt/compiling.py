@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -77,11 +78,17 @@ def missing(device: torch.device) -> str:
     return ""
 
 
+def as_written() -> AbstractContextManager[None]:
+    """In the block nothing runs compiled. Where nothing is, the compiler is not loaded for it, which takes a second."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 def compile_blocks(model: GPT) -> None:
     """From now on run each block compiled, at the shapes that come first.
 
     Block by block, since they share one code: a deep model compiles as fast as a shallow one. The modules stay the
     same, and so do the names of their weights and the hooks between them.
     """
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())  # tells the compiler, too
     for block in model.blocks:
         block.compile(dynamic=False)

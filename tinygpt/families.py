@@ -7,7 +7,7 @@ transformers as they are. Every other mix has no twin: it is stored under our ow
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tinygpt.config import Model
-from tinygpt.model import GPTConfig
+from tinygpt.model import GPT, GPTConfig
 
 # our name → the name in Qwen3 and Llama; N stands for the number of the block
 LLAMA_NAMES = {
@@ -160,6 +160,16 @@ def export_weights(weights: dict[str, Tensor], config: GPTConfig) -> dict[str, T
         weights = {name: _transposed(name, w) for name, w in _fuse(weights, config.n_layer).items()}
     names = GPT2_NAMES if kind == "gpt2" else LLAMA_NAMES
     return {_renamed(name, names): weight for name, weight in weights.items()}
+
+
+def weight_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    """The names and shapes that `export_weights` gives for such a model, without memory for it."""
+    # with learned positions instead of turns, for whose tables PyTorch would load its compiler, which takes a second
+    with torch.device("meta"):
+        weights = GPT(replace(config, position="learned")).state_dict()
+    if config.position == "rope":
+        del weights["position_embedding.weight"]
+    return {name: tuple(weight.shape) for name, weight in export_weights(weights, config).items()}
 
 
 def import_weights(weights: dict[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def make_deterministic() -> None:
     A sum split among more or fewer threads rounds differently, which is why `describe` names their number.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with this
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), but that loads the compiler: 1 s
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # 7% of a step, for nothing
     torch.backends.cudnn.benchmark = False
 

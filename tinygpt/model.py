@@ -233,9 +233,9 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.token_embedding = embedding(config.vocab_size, config.n_embd)
         learned = config.position == "learned"
-        self.position_embedding = nn.Embedding(config.context_length, config.n_embd) if learned else None
+        self.position_embedding = embedding(config.context_length, config.n_embd) if learned else None
         self.rotary = None if learned else Rotary(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = Norm(config.n_embd, config)
@@ -288,6 +288,13 @@ class GPT(nn.Module):
             else:
                 size = 0.001 if name == "head.weight" else parameter.shape[1] ** -0.5
                 parameter.normal_(0.0, size, generator=generator)
+
+
+def embedding(count: int, width: int) -> nn.Embedding:
+    """A table of so many vectors, zeros until `initialise` or a file fills it. nn.Embedding would draw them at random,
+    for which PyTorch loads its compiler where only shapes are wanted (families.weight_shapes).
+    """
+    return nn.Embedding.from_pretrained(torch.zeros(count, width), freeze=False)
 
 
 def count_parameters(model: nn.Module) -> int:

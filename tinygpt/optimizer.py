@@ -7,12 +7,13 @@ size of AdamW's, so one `learning_rate` serves both.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from tinygpt.config import Train
 from tinygpt.model import GPT
@@ -21,7 +22,69 @@ from tinygpt.recording import Recording
 EMBEDDING_RATE = 5.0  # times the learning rate, for the token embedding: few tokens of a batch are there to move a row
 
 
-class Muon(torch.optim.Optimizer):
+class Optimizer:
+    """Groups of parameters, and tensors that are remembered of each, as torch.optim has them. But to make one of those
+    loads PyTorch's compiler, which takes a second of every start.
+
+    groups: each with its `params`, its `lr`, and what else a step asks for.
+    """
+
+    remembers: tuple[str, ...]  # the names of what is remembered of a parameter, once it has been stepped
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.param_groups = groups
+        self.state: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+
+    def parameters(self) -> list[Tensor]:
+        """Those of all groups, in their order, of any shapes."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def step(self) -> None:
+        """One update of every parameter that has a gradient; NotImplementedError where a kind leaves this out."""
+        raise NotImplementedError
+
+
+class AdamW(Optimizer):
+    """Adam (Kingma & Ba 2014) with decoupled weight decay (Loshchilov & Hutter 2017), as one kernel of PyTorch's.
+
+    groups: each with `params`, `lr` and `weight_decay`. betas: decay of the running mean and of the mean square a step.
+    eps is so small that tiny gradients count: an untrained head is nearly zero, and so is what comes back through it.
+    """
+
+    remembers = ("step", "exp_avg", "exp_avg_sq")
+
+    def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float], eps: float = 1e-10) -> None:
+        super().__init__(groups)
+        self.betas, self.eps = betas, eps
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    zeros = (torch.zeros((), device=parameter.device), *map(torch.zeros_like, [parameter] * 2))
+                    self.state[parameter] = dict(zip(self.remembers, zeros, strict=True))
+            steps, means, squares = ([self.state[p][name] for p in parameters] for name in self.remembers)
+            adamw(
+                parameters,
+                [parameter.grad for parameter in parameters],
+                means,
+                squares,
+                [],
+                steps,
+                fused=True,
+                amsgrad=False,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=self.eps,
+                maximize=False,
+            )
+
+
+class Muon(Optimizer):
     """Momentum, made orthogonal (Jordan et al. 2024): every direction of a matrix's update gets the same size.
 
     A gradient's few strong directions drown out the many weak ones; Muon replaces its momentum's singular values by
@@ -34,6 +97,8 @@ class Muon(torch.optim.Optimizer):
     where the hardware multiplies it.
     """
 
+    remembers = ("momentum",)
+
     def __init__(
         self,
         params: Iterable[Tensor],
@@ -42,13 +107,12 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__([{"params": list(params), "lr": lr, "momentum": momentum, "weight_decay": weight_decay}])
         self.dtype = dtype
         self.recordings: dict[tuple[int, ...], Recording[Tensor]] = {}  # of `update`, by the ids of its matrices
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; a closure is not supported."""
+    def step(self) -> None:
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
@@ -102,7 +166,7 @@ class Optimizers:
     A group's `rate`, where it has one, is how many times the learning rate it steps at.
     """
 
-    def __init__(self, *members: torch.optim.Optimizer) -> None:
+    def __init__(self, *members: Optimizer) -> None:
         self.members = members
 
     def step(self, learning_rate: float) -> None:
@@ -114,41 +178,40 @@ class Optimizers:
 
     def zero_grad(self) -> None:
         """Drop the gradients; on CUDA make them zero, since recorded work finds them where they were."""
-        for optimizer in self.members:
-            parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            if parameters and parameters[0].device.type == "cuda":
-                torch._foreach_zero_([p.grad for p in parameters])
-            else:
-                optimizer.zero_grad(set_to_none=True)
+        parameters = [p for optimizer in self.members for p in optimizer.parameters() if p.grad is not None]
+        if parameters and parameters[0].device.type == "cuda":
+            torch._foreach_zero_([p.grad for p in parameters if p.grad is not None])
+            return
+        for parameter in parameters:
+            parameter.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """`<member>.<parameter>.<name>` → tensor, e.g. `0.3.exp_avg`; their shapes are those of `shapes`, float32."""
-        return {f"{i}.{j}.{name}": tensor for i, j, name, tensor in self._entries()}
+        return {
+            f"{i}.{j}.{name}": tensor
+            for i, optimizer in enumerate(self.members)
+            for j, parameter in enumerate(optimizer.parameters())
+            for name, tensor in optimizer.state.get(parameter, {}).items()
+        }
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `state_dict` gave, with the same shapes, on optimizers built the same way."""
-        for i, optimizer in enumerate(self.members):
-            state: dict[int, dict[str, Tensor]] = defaultdict(dict)
-            for key, tensor in tensors.items():
-                member, parameter, name = key.split(".")
-                if int(member) == i:
-                    state[int(parameter)][name] = tensor
-            optimizer.load_state_dict({"state": dict(state), "param_groups": optimizer.state_dict()["param_groups"]})
+        for optimizer in self.members:
+            optimizer.state.clear()
+        for key, tensor in tensors.items():
+            member, place, name = key.split(".")
+            optimizer = self.members[int(member)]
+            parameter = optimizer.parameters()[int(place)]
+            optimizer.state[parameter][name] = tensor.to(parameter.device, copy=True)
 
     def shapes(self) -> dict[str, torch.Size]:
         """The shape of each tensor that `state_dict` holds after the first step, by its name."""
-        names = {Muon: {"momentum"}, torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
         return {
             f"{i}.{j}.{name}": torch.Size() if name == "step" else parameter.shape
             for i, optimizer in enumerate(self.members)
-            for j, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"])
-            for name in names[type(optimizer)]
+            for j, parameter in enumerate(optimizer.parameters())
+            for name in optimizer.remembers
         }
-
-    def _entries(self) -> Iterator[tuple[int, int, str, Tensor]]:
-        for i, optimizer in enumerate(self.members):
-            for j, values in optimizer.state_dict()["state"].items():
-                yield from ((i, j, name, tensor) for name, tensor in values.items())
 
 
 def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Optimizers:
@@ -167,10 +230,10 @@ def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Op
     if muon and ends and not model.config.tie_embeddings:
         embedding, *groups[0]["params"] = ends
         groups.append({"params": [embedding], "weight_decay": decay / EMBEDDING_RATE, "rate": EMBEDDING_RATE})
-    adamw = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(beta1, beta2), eps=1e-10, fused=True)
+    first = AdamW([{"lr": settings.learning_rate} | group for group in groups], (beta1, beta2))
     if not muon:
-        return Optimizers(adamw)
-    return Optimizers(adamw, Muon(hidden, settings.learning_rate, weight_decay=decay, dtype=dtype))
+        return Optimizers(first)
+    return Optimizers(first, Muon(hidden, settings.learning_rate, weight_decay=decay, dtype=dtype))
 
 
 def split_parameters(model: GPT) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:

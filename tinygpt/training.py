@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tinygpt import distributed, lora
+from tinygpt import compiling, distributed, lora
 from tinygpt.config import Train
 from tinygpt.files import write_json, write_text
 from tinygpt.hardware import autocast
@@ -94,7 +94,7 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     """
     total = accumulate_gradients(state, batch, settings.batch_size, cast)
     for optimizer in state.optimizers.members:
-        state.scaler.unscale_(optimizer)
+        state.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # of an optimizer it asks for param_groups alone
     clip = scratch_training.clip_gradients if state.implementation == "scratch" else clip_gradients
     length = clip(state.model, settings.gradient_clip)
     loss, norm = torch.stack((total, length)).tolist()  # a GPU is waited for once a step: here, before any weight moves
@@ -252,7 +252,7 @@ def mean_loss(
     model.eval()
     losses, count = [], 0
     for inputs, targets in islice(windows, distributed.rank(), None, distributed.size()):
-        with cast, torch.compiler.set_stance("force_eager"):  # other shapes: not worth compiling for
+        with cast, compiling.as_written():  # other shapes: not worth compiling for
             logits = functional_call(model, weights or {}, (inputs.to(device),))
         losses.append(cross_entropy(logits, targets.to(device), "sum"))
         count += targets.numel()
