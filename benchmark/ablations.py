@@ -36,6 +36,14 @@ PLAN, RESULTS, TIMES = (ROOT / "benchmark" / name for name in ("ablations.yaml",
 CLOSE = 0.05  # a step that takes as long to this share, about the noise of timing: the run is not repeated for its time
 LOOK = 15  # seconds between two looks at what is done, each of which costs DVC and git a second or two
 ROUNDS = 80  # of steps timed, one of each entry in turn
+LATER = {  # settings that runs of before them lack, each at the value for which all is as it was
+    "tokenize.algorithm": "unigram",
+    "tokenize.from": None,
+    "train.average": 0.0,
+    "train.init_from": None,
+    "train.lora_rank": 0,
+    "train.lora_alpha": 16.0,
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Entry:
         own = {key: value for key, value in self.settings.items() if not key.startswith("download.")}
         found = {}
         for run in known:
-            alike = all(run.settings.get(key, run) == value for key, value in own.items())
+            alike = all(run.settings.get(key, LATER.get(key, run)) == value for key, value in own.items())
             if alike and run.seed in self.seeds and code in (None, run.settings["code"]):
                 found[run.seed] = run
         return [found[seed] for seed in sorted(found)]

@@ -146,6 +146,12 @@ def test_a_run_of_other_settings_or_another_seed_is_no_run_of_an_entry() -> None
     assert gelu.of([good], code="other") == []
 
 
+def test_the_results_that_are_kept_are_runs_of_the_plan() -> None:
+    """Also once params.yaml, and so the base of the plan, has more settings: LATER says what the older runs had."""
+    results = ablations.load_results()
+    assert sum(len(each.of(results)) for each in ablations.plan()) == len(results) > 100
+
+
 def test_tables_are_renewed_in_place_and_prose_stays() -> None:
     place = "<!-- table: {} -->\n\n{}\n\n<!-- end -->\n"
     page = f"Before.\n{place.format('shape', 'old')}Between.\n{place.format('time', 'old, too')}After.\n"
