@@ -7,7 +7,8 @@ The first is for a CPU, the second for a GPU, where nanoGPT runs its recipe for 
 curve, to benchmark/race.json (race_cuda.json), draws docs/race.png (race_cuda.png), and prints a table and the ratios.
 The rivals are checkouts, copied before they are run; a rival not named does not run. TinyGPT runs its own pipeline's
 stages in a temporary folder, once for each run of its course: one run whose schedule ends where the goal is, since a
-learning rate that still has far to fall says nothing of how soon the loss can be reached. Each repeat has another seed.
+learning rate that still has far to fall says nothing of how soon the loss can be reached. Each repeat of ours has
+another seed.
 """
 
 import argparse
@@ -127,7 +128,7 @@ def arguments() -> argparse.Namespace:
             parser.error(f"there is no run {run!r} on {options.device}; choose from {', '.join(map(repr, there))}")
     if options.nanochat and options.device != "cpu":
         parser.error("nanochat's recipe is for a CPU; leave --nanochat out")
-    options.rival_repeats = options.rival_repeats or options.repeats
+    options.rival_repeats = options.repeats if options.rival_repeats is None else options.rival_repeats
     options.results = options.results or ROOT / f"benchmark/race{suffix}.json"
     options.figure = options.figure or ROOT / f"docs/race{suffix}.png"
     return options

@@ -45,12 +45,12 @@ class Result:
     step_seconds: float  # of its steps and looks at the held-out text; without starting, compiling and saving
     bits_per_byte: float  # at the end, on the whole held-out text
     curve: Curve = field(default_factory=list)
-    keeps_best: bool = False  # of its looks at the held-out text, where the model was saved last
+    until_best: bool = False  # its time counts until its best look at the held-out text: what follows is in vain
 
     @property
     def seconds_to_best(self) -> float:
-        """Of the whole process; where the model that is left was saved before the end, until the look that chose it."""
-        return min(self.curve, key=lambda look: look[1])[0] if self.keeps_best else self.whole_seconds
+        """Of the whole process, or until its best look."""
+        return min(self.curve, key=lambda look: look[1])[0] if self.until_best else self.whole_seconds
 
 
 def split(text: str) -> tuple[str, str]:
@@ -111,7 +111,7 @@ class NanoGPT:
         curve = [(seconds, loss / nats) for seconds, loss in nanogpt_losses(watched.lines)]
         steps = watched.last("iter ") - watched.first("step 0:")
         kind, on_gpu = ("GPU recipe", True) if self.device == "cuda" else ("CPU recipe", False)
-        return Result(self.name, kind, repeat, watched.seconds, steps, self.loss(), curve, keeps_best=on_gpu)
+        return Result(self.name, kind, repeat, watched.seconds, steps, self.loss(), curve, until_best=on_gpu)
 
     def loss(self) -> float:
         return final_loss("nanogpt", self.folder, self.text, {"PYTHONPATH": str(self.folder)})

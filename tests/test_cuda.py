@@ -35,6 +35,20 @@ def repeatable(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with each replay of what was recorded."""
+    seen: list[int] = []
+    replay = torch.cuda.CUDAGraph.replay
+
+    def counted(graph: torch.cuda.CUDAGraph) -> None:
+        seen.append(1)
+        replay(graph)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
+    return seen
+
+
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is recorded any more."""
     monkeypatch.setattr(Recording, "__call__", lambda _self, work, _used: work())
@@ -64,17 +78,15 @@ def same(first: State, second: State) -> bool:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_recorded_training_gives_the_bits_of_plain_training(
-    data: Data, monkeypatch: pytest.MonkeyPatch, optimizer: str, precision: str, accumulation: int, dropout: float
+    data: Data,
+    monkeypatch: pytest.MonkeyPatch,
+    replays: list[int],
+    optimizer: str,
+    precision: str,
+    accumulation: int,
+    dropout: float,
 ) -> None:
     chosen = settings(steps=23, optimizer=optimizer, accumulation=accumulation, average=0.5)
-    replays: list[int] = []
-    replay = torch.cuda.CUDAGraph.replay
-
-    def counted(graph: torch.cuda.CUDAGraph) -> None:
-        replays.append(1)
-        replay(graph)
-
-    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
     recorded = trained(data, chosen, precision, dropout=dropout)
     assert len(replays) > 20
     plain(monkeypatch)
@@ -131,7 +143,9 @@ def test_an_fp16_overflow_skips_the_step_and_training_goes_on(data: Data) -> Non
 
 @pytest.mark.skipif(bool(compiling.missing(CUDA)), reason="no compiler here")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_compiled_run_is_recorded_too_and_equals_an_eager_one_but_for_rounding(data: Data, precision: str) -> None:
+def test_a_compiled_run_is_recorded_too_and_equals_an_eager_one_but_for_rounding(
+    data: Data, precision: str, replays: list[int]
+) -> None:
     chosen = settings(steps=12)
     runs = []
     for compiled in (False, True):
@@ -141,6 +155,8 @@ def test_a_compiled_run_is_recorded_too_and_equals_an_eager_one_but_for_rounding
         for _ in training.train(state, chosen, data, 3, precision):
             pass
         runs.append([row["loss"] for row in state.train_rows])
+        assert len(replays) > 5
+        replays.clear()
     assert runs[0] != runs[1]
     assert runs[0] == pytest.approx(runs[1], rel=1e-3 if precision == "fp32" else 2e-2)
 
@@ -151,11 +167,14 @@ def continued(model: GPT, use_cache: bool, rows: int, end_of_text: int = -1) -> 
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_recorded_decoding_writes_what_the_uncached_model_writes(shape: dict[str, Any], rows: int) -> None:
+def test_recorded_decoding_writes_what_the_uncached_model_writes(
+    shape: dict[str, Any], rows: int, replays: list[int]
+) -> None:
     """Past the end of a context of 16, and with rows that end before others."""
     model = gpt(**shape).to(CUDA)
     expected = continued(model, False, rows)
     assert continued(model, True, rows) == expected
+    assert replays
     end = expected[7][0]
     assert end is not None
     assert continued(model, True, rows, end) == continued(model, False, rows, end)
@@ -164,18 +183,18 @@ def test_recorded_decoding_writes_what_the_uncached_model_writes(shape: dict[str
 def test_threads_that_record_at_once_do_not_disturb_each_other() -> None:
     models = [gpt(seed=seed).to(CUDA) for seed in range(6)]
     expected = [continued(model, False, 4) for model in models]
-    found: dict[int, list[list[int | None]]] = {}
+    found: dict[int, list[list[list[int | None]]]] = {number: [] for number in range(len(models))}
 
     def write(number: int) -> None:
         for _ in range(5):
-            found[number] = continued(models[number], True, 4)
+            found[number].append(continued(models[number], True, 4))
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(len(models))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [found.get(number) for number in range(len(models))] == expected
+    assert found == {number: [once] * 5 for number, once in enumerate(expected)}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -191,7 +210,13 @@ def test_the_memory_forecast_is_within_a_tenth(precision: str, batch: int) -> No
 def test_a_batch_is_used_up_before_the_next_is_copied(data: Data) -> None:
     """Page-locked copies run beside the steps: each step still sees its own batch."""
     chosen = settings(steps=40, optimizer="adamw", learning_rate=1e-12, schedule="constant")
-    state, by_hand = trained(data, chosen, "fp32"), start(data, chosen, "fp32")
+    state, by_hand = start(data, chosen, "fp32"), start(data, chosen, "fp32")
+    for parameters in (state.model.parameters(), by_hand.model.parameters()):  # so that losses differ
+        generator = torch.Generator().manual_seed(1)
+        for parameter in parameters:
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
+    for _ in training.train(state, chosen, data, 3, "fp32"):
+        pass
     for row, (inputs, targets) in zip(
         state.train_rows, training_batches(data["train"], 16, 4, seed=3, start=0, stop=40), strict=True
     ):

@@ -8,6 +8,7 @@ import torch
 
 from tests.conftest import gpt
 from tinygpt.decoding import Decoder, threads
+from tinygpt.recording import Recording
 
 ROWS = [[3], [1, 4, 1, 5, 9, 2, 6], [5, 3, 5], [1, 4, 1, 5, 9, 2, 6]]
 
@@ -33,6 +34,43 @@ def test_rows_that_have_ended_leave_the_others_as_they_were(shape: dict[str, Any
     agree(model, decoder, windows)
     decoder.keep([1, 2])
     agree(model, decoder, [[*windows[1], 8], [*windows[2], 9]])
+
+
+def test_the_step_that_cuda_records_scores_the_same(shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, and not recorded: it looks at the whole context, and writes whole layers."""
+    monkeypatch.setattr(Recording, "__call__", lambda _self, work, _used: work())
+    model, windows = gpt(**shape), [list(row) for row in ROWS]
+    decoder = Decoder(model, len(windows))
+    decoder.play.on_cuda = True
+    for step in range(9):
+        agree(model, decoder, windows)
+        windows = [[*window, (7 * step + row) % 61] for row, window in enumerate(windows)]
+    decoder.keep([1, 2])
+    windows = [windows[1][-8:], windows[2]]  # one slides
+    agree(model, decoder, windows)
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [1, 3]], ids=["unlike", "alike"])
+def test_a_step_stays_on_the_device_of_its_model(rows: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one at hand: every tensor that a step makes names the device."""
+    makers = {name: getattr(torch, name) for name in ("tensor", "arange", "zeros")}
+    devices: list[Any] = []
+
+    def noting(name: str) -> Any:
+        def maker(*values: Any, **words: Any) -> torch.Tensor:
+            devices.append(words.get("device"))
+            made: torch.Tensor = makers[name](*values, **words)
+            return made
+
+        return maker
+
+    decoder = Decoder(gpt(), 2)
+    decoder.scores([ROWS[row] for row in rows])
+    for name in makers:
+        monkeypatch.setattr(torch, name, noting(name))
+    decoder.scores([[*ROWS[row], 1] for row in rows])
+    assert devices
+    assert set(devices) == {torch.device("cpu")}
 
 
 @pytest.mark.parametrize(("batch", "onednn"), [(1, True), (4, True), (4, False)])

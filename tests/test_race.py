@@ -72,9 +72,9 @@ def test_a_goal_counts_as_reached_only_with_both_loss_and_time() -> None:
     assert verdict(11.0, 2.71) == "not reached"
 
 
-def test_a_rival_that_keeps_its_best_weights_is_timed_until_it_had_them() -> None:
+def test_a_rival_that_overfits_is_timed_until_its_best_look() -> None:
     curve = [(5.0, 4.2), (40.0, 2.1), (90.0, 2.3)]
-    kept = rivals.Result("nanoGPT", "GPU recipe", 0, 95.0, 85.0, 2.1, curve, keeps_best=True)
+    kept = rivals.Result("nanoGPT", "GPU recipe", 0, 95.0, 85.0, 2.1, curve, until_best=True)
     groups = {
         ("nanoGPT", "GPU recipe"): [kept],
         ("TinyGPT", "as good as nanoGPT"): [result("TinyGPT", "as good as nanoGPT", 4.0, 2.09)],

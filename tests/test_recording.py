@@ -30,18 +30,23 @@ class Script:
             def wait_stream(self, _other: Any) -> None:
                 pass
 
+        class Side(Stream):
+            pass
+
         @contextmanager
         def graph(_graph: Graph, **_: Any) -> Iterator[None]:
             script.lines.append("recording")
             yield
 
         @contextmanager
-        def aside(_stream: Stream) -> Iterator[None]:
-            script.lines.append("aside")
+        def aside(stream: Stream) -> Iterator[None]:
+            if isinstance(stream, Side):
+                script.lines.append("aside")
             yield
 
-        monkeypatch.setattr(recording, "side", lambda _: Stream())
-        for name, stand_in in {"CUDAGraph": Graph, "graph": graph, "stream": aside, "current_stream": Stream}.items():
+        monkeypatch.setattr(recording, "recorded_stream", lambda _: Side())
+        stand_ins = {"CUDAGraph": Graph, "graph": graph, "stream": aside, "current_stream": lambda _device: Stream()}
+        for name, stand_in in stand_ins.items():
             monkeypatch.setattr(torch.cuda, name, stand_in)
 
     def told(self) -> list[str]:
@@ -85,6 +90,13 @@ def test_a_recording_that_failed_is_not_replayed(script: Script) -> None:
         with pytest.raises(RuntimeError, match="out of memory"):
             play(fails, used)
     assert script.told() == ["aside", "recording", "recording"]
+
+
+def test_work_that_often_moves_can_wait_with_being_recorded(script: Script) -> None:
+    play, used = Recording[None](torch.device("cuda"), plain=3), [torch.zeros(3)]
+    for _ in range(5):
+        play(lambda: None, used)
+    assert script.told() == ["aside", "aside", "aside", "recording", "replayed", "replayed"]
 
 
 def test_elsewhere_work_is_just_done(script: Script) -> None:

@@ -23,6 +23,7 @@ from tinygpt.recording import Recording
 
 LARGE = 2**17  # weights; what a smaller matrix does to one vector is done before a second core is awake
 WIDTH = 32  # outputs in a piece of a large matrix
+PLAIN = 16  # steps before one is recorded, which takes as long: rows may end, and then it has to be done anew
 READ = 1024  # tokens that are read at once, of texts of one length; more take memory, and no less time
 
 
@@ -92,7 +93,7 @@ class Decoder:
         device = self.cache.device
         self.nothing, self.rows = self.cache.new_zeros(1), torch.arange(batch, device=device)
         self.newest = torch.zeros(2, batch, dtype=torch.int64, device=device)  # tokens and their positions, for `play`
-        self.play: Recording[Tensor] = Recording(device)
+        self.play: Recording[Tensor] = Recording(device, PLAIN)
         self.largest = max(matrix.weights for matrix in [*chain(*self.layers), self.head])
         self.lengths = [0] * batch  # how many tokens of each sequence it holds
 
@@ -147,9 +148,9 @@ class Decoder:
             self.newest.copy_(torch.tensor([tokens, [length - 1 for length in self.lengths]]))
             newest, end = self.newest.unbind(), self.config.context_length
             return self.play(lambda: self.score(newest[0], newest[1], end), [self.cache])
-        S = max(self.lengths)
-        ends = S - 1 if min(self.lengths) == S else torch.tensor(self.lengths) - 1
-        return self.score(torch.tensor(tokens), ends, S)
+        S, device = max(self.lengths), self.cache.device
+        ends = S - 1 if min(self.lengths) == S else torch.tensor(self.lengths, device=device) - 1
+        return self.score(torch.tensor(tokens, device=device), ends, S)
 
     def score(self, tokens: Tensor, at: int | Tensor, end: int) -> Tensor:
         """`step` for tokens (B,) at one position or each at its own (B,), all of them before `end`."""
@@ -157,7 +158,7 @@ class Decoder:
         k, v = self.cache[..., :S, :].flatten(2, 3).unbind(1)  # (n_layer, B·kv_heads, S, D)
         keys, values, places = k.mT.unbind(), v.unbind(), self.cache[..., S - 1, :].transpose(1, 2).unbind()
         hidden = here = self.nothing
-        if isinstance(at, Tensor):
+        if not isinstance(at, int):
             hidden, here = self.behind(at, S), (torch.arange(S, device=at.device) == at[:, None])[:, None, :, None]
 
         def attend(layer: int, heads: Tensor) -> Tensor:  # (B, H + 2·kv_heads, D) → (B, H·D)

@@ -144,6 +144,6 @@ def _blank(state: State, sequences: int, precision: str) -> tuple[Batch, Abstrac
 
 
 def _forget(state: State) -> None:
-    """Leave neither gradients nor recorded passes behind: what is measured next may be compiled, or in other hooks."""
+    """Leave no gradient (on CUDA: zeros) and no recorded pass behind: what comes next may be compiled, or in hooks."""
     state.optimizers.zero_grad()
     state.passes.clear()

@@ -92,7 +92,7 @@ def matmul_peak(device: torch.device, precision: str) -> float:
 def measure(
     config: GPTConfig, settings: Train, device: torch.device, precision: str, compiled: bool, size: str = ""
 ) -> Training:
-    """Time training steps on random tokens, after one that warms up, and note the memory that they took.
+    """Time training steps on random tokens, after one that warms up (on CUDA three), and note the memory they took.
 
     On a CPU memory is the growth of this process's peak since before the model was there: call it in a fresh process.
     """

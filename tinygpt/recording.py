@@ -1,8 +1,8 @@
-"""Work of a GPU, recorded once and started as a whole from then on (CUDA graphs).
+"""Work of a CUDA device, recorded once and started as a whole from then on (CUDA graphs).
 
 A step of a small model is hundreds of kernels, each over in microseconds; a CPU needs longer than that to start one, so
 the GPU waits. With `play = Recording(device)`, `play(work, used)` does what `work()` does: the same kernels on the same
-memory, and so the same bits, but from about the third call on in one start. Elsewhere than on CUDA it is `work()`.
+memory, and so the same bits, but after a call or two in one start. Elsewhere than on CUDA it is `work()`.
 Left out: work whose shapes change from call to call, and work that waits for the GPU in its midst.
 """
 
@@ -15,19 +15,22 @@ import torch
 from torch import Tensor
 
 Result = TypeVar("Result")
-ALONE = threading.Lock()  # what other threads start on the recorded stream would be recorded, too
+ALONE = (
+    threading.Lock()
+)  # the stream that is recorded, and the libraries' workspaces on it, are those of all recordings
 
 
 class Recording(Generic[Result]):
     """Remembers a piece of work that reads and writes tensors which stay where they are.
 
-    It is recorded when it is called on the same memory as the time before: then everything is there that a first call
+    It is recorded once it has been called `plain` times on the same memory: then everything is there that a first call
     makes, such as gradients, running means, compiled code and the workspaces of libraries.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.on_cuda = device, device.type == "cuda"
-        self.places: list[int] | None = None  # where the tensors lay that the last call used
+    def __init__(self, device: torch.device, plain: int = 1) -> None:
+        self.device, self.on_cuda, self.plain = device, device.type == "cuda", plain
+        self.places: list[int] = []  # where the tensors lay that the last call used
+        self.calls = 0  # with these places
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, work: Callable[[], Result], used: Sequence[Tensor | None]) -> Result:
@@ -40,28 +43,40 @@ class Recording(Generic[Result]):
             return work()
         places = [tensor.data_ptr() for tensor in used if tensor is not None]
         if places != self.places:
-            self.graph, self.places = None, places
-            return self._aside(work)
-        if self.graph is None:
-            graph = torch.cuda.CUDAGraph()
-            # "thread_local": other threads, of a server say, may use the GPU meanwhile
-            with ALONE, torch.cuda.graph(graph, stream=side(self.device), capture_error_mode="thread_local"):
-                self.result = work()
-            self.graph = graph
-        self.graph.replay()
-        return self.result
+            self.graph, self.calls, self.places = None, 0, places
+        self.calls += 1
+        with ALONE:
+            if self.calls <= self.plain:
+                return self._aside(work)
+            if self.graph is None:
+                self._record(work)
+            assert self.graph is not None
+            self.graph.replay()
+            return self.result
 
     def _aside(self, work: Callable[[], Result]) -> Result:
         """Work on the stream that is recorded later, as PyTorch asks for."""
-        with ALONE:
-            side(self.device).wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side(self.device)):
-                result = work()
-        torch.cuda.current_stream().wait_stream(side(self.device))
-        return result
+        here, side = torch.cuda.current_stream(self.device), recorded_stream(self.device)
+        side.wait_stream(here)
+        try:
+            with torch.cuda.stream(side):
+                return work()
+        finally:
+            here.wait_stream(side)
+
+    def _record(self, work: Callable[[], Result]) -> None:
+        graph, side = torch.cuda.CUDAGraph(), recorded_stream(self.device)
+        # The outer block goes back to this thread's stream where recording fails. "thread_local": other threads, of a
+        # server say, may use the GPU meanwhile.
+        with (
+            torch.cuda.stream(torch.cuda.current_stream(self.device)),
+            torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"),
+        ):
+            self.result = work()
+        self.graph = graph
 
 
 @cache
-def side(device: torch.device) -> torch.cuda.Stream:
+def recorded_stream(device: torch.device) -> torch.cuda.Stream:
     """The stream that work is recorded on: one a device, since libraries keep a workspace for each."""
     return torch.cuda.Stream(device)

@@ -64,7 +64,7 @@ class State:
     health_rows: list[Row] = field(default_factory=list)  # one every HEALTH_EVERY steps
     validation_rows: list[Row] = field(default_factory=list)  # one an evaluation
     activation_scale: Tensor = field(default_factory=lambda: torch.zeros(()))  # of the newest pass
-    passes: dict[tuple[int, ...], Any] = field(default_factory=dict)  # training.Pass, by what it is made for; not saved
+    passes: dict[tuple[Any, ...], Any] = field(default_factory=dict)  # training.Pass, by what it is made for; not saved
 
     def kept(self) -> dict[str, Tensor]:
         """The weights to keep after this step, by parameter name and of its shape, on the CPU: their running mean where

@@ -31,7 +31,7 @@ from tinygpt.state import Row, State
 from tinygpt.tokens import evaluation_windows, training_batches
 
 HEALTH_EVERY = 10  # steps; looking closer takes a copy of the weights
-LOOKED_AT = 2**23  # scores of validation tokens at once on a GPU, which a small batch leaves idle
+LOOKED_AT = 2**23  # scores of validation tokens at once on CUDA: a small batch leaves it idle, a large one takes memory
 SMALLEST_SCALE = 2.0**-10  # an fp16 gradient that overflows even at this scale is a diverged one
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, both int64 (B, T)
@@ -62,7 +62,7 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
         pin=device.type == "cuda",
     )
 
-    at_once = max(settings.batch_size, LOOKED_AT // (context * vocab_size) if device.type == "cuda" else 1)  # sequences
+    at_once = max(1, LOOKED_AT // (context * vocab_size)) if device.type == "cuda" else settings.batch_size  # sequences
 
     def validate() -> None:
         windows = evaluation_windows(data["validation"], context, at_once, limit=settings.eval_tokens)
@@ -71,6 +71,7 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
             raise DivergedError(remedy(state.step, f"the validation loss is {loss}", settings))
         record_validation(state, loss)
 
+    state.passes.clear()  # of another precision, or of before the model was compiled
     if state.step == 0:
         validate()  # before any learning: ln V
     for inputs, targets in batches:
@@ -157,7 +158,7 @@ def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: Abst
     inputs, targets = batch
     total = torch.zeros((), device=inputs.device)
     for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
-        key = (*x.shape, targets.numel())
+        key = (*x.shape, targets.numel(), getattr(cast, "fast_dtype", None))
         if key not in state.passes:
             state.passes[key] = Pass(state, x.shape, targets.numel(), cast)
         loss, state.activation_scale = state.passes[key](x, y)
@@ -167,7 +168,7 @@ def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: Abst
 
 
 class Pass:
-    """A forward and a backward pass over batches of one shape; on a GPU it is recorded (recording.py).
+    """A forward and a backward pass over batches of one shape; on CUDA it is recorded (recording.py).
 
     shape: (B, T). tokens: how many the mean is over that the loss is a part of.
     """
@@ -204,9 +205,11 @@ class Pass:
             scale.append(torch.linalg.vector_norm(x, dtype=torch.float32) / math.sqrt(x.numel()))
 
         hook = self.model.norm.register_forward_pre_hook(note)
-        with self.cast:
-            logits = self.model(self.inputs)  # (B, T, V)
-        hook.remove()
+        try:
+            with self.cast:
+                logits = self.model(self.inputs)  # (B, T, V)
+        finally:
+            hook.remove()
         loss = self.loss_of(logits, self.targets, "sum") / self.tokens
         self.scaler.scale(loss).backward()
         return loss.detach(), scale[0]
