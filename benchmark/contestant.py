@@ -51,7 +51,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 TRAINING = {"train.optimizer": "adamw", "train.learning_rate": 1e-3, "train.steps": 1_000_000}
-WARMING = 3  # times that a piece is done before it counts: compiled first, then recorded for a GPU
+WARMING = 3  # times that a piece is done on a GPU before it counts: compiled first, then recorded
 SECONDS = 1.5  # that a piece is repeated for, at least
 
 
@@ -198,7 +198,7 @@ def main(system: str, folder: Path, device: torch.device) -> None:
     @cache
     def ready(kind: str, size: str, shape: str, detail: str | int) -> Ready:
         piece = contestant.train(size, detail) if kind == "train" else contestant.decode(shape, size, detail)
-        for _ in range(WARMING):
+        for _ in range(WARMING if device.type == "cuda" else 1):
             piece()
         return cast(Ready, piece)
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from tests.conftest import CPU, GPT2, gpt, gpt_config
-from tests.test_training import Data, settings
+from tests.test_training import Data, settings, start
 from tinygpt import compiling, forecast, measuring, training
 from tinygpt.generation import generate_ids
 from tinygpt.hardware import autocast
 from tinygpt.model import GPT
 from tinygpt.recording import Recording
 from tinygpt.sampling import Sampling
-from tinygpt.state import State, initial_state
+from tinygpt.state import State
 from tinygpt.tokens import training_batches
 
 CUDA = torch.device("cuda")
@@ -52,11 +52,6 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is recorded any more."""
     monkeypatch.setattr(Recording, "__call__", lambda _self, work, _used: work())
-
-
-def start(data: Data, chosen: Any, precision: str, device: torch.device = CUDA, **shape: Any) -> State:
-    vocab_size = int(data["train"].max()) + 1
-    return initial_state(gpt_config(vocab_size, **shape), chosen, seed=3, device=device, precision=precision)
 
 
 def trained(data: Data, chosen: Any, precision: str, device: torch.device = CUDA, **shape: Any) -> State:
@@ -100,13 +95,13 @@ def test_recorded_training_gives_the_bits_of_plain_training(
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(data: Data, precision: str) -> None:
     chosen = settings(steps=12, accumulation=2, eval_every=4)
     whole = trained(data, chosen, precision, dropout=0.1)
-    state = start(data, chosen, precision, dropout=0.1)
+    state = start(data, chosen, precision, CUDA, dropout=0.1)
     for stop in (1, 5, 11):
         for _ in training.train(state, chosen, data, 3, precision):
             if state.step == stop:
                 break
         kept = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.facts())
-        state = start(data, chosen, precision, dropout=0.1)
+        state = start(data, chosen, precision, CUDA, dropout=0.1)
         state.check(*kept)
         state.restore(*kept)
         forecast.count(state, chosen, 1000, precision)  # as before a run: leaves it as it is
@@ -131,7 +126,7 @@ def test_a_gpu_learns_what_a_cpu_and_the_slow_twin_learn(data: Data, optimizer: 
 
 def test_an_fp16_overflow_skips_the_step_and_training_goes_on(data: Data) -> None:
     chosen = settings(steps=12)
-    state = start(data, chosen, "fp16")
+    state = start(data, chosen, "fp16", CUDA)
     state.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**24)
     for _ in training.train(state, chosen, data, 3, "fp16"):
         pass
@@ -149,7 +144,7 @@ def test_a_compiled_run_is_recorded_too_and_equals_an_eager_one_but_for_rounding
     chosen = settings(steps=12)
     runs = []
     for compiled in (False, True):
-        state = start(data, chosen, precision)
+        state = start(data, chosen, precision, CUDA)
         if compiled:
             compiling.compile_blocks(state.model)
         for _ in training.train(state, chosen, data, 3, precision):
@@ -210,7 +205,7 @@ def test_the_memory_forecast_is_within_a_tenth(precision: str, batch: int) -> No
 def test_a_batch_is_used_up_before_the_next_is_copied(data: Data) -> None:
     """Page-locked copies run beside the steps: each step still sees its own batch."""
     chosen = settings(steps=40, optimizer="adamw", learning_rate=1e-12, schedule="constant")
-    state, by_hand = start(data, chosen, "fp32"), start(data, chosen, "fp32")
+    state, by_hand = (start(data, chosen, "fp32", CUDA) for _ in range(2))
     for parameters in (state.model.parameters(), by_hand.model.parameters()):  # so that losses differ
         generator = torch.Generator().manual_seed(1)
         for parameter in parameters:

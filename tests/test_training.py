@@ -24,9 +24,9 @@ def settings(**changes: Any) -> Any:
     return params(**{f"train__{key}": value for key, value in changes.items()}).train
 
 
-def start(data: Data, chosen: Any, precision: str = "fp32", **shape: Any) -> State:
+def start(data: Data, chosen: Any, precision: str = "fp32", device: torch.device = CPU, **shape: Any) -> State:
     vocab_size = int(data["train"].max()) + 1
-    return initial_state(gpt_config(vocab_size, **shape), chosen, seed=3, device=CPU, precision=precision)
+    return initial_state(gpt_config(vocab_size, **shape), chosen, seed=3, device=device, precision=precision)
 
 
 def advance(steps: Iterator[State], count: int) -> None:

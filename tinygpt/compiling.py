@@ -22,7 +22,7 @@ from tinygpt.model import GPT
 
 @dataclass(frozen=True)
 class Guess:
-    """What is assumed of a kind of device. Only the order of magnitude matters; docs/benchmark.md measures it."""
+    """What is assumed of a kind of device. Only the order of magnitude matters (docs/speed.md)."""
 
     speed: float  # FLOP/s of eager training; on a CPU, of one thread
     saved: float  # share of the time that compiled blocks save
@@ -31,7 +31,7 @@ class Guess:
 
 GUESSES = {
     "cpu": Guess(speed=3.5e10, saved=0.0, cost=20.0),
-    "cuda": Guess(speed=2e13, saved=0.3, cost=30.0),  # docs/speed.md
+    "cuda": Guess(speed=2e13, saved=0.3, cost=30.0),
 }
 
 

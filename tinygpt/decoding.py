@@ -159,7 +159,9 @@ class Decoder:
         keys, values, places = k.mT.unbind(), v.unbind(), self.cache[..., S - 1, :].transpose(1, 2).unbind()
         hidden = here = self.nothing
         if not isinstance(at, int):
-            hidden, here = self.behind(at, S), (torch.arange(S, device=at.device) == at[:, None])[:, None, :, None]
+            hidden = self.behind(at, S)
+            if self.play.on_cuda:
+                here = (torch.arange(S, device=at.device) == at[:, None])[:, None, :, None]
 
         def attend(layer: int, heads: Tensor) -> Tensor:  # (B, H + 2·kv_heads, D) → (B, H·D)
             new = heads[:, H:].view(B, 2, kv_heads, self.D)

@@ -40,7 +40,7 @@ class Optimizer:
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def step(self) -> None:
-        """One update of every parameter that has a gradient; NotImplementedError here, where none is said."""
+        """One update of every parameter that has a gradient; NotImplementedError in this base class."""
         raise NotImplementedError
 
 

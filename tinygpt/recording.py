@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 Result = TypeVar("Result")
-ALONE = (
-    threading.Lock()
-)  # the stream that is recorded, and the libraries' workspaces on it, are those of all recordings
+ALONE = threading.Lock()  # all recordings share a stream, and the workspaces that libraries keep for it
 
 
 class Recording(Generic[Result]):
