@@ -188,8 +188,7 @@ class Pass:
         """Add to the gradients; returns `run`'s scalars, which the next call writes over."""
         self.inputs.copy_(inputs, non_blocking=True)
         self.targets.copy_(targets, non_blocking=True)
-        if not self.model.training:  # to say it again takes a while where blocks are compiled
-            self.model.train()
+        self.model.train()
         return self.play(self.run, [*self.parameters, *(parameter.grad for parameter in self.parameters)])
 
     def run(self) -> tuple[Tensor, Tensor]:
