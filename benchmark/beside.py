@@ -90,15 +90,17 @@ def main() -> None:
         for size in SIZES.keys() - BATCHES.keys():
             for shape in ("gpt2", "qwen3"):
                 write_model(folder / f"{shape}-{size}", shape, size)
-        systems: dict[str, Contestant | LlamaBench] = {
-            system: Contestant(system, folder, device.type) for system in ("TinyGPT", "nanoGPT", "transformers")
-        }
-        if options.llama_bench:
-            systems["llama.cpp"] = LlamaBench(options.llama_bench, folder)
-        asked = [task for task in tasks(device) if options.tasks in ("all", task[0])]
-        speeds = measure(systems, asked, options.repeats)
-        for system in systems.values():
-            system.close()
+        speeds: Speeds = {}
+        for kind in ("train", "decode") if options.tasks == "all" else (options.tasks,):
+            # new processes for each: training keeps freed memory, which decoding does not
+            systems: dict[str, Contestant | LlamaBench] = {
+                system: Contestant(system, folder, device.type) for system in ("TinyGPT", "nanoGPT", "transformers")
+            }
+            if options.llama_bench:
+                systems["llama.cpp"] = LlamaBench(options.llama_bench, folder)
+            speeds |= measure(systems, [task for task in tasks(device) if task[0] == kind], options.repeats)
+            for system in systems.values():
+                system.close()
     report(speeds, device, options)
 
 

@@ -44,7 +44,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {
         "model.norm": "layernorm",
         "model.position": "learned",
-        "model.mlp": "gelu",
+        "model.mlp": "gelu",  # by tanh, as transformers and llama.cpp have it
         "model.qk_norm": False,
         "model.bias": True,
         "model.tie_embeddings": True,
@@ -79,7 +79,8 @@ class TinyGPT:
         hardware.make_deterministic()  # as every stage does
 
     def train(self, size: str, precision: str) -> Ready:
-        recipe = {"model.bias": False, "train.batch_size": BATCHES[size]}  # as nanoGPT's recipe has it
+        hardware.keep_freed_memory()  # as stages/train.py does
+        recipe = {"model.bias": False, "model.mlp": "gelu_exact", "train.batch_size": BATCHES[size]}  # as nanoGPT's
         model_config, settings = configured("gpt2", size, recipe)
         state = initial_state(model_config, settings, 1, self.device, precision)
         if self.device.type == "cuda":

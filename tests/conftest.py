@@ -72,7 +72,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen3-grouped": {"n_head": 4, "n_kv_head": 2, "head_dim": 12},
     "llama": LLAMA,
     "gpt2": GPT2,
-    "mixed": {"norm": "layernorm", "mlp": "gelu", "bias": True},
+    "mixed": {"norm": "layernorm", "mlp": "gelu_exact", "bias": True},
 }
 
 

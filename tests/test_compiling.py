@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import CPU, ROOT
-from tests.test_training import Data, settings, start
+from tests.small_training import Data, settings, start
 from tinygpt import compiling, hardware, training
 from tinygpt.compiling import GUESSES, Guess
 
@@ -87,7 +87,7 @@ def test_what_does_not_compile_does_not_load_the_compiler(model_folder: Path, op
 import sys
 from pathlib import Path
 from tests.conftest import CPU, TEXT
-from tests.test_training import batch, settings, start
+from tests.small_training import batch, settings, start
 from tinygpt import checkpoint, generation, hardware, training
 hardware.make_deterministic()
 model, tokenizer = checkpoint.load(Path({str(model_folder)!r}))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import CPU, GPT2, gpt, gpt_config
-from tests.test_training import Data, settings, start
+from tests.small_training import Data, settings, start
 from tinygpt import compiling, forecast, measuring, training
 from tinygpt.generation import generate_ids
 from tinygpt.hardware import autocast

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from tests import together
 from tests.conftest import ROOT
 from tests.project import Project
+from tests.small_training import Data, settings, start
 from tests.test_faults import wait_for
-from tests.test_training import Data, settings, start
 from tinygpt import distributed
 from tinygpt.state import weights
 from tinygpt.training import read_curve

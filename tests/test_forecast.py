@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.test_training import Data, settings, start
+from tests.small_training import Data, settings, start
 from tinygpt import forecast
 from tinygpt.state import weights
 

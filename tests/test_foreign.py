@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import TEXT
+from tests.test_checkpoint import LINEAGE
 from tinygpt import checkpoint, families
 from tinygpt.generation import generate
 from tinygpt.sampling import Sampling
+from tinygpt.state import weights
 
 transformers = pytest.importorskip("transformers")
 PROMPTS = ["O Romeo, ", "naïve 日本\n\n  x", "<|endoftext|> is text"]
@@ -87,6 +89,19 @@ def test_scores_are_those_of_transformers(folder: Path) -> None:
     model, _ = checkpoint.load(folder)
     tokens = torch.randint(0, 290, (2, 30), generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(model(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "gelu_pytorch_tanh"])
+def test_each_form_of_gelu_scores_as_in_transformers_here_and_when_it_goes_back(
+    tmp_path: Path, activation: str
+) -> None:
+    theirs = write(tmp_path / "theirs", "gpt2", activation_function=activation)
+    model, tokenizer = checkpoint.load(tmp_path / "theirs")
+    checkpoint.save_model(tmp_path / "ours", model.config, weights(model), tokenizer, LINEAGE)
+    back: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
+    tokens = torch.randint(0, 290, (2, 30), generator=torch.Generator().manual_seed(3))
+    for ours in (model(tokens), back(tokens).logits):
+        torch.testing.assert_close(ours, theirs(tokens).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_ids_and_text_are_those_of_the_library(folder: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import gpt, gpt_config
+from tests.conftest import GPT2, gpt, gpt_config
 from tests.test_checkpoint import LINEAGE
 from tinygpt import checkpoint, families, gguf_file
 from tinygpt.state import weights
@@ -30,6 +30,15 @@ def test_the_file_names_the_hashes_of_what_it_came_from(tmp_path: Path, characte
 def test_a_mix_without_a_twin_is_refused_and_says_what_it_would_need(tmp_path: Path, characters: Tokenizer) -> None:
     folder = saved(tmp_path / "model", characters, norm="layernorm", mlp="gelu", bias=True)
     with pytest.raises(ValueError, match=r"GPT-2 would need .*model.position=\"learned\""):
+        gguf_file.write(folder, tmp_path / "model.gguf")
+    assert not (tmp_path / "model.gguf").exists()
+
+
+def test_exact_gelu_is_refused_since_llama_cpp_would_compute_the_other_form(
+    tmp_path: Path, characters: Tokenizer
+) -> None:
+    folder = saved(tmp_path / "model", characters, **GPT2 | {"mlp": "gelu_exact"})
+    with pytest.raises(ValueError, match=r"tanh form of GELU: .* would need model.mlp=gelu\."):
         gguf_file.write(folder, tmp_path / "model.gguf")
     assert not (tmp_path / "model.gguf").exists()
 

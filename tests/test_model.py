@@ -34,6 +34,7 @@ def test_widths_that_are_given_are_taken_and_others_follow_from_the_rest() -> No
         config = gpt_config(n_embd=n_embd, n_head=2)
         assert (config.head_width, config.kv_heads, config.hidden) == (n_embd // 2, 2, swiglu)
         assert gpt_config(n_embd=n_embd, mlp="gelu").hidden == 4 * n_embd
+        assert gpt_config(n_embd=n_embd, mlp="gelu_exact").hidden == 4 * n_embd
 
 
 def test_a_configuration_cannot_be_changed() -> None:

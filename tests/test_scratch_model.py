@@ -110,6 +110,7 @@ def test_each_layer_is_pytorchs(scale: float) -> None:
         "layer_norm": (layers.layer_norm(x, weight, bias, 0.1), F.layer_norm(x, (8,), weight, bias, 0.1)),
         "rms_norm": (layers.rms_norm(x, weight, 0.1), F.rms_norm(x, (8,), weight, 0.1)),
         "gelu": (layers.gelu(x), F.gelu(x, approximate="tanh")),
+        "gelu_exact": (layers.gelu_exact(x), F.gelu(x)),
         "silu": (layers.silu(x), F.silu(x)),
         "linear": (layers.linear(x, matrix, bias[:4]), F.linear(x, matrix, bias[:4])),
     }

@@ -2,40 +2,20 @@
 
 import copy
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.conftest import CPU, gpt_config, params
+from tests.conftest import CPU
+from tests.small_training import Data, advance, batch, settings, start
 from tinygpt import training
 from tinygpt.hardware import autocast
 from tinygpt.optimizer import AdamW
-from tinygpt.state import State, initial_state, weights
+from tinygpt.state import weights
 from tinygpt.tokens import evaluation_windows
 from tinygpt.training import DivergedError
-
-Data = dict[str, np.ndarray]
-
-
-def settings(**changes: Any) -> Any:
-    return params(**{f"train__{key}": value for key, value in changes.items()}).train
-
-
-def start(data: Data, chosen: Any, precision: str = "fp32", device: torch.device = CPU, **shape: Any) -> State:
-    vocab_size = int(data["train"].max()) + 1
-    return initial_state(gpt_config(vocab_size, **shape), chosen, seed=3, device=device, precision=precision)
-
-
-def advance(steps: Iterator[State], count: int) -> None:
-    for _ in range(count):
-        next(steps)
-
-
-def batch(data: Data, count: int, context: int = 16) -> training.Batch:
-    return next(evaluation_windows(data["train"], context, count, limit=count * context))
 
 
 def test_one_batch_is_memorised(data: Data) -> None:

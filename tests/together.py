@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import CPU
-from tests.test_training import Data, advance, batch, settings, start
+from tests.small_training import Data, advance, batch, settings, start
 from tinygpt import distributed, training
 from tinygpt.hardware import autocast
 from tinygpt.state import State, weights

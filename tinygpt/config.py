@@ -101,7 +101,7 @@ class Model(Section):
     norm_eps: Positive
     position: Literal["rope", "learned"]
     rope_theta: Positive
-    mlp: Literal["swiglu", "gelu"]
+    mlp: Literal["swiglu", "gelu", "gelu_exact"]
     qk_norm: bool
     bias: bool
     tie_embeddings: bool

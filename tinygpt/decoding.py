@@ -218,8 +218,8 @@ class Decoder:
         return torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(self.floors[x.shape[-1]])
 
     def activated(self, x: Tensor) -> Tensor:
-        if self.config.mlp == "gelu":
-            return F.gelu(x, approximate="tanh")
+        if self.config.mlp != "swiglu":
+            return F.gelu(x, approximate=self.config.gelu_form)
         gate, up = x.chunk(2, dim=-1)
         return F.silu(gate).mul_(up)
 

@@ -47,6 +47,8 @@ GPT2_NAMES = {
     "norm": "transformer.ln_f",
 }
 QKV = ("query", "key", "value")
+# activations of GPT-2's config.json → our `model.mlp`; of two names that mean the same, the first is written
+ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu": "gelu_exact"}
 
 
 def family(config: GPTConfig) -> str:
@@ -55,7 +57,8 @@ def family(config: GPTConfig) -> str:
     if shape == ("rmsnorm", "rope", "swiglu", False):
         return "qwen3" if config.qk_norm else "llama"
     one_width = config.kv_heads == config.n_head and config.n_head * config.head_width == config.n_embd
-    if shape == ("layernorm", "learned", "gelu", True) and config.tie_embeddings and not config.qk_norm and one_width:
+    gpt2 = shape in [("layernorm", "learned", mlp, True) for mlp in ACTIVATIONS.values()]
+    if gpt2 and config.tie_embeddings and not config.qk_norm and one_width:
         return "gpt2"
     return "tinygpt"
 
@@ -63,7 +66,8 @@ def family(config: GPTConfig) -> str:
 def why_no_twin(config: GPTConfig) -> str:
     """Which of its settings keep a model without a twin from being Qwen3, Llama or GPT-2: a sentence."""
     llama = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "bias": False}
-    gpt2 = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "bias": True, "tie_embeddings": True}
+    mlp = "gelu" if config.mlp == "swiglu" else config.mlp
+    gpt2 = {"norm": "layernorm", "position": "learned", "mlp": mlp, "bias": True, "tie_embeddings": True}
     gpt2 |= {"qk_norm": False, "n_kv_head": None, "head_dim": None}
     usual = {"n_kv_head": config.n_head, "head_dim": config.n_embd / config.n_head}  # what null stands for
     told = []
@@ -94,7 +98,7 @@ def to_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
             "n_positions": config.context_length,
             **sizes,
             "layer_norm_epsilon": config.norm_eps,
-            "activation_function": "gelu_new",
+            "activation_function": next(name for name, mlp in ACTIVATIONS.items() if mlp == config.mlp),
             "tie_word_embeddings": True,
         }
     return common | {
@@ -226,7 +230,7 @@ def _from_gpt2(values: dict[str, Any]) -> dict[str, Any]:
         norm_eps=values["layer_norm_epsilon"],
         position="learned",
         rope_theta=10000.0,
-        mlp="gelu",
+        mlp=ACTIVATIONS.get(values["activation_function"]),
         qk_norm=False,
         bias=True,
         tie_embeddings=True,

@@ -48,7 +48,7 @@ LLAMA_DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 ALLOWED: dict[str, tuple[Any, ...]] = {  # of what would change the arithmetic, the values that are ours
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "activation_function": tuple(families.ACTIVATIONS),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
     "hidden_act": ("silu", "swish"),

@@ -63,6 +63,8 @@ def write(folder: Path, path: Path) -> None:
     """
     model, tokenizer = checkpoint.load(folder)  # which checks every byte of it
     families.check_twin(model.config, folder, "llama.cpp")
+    if model.config.mlp == "gelu_exact":
+        raise ValueError(f"llama.cpp's GPT-2 has the tanh form of GELU: {folder} would need model.mlp=gelu.")
     kind = families.family(model.config)
     with writing(path) as partial:
         writer = library().GGUFWriter(partial, kind)
