@@ -93,12 +93,15 @@ def main() -> None:
         speeds: Speeds = {}
         for kind in ("train", "decode") if options.tasks == "all" else (options.tasks,):
             # new processes for each: training keeps freed memory, which decoding does not
+            asked = [task for task in tasks(device) if task[0] == kind]
             systems: dict[str, Contestant | LlamaBench] = {
-                system: Contestant(system, folder, device.type) for system in ("TinyGPT", "nanoGPT", "transformers")
+                system: Contestant(system, folder, device.type)
+                for system in ("TinyGPT", "nanoGPT", "transformers")
+                if any(takes_part(system, task) for task in asked)
             }
-            if options.llama_bench:
+            if options.llama_bench and kind == "decode":
                 systems["llama.cpp"] = LlamaBench(options.llama_bench, folder)
-            speeds |= measure(systems, [task for task in tasks(device) if task[0] == kind], options.repeats)
+            speeds |= measure(systems, asked, options.repeats)
             for system in systems.values():
                 system.close()
     report(speeds, device, options)

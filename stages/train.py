@@ -42,7 +42,7 @@ def main(params: Params, paths: Paths) -> None:
     precision = hardware.pick_precision(settings.precision, device)
     hardware.make_deterministic()
     hardware.keep_freed_memory()
-    compiled, why = choose_compiling(settings, config, device)
+    compiled, why = choose_compiling(settings, config, device, precision)
     machine = hardware.describe(device, precision, compiled)
     if distributed.size() > 1:
         machine = f"{distributed.size()} × {machine}"
@@ -75,13 +75,13 @@ def plain(learned: dict[str, Tensor], settings: Train) -> dict[str, Tensor]:
     return lora.merged(learned, settings.lora_rank, settings.lora_alpha) if settings.lora_rank else learned
 
 
-def choose_compiling(settings: Train, config: GPTConfig, device: torch.device) -> tuple[bool, str]:
+def choose_compiling(settings: Train, config: GPTConfig, device: torch.device, precision: str) -> tuple[bool, str]:
     """Whether to compile, and why, in a line."""
     if settings.implementation == "scratch":
         return False, "not compiled: train.implementation is scratch"
     sequences = settings.batch_size * settings.accumulation // distributed.size()  # of a step, in this process
     flops = settings.steps * sequences * config.context_length * training_flops_per_token(config)
-    return compiling.choose(settings.compile, flops, device)
+    return compiling.choose(settings.compile, flops, device, precision)
 
 
 def resume(saves: Run, state: State) -> None:

@@ -41,6 +41,26 @@ def test_auto_compiles_where_it_should_save_more_than_it_costs(device: torch.dev
     assert why.startswith("compiled: it should save" if pays else "not compiled: ")
 
 
+@pytest.mark.parametrize(
+    ("amx", "precision", "flops", "pays"),
+    [
+        (True, "bf16", 0.9 * 20 / 0.25 * 1.5e11 * 2, False),  # of two threads
+        (True, "bf16", 1.1 * 20 / 0.25 * 1.5e11 * 2, True),
+        (True, "fp32", 1e20, False),  # products are most of the time: nothing is known to be gained
+        (False, "bf16", 1e20, False),
+    ],
+)
+def test_on_a_cpu_auto_compiles_long_runs_in_bf16_where_there_is_amx(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, precision: str, flops: float, pays: bool
+) -> None:
+    monkeypatch.setattr(compiling, "missing", lambda _: "")
+    monkeypatch.setattr(hardware, "cpu_has_amx", lambda: amx)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    compiled, why = compiling.choose("auto", flops, CPU, precision)
+    assert compiled == pays
+    assert ("it should " if amx and precision == "bf16" else "not known to save time") in why
+
+
 def test_what_is_asked_for_is_done_and_said() -> None:
     assert compiling.choose(False, 1e20, CPU) == (False, "not compiled: train.compile is false")
 

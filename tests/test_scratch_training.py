@@ -225,7 +225,10 @@ def test_an_fp16_gradient_is_scaled_back_from_scratch_too(data: Data) -> None:
 
 def test_a_run_from_scratch_is_never_compiled() -> None:
     chosen = settings(implementation="scratch", compile=True)
-    assert choose_compiling(chosen, gpt_config(), CPU) == (False, "not compiled: train.implementation is scratch")
+    assert choose_compiling(chosen, gpt_config(), CPU, "fp32") == (
+        False,
+        "not compiled: train.implementation is scratch",
+    )
 
 
 def test_a_model_trained_from_scratch_opens_as_a_fast_one(data: Data, characters: Tokenizer, tmp_path: Any) -> None:

@@ -101,7 +101,8 @@ def test_writing_takes_no_more_memory_for_a_longer_text(
         return most
 
     peak(8)
-    assert peak(400) < 1.5 * peak(40)
+    # a few tasks wait, fewer or more as the threads have it, but never all of the text (4 KB a row)
+    assert peak(1000) < 1000 * 4096 / 4
 
 
 def test_a_process_takes_no_more_memory_for_a_longer_text(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 
+from tinygpt import hardware
 from tinygpt.model import GPT
 
 
@@ -31,12 +32,15 @@ class Guess:
 
 GUESSES = {
     "cpu": Guess(speed=3.5e10, saved=0.0, cost=20.0),
+    "cpu with AMX": Guess(speed=1.5e11, saved=0.25, cost=20.0),  # in bf16: products so fast that all else is most of it
     "cuda": Guess(speed=2e13, saved=0.3, cost=30.0),
 }
 
 
-def choose(asked: bool | Literal["auto"], flops: float, device: torch.device) -> tuple[bool, str]:
-    """Whether to compile, and why, in a line. flops: of the whole run, in this process.
+def choose(
+    asked: bool | Literal["auto"], flops: float, device: torch.device, precision: str = "fp32"
+) -> tuple[bool, str]:
+    """Whether to compile, and why, in a line. flops: of the whole run, in this process. precision: fp32, bf16 or fp16.
 
     ValueError, in a sentence, where compiling is asked for and the machine cannot.
     """
@@ -46,9 +50,10 @@ def choose(asked: bool | Literal["auto"], flops: float, device: torch.device) ->
         return asked, f"{'compiled' if asked else 'not compiled'}: train.compile is {str(asked).lower()}"
     if lacks:
         return False, f"not compiled: {lacks}"
-    guess = GUESSES.get(device.type)
+    kind = "cpu with AMX" if device.type == "cpu" and precision == "bf16" and hardware.cpu_has_amx() else device.type
+    guess = GUESSES.get(kind)
     if guess is None or not guess.saved:
-        return False, f"not compiled: on {device.type} it is not known to save time"
+        return False, f"not compiled: on {kind} it is not known to save time"
     speed = guess.speed * (torch.get_num_threads() if device.type == "cpu" else 1)
     saved = guess.saved * flops / speed
     pays = saved > guess.cost

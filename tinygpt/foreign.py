@@ -93,7 +93,8 @@ def completed(values: Any) -> dict[str, Any]:
     for key, allowed in ALLOWED.items():
         if full.get(key, allowed[0]) not in allowed:
             raise ValueError(
-                f"config.json has {key} {full[key]!r:.60}; TinyGPT's {full['model_type']} has {allowed[0]!r}."
+                f"config.json has {key} {full[key]!r:.60}; "
+                f"TinyGPT's {full['model_type']} has {' or '.join(map(repr, allowed))}."
             )
     if full["model_type"] == "gpt2":
         if not full["tie_word_embeddings"]:
