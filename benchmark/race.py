@@ -82,7 +82,18 @@ COURSES = {
         limits={"60 seconds": (60, 2.120), "5 minutes": (300, 2.026)},
     ),
     "cuda": Course(
-        runs={"as good as nanoGPT": MINUTE, "better": FIVE_MINUTES}, matches={"nanoGPT": ("as good as nanoGPT", 10)}
+        runs={
+            # wider, and four times the batch: such a step takes a GPU hardly longer, and far fewer are needed
+            "as good as nanoGPT": MINUTE
+            | {
+                "model.n_embd": 192,
+                "train.batch_size": 32,
+                "train.steps": 300,
+                "train.learning_rate": 0.015,
+            },
+            "better": FIVE_MINUTES,
+        },
+        matches={"nanoGPT": ("as good as nanoGPT", 10)},
     ),
 }
 A100 = 2.120  # bits per byte that nanoGPT publishes for its recipe for a GPU: three minutes of an A100
@@ -164,7 +175,7 @@ def train(run: str, text: Path, paths: Paths, device: str, repeat: int) -> Resul
     share = metrics["bits_per_byte"] / metrics["loss"]  # bits a byte in one nat a token
     losses = {row["step"]: row["loss"] * share for row in read_curve(paths.training / "validation.tsv")}
     curve = [(seconds, losses[step]) for seconds, step in steps_shown(watched.lines)]
-    seconds = curve[-1][0] - watched.last(" minutes on ")  # the forecast: just before the first step
+    seconds = curve[-1][0] - watched.first("compiled: ")  # said just before the first step
     return Result("TinyGPT", run, repeat, watched.seconds, seconds, metrics["bits_per_byte"], curve)
 
 

@@ -55,7 +55,8 @@ def _entries(body: list[ast.stmt], lines: list[str], owner: str) -> Iterator[Ent
     for node in body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef):
             continue
-        is_public = not node.name.startswith("_") or (node.name == "__init__" and len(node.args.args) > 1)
+        made_of_something = isinstance(node, ast.FunctionDef) and node.name == "__init__" and len(node.args.args) > 1
+        is_public = made_of_something or not node.name.startswith("_")
         text = ast.get_docstring(node) or ""
         if is_public:
             parts = _entries(node.body, lines, f"{node.name}.") if isinstance(node, ast.ClassDef) else ()

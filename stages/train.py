@@ -6,6 +6,7 @@ Killed or interrupted, it goes on where it was when started again, to the same b
 """
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -113,10 +114,15 @@ def announce(state: State, settings: Train, data: dict[str, Any], precision: str
         flush=True,
     )
     seconds = forecast.seconds_left(state, settings, len(data["validation"]), precision)
-    print(f"about {seconds / 60:.1f} minutes on {machine}")
+    print(f"about {duration(seconds)} on {machine}")
     for name in ("warmup_steps", "eval_every"):
         if getattr(settings, name) > settings.steps:
             print(f"train.{name} is {getattr(settings, name)}, longer than the run: cut to its {settings.steps} steps")
+
+
+def duration(seconds: float) -> str:
+    """For people: seconds up to a minute and a half, then minutes."""
+    return f"{math.ceil(seconds)} seconds" if seconds < 90 else f"{seconds / 60:.1f} minutes"
 
 
 def learning(state: State) -> str:

@@ -36,7 +36,7 @@ def complete(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("complete")
 def test_auto_compiles_where_it_should_save_more_than_it_costs(device: torch.device, flops: float, pays: bool) -> None:
-    compiled, why = compiling.choose("auto", flops, device)
+    compiled, why = compiling.choose("auto", flops, device, "fp32")
     assert compiled == pays
     assert why.startswith("compiled: it should save" if pays else "not compiled: ")
 
@@ -62,7 +62,7 @@ def test_on_a_cpu_auto_compiles_long_runs_in_bf16_where_there_is_amx(
 
 
 def test_what_is_asked_for_is_done_and_said() -> None:
-    assert compiling.choose(False, 1e20, CPU) == (False, "not compiled: train.compile is false")
+    assert compiling.choose(False, 1e20, CPU, "fp32") == (False, "not compiled: train.compile is false")
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
@@ -70,10 +70,10 @@ def test_without_a_compiler_auto_says_no_and_true_is_refused(
     monkeypatch: pytest.MonkeyPatch, device: torch.device
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    compiled, why = compiling.choose("auto", 1e20, device)
+    compiled, why = compiling.choose("auto", 1e20, device, "fp32")
     assert (compiled, why.partition(" (")[0]) == (False, "not compiled: there is no C++ compiler")
     with pytest.raises(ValueError, match=r"train\.compile is true, but there is no C\+\+ compiler .*; write auto or"):
-        compiling.choose(True, 1e20, device)
+        compiling.choose(True, 1e20, device, "fp32")
 
 
 def test_a_compiled_run_is_another_machine_to_the_fingerprint() -> None:

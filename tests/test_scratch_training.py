@@ -125,7 +125,10 @@ def test_the_optimizers_state_goes_from_either_to_the_other(kind: str, tied: boo
 def test_clipping_shortens_the_same_gradients_by_as_much(limit: float) -> None:
     model, twin = twins()
     found, expected = gradients(twin, 1), gradients(model, 1)
-    lengths = slow_training.clip_gradients(twin, limit), training.clip_gradients(model, limit)
+    lengths = (
+        slow_training.clip_gradients(twin.parameters(), limit),
+        training.clip_gradients(model.parameters(), limit),
+    )
     torch.testing.assert_close(*lengths)
     torch.testing.assert_close(found, expected)
 
@@ -147,8 +150,8 @@ def test_running_means_of_the_weights_are_the_same(share: float) -> None:
             for one in (twin, model):
                 for parameter in one.parameters():
                     parameter.mul_(1.1)
-        slow_training.average_weights(found, twin, steps, share)
-        training.average_weights(expected, model, steps, share)
+        slow_training.average_weights(found, dict(twin.named_parameters()), steps, share)
+        training.average_weights(expected, dict(model.named_parameters()), steps, share)
     torch.testing.assert_close(found, expected)
 
 

@@ -37,9 +37,7 @@ GUESSES = {
 }
 
 
-def choose(
-    asked: bool | Literal["auto"], flops: float, device: torch.device, precision: str = "fp32"
-) -> tuple[bool, str]:
+def choose(asked: bool | Literal["auto"], flops: float, device: torch.device, precision: str) -> tuple[bool, str]:
     """Whether to compile, and why, in a line. flops: of the whole run, in this process. precision: fp32, bf16 or fp16.
 
     ValueError, in a sentence, where compiling is asked for and the machine cannot.

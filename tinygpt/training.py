@@ -6,7 +6,7 @@ and its number alone, so a run that was stopped goes on to the same bits. Nothin
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -97,7 +97,7 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     for optimizer in state.optimizers.members:
         state.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # of an optimizer it asks for param_groups alone
     clip = scratch_training.clip_gradients if state.implementation == "scratch" else clip_gradients
-    length = clip(state.model, settings.gradient_clip)
+    length = clip(state.parameters.values(), settings.gradient_clip)
     loss, norm = torch.stack((total, length)).tolist()  # a GPU is waited for once a step: here, before any weight moves
     learning_rate = settings.learning_rate * schedule(state.step, settings)
     overflow = state.scaler.is_enabled() and not math.isfinite(norm) and state.scaler.get_scale() > SMALLEST_SCALE
@@ -110,7 +110,7 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     state.step += 1
     if state.average:
         average = scratch_training.average_weights if state.implementation == "scratch" else average_weights
-        average(state.average, state.model, state.step, settings.average)
+        average(state.average, state.parameters, state.step, settings.average)
     norm = 0.0 if overflow else norm
     state.train_rows.append({"step": state.step, "loss": loss, "learning_rate": learning_rate, "gradient_norm": norm})
 
@@ -134,13 +134,12 @@ def examined(state: State) -> Iterator[None]:
     rate too high. activation_scale: root mean square of the residual stream before the last norm; it grows with depth
     and training, and a run that is about to diverge shows here first.
     """
-    parameters = list(state.model.parameters())
-    before = [parameter.detach().clone() for parameter in parameters]
+    parameters = [parameter.detach() for parameter in state.parameters.values()]
+    before = [parameter.clone() for parameter in parameters]
     yield
-    moved = torch._foreach_sub([parameter.detach() for parameter in parameters], before)
-    ratio = (total_norm(moved) / total_norm(before)).item()
-    row = {"step": state.step, "update_ratio": ratio, "activation_scale": state.activation_scale.item()}
-    state.health_rows.append(row)
+    moved = total_norm(torch._foreach_sub(parameters, before)) / total_norm(before)
+    ratio, scale = torch.stack((moved, state.activation_scale)).tolist()
+    state.health_rows.append({"step": state.step, "update_ratio": ratio, "activation_scale": scale})
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
@@ -163,7 +162,7 @@ def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: Abst
             state.passes[key] = Pass(state, x.shape, targets.numel(), cast)
         loss, state.activation_scale = state.passes[key](x, y)
         total += loss
-    distributed.average([total, *(p.grad for p in state.model.parameters() if p.grad is not None)])
+    distributed.average([total, *(p.grad for p in state.parameters.values() if p.grad is not None)])
     return total
 
 
@@ -176,7 +175,7 @@ class Pass:
     def __init__(self, state: State, shape: torch.Size, tokens: int, cast: AbstractContextManager[Any]) -> None:
         self.model, self.scaler, self.cast, self.tokens = state.model, state.scaler, cast, tokens
         self.loss_of = scratch_loss.cross_entropy if state.implementation == "scratch" else cross_entropy
-        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.parameters = [parameter for parameter in state.parameters.values() if parameter.requires_grad]
         device = self.parameters[0].device
         self.inputs, self.targets = torch.zeros(2, *shape, dtype=torch.int64, device=device)  # (B, T) each
         # the slow twins may wait for the GPU, which cannot be recorded: they are just called, as on a CPU
@@ -188,7 +187,8 @@ class Pass:
         """Add to the gradients; returns `run`'s scalars, which the next call writes over."""
         self.inputs.copy_(inputs, non_blocking=True)
         self.targets.copy_(targets, non_blocking=True)
-        self.model.train()
+        if not self.model.training:  # to tell every module takes as long as many of them
+            self.model.train()
         return self.play(self.run, [*self.parameters, *(parameter.grad for parameter in self.parameters)])
 
     def run(self) -> tuple[Tensor, Tensor]:
@@ -217,22 +217,23 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction=reduction)
 
 
-def clip_gradients(model: nn.Module, limit: float) -> Tensor:
-    """Scale all gradients so that their common norm is at most `limit` (0: leave them); the norm before, a scalar."""
-    return nn.utils.clip_grad_norm_(model.parameters(), limit or math.inf)
+def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
+    """Scale the gradients of all parameters, of any shapes, so that their common norm is at most `limit` (0: leave
+    them); the norm before, a scalar.
+    """
+    return nn.utils.clip_grad_norm_(parameters, limit or math.inf)
 
 
 @torch.no_grad()
-def average_weights(average: dict[str, Tensor], model: nn.Module, steps: int, share: float) -> None:
-    """Move the running mean of the weights (parameter name → tensor of its shape), which begins with the newest, on to
-    those after so many `steps`, 1 or more: the mean of about the last `share` of the run, more than 0.
+def average_weights(average: dict[str, Tensor], newest: Mapping[str, Tensor], steps: int, share: float) -> None:
+    """Move the running mean of the weights (parameter name → tensor of its shape), which begins with the first ones, on
+    to the `newest`, of so many `steps`, 1 or more: the mean of about the last `share` of the run, more than 0.
 
     Late in a run the weights circle around what they are after, and learn chance features of single batches; the
     middle of their path is free of both, and predicts unseen text better (Polyak & Juditsky 1992). The newest weigh
     1 / (share·steps), which makes those after s steps count as s^(1/share − 1), however long the run (polynomial decay,
     Shamir & Zhang 2013).
     """
-    newest = dict(model.named_parameters())
     torch._foreach_lerp_([*average.values()], [newest[name] for name in average], min(1.0, 1 / (share * steps)))
 
 

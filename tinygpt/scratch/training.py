@@ -4,7 +4,8 @@
     for step, (inputs, targets) in enumerate(batches):
         loss = train_step(model, optimizers, inputs, targets, settings, step)
         if settings.average:
-            average_weights(average, model, step + 1, settings.average)  # average: at first a copy of the weights
+            # newest: the model's parameters, by name; average: at first a copy of them
+            average_weights(average, newest, step + 1, settings.average)
 
 `settings` is the `train` section of params.yaml. `Optimizers` keeps its state in the same flat tensors as
 tinygpt/optimizer.py does, so a run in progress can go on with either. Left out: batches too large for memory, several
@@ -12,6 +13,7 @@ processes, half precision, and looking at the validation loss (tinygpt/training.
 """
 
 import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -33,20 +35,20 @@ def train_step(
     logits = model(inputs)  # (B, T, V)
     loss = cross_entropy(logits, targets)
     loss.backward()  # for each weight: how the loss would change with it (backward.py)
-    clip_gradients(model, settings.gradient_clip)
+    clip_gradients(model.parameters(), settings.gradient_clip)
     optimizers.step(settings.learning_rate * schedule(step, settings))
     optimizers.zero_grad()
     return loss.item()
 
 
 @torch.no_grad()
-def clip_gradients(model: nn.Module, limit: float) -> Tensor:
+def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
     """Shorten the gradient of all parameters, as one long vector, to length `limit`; returns its length before.
 
     A rare batch gives a gradient far longer than others, and one step along it could undo many. The direction stays
     (Pascanu et al. 2013). A limit of 0 leaves everything as it is.
     """
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     length = torch.stack([(gradient**2).sum() for gradient in gradients]).sum().sqrt()
     if limit and length > limit:
         for gradient in gradients:
@@ -55,16 +57,16 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
 
 
 @torch.no_grad()
-def average_weights(average: dict[str, Tensor], model: nn.Module, steps: int, share: float) -> None:
-    """Update the running mean of the weights, by name, after so many steps: it is what is kept, and what writes. share:
-    more than 0.
+def average_weights(average: dict[str, Tensor], newest: Mapping[str, Tensor], steps: int, share: float) -> None:
+    """Update the running mean of the weights, by name, with the newest after so many steps: it is what is kept, and
+    what writes. share: more than 0.
 
     Each batch pulls the weights a little its own way. In the mean of many steps those pulls cancel, and what all
     batches agree on stays (Polyak & Juditsky 1992). Early weights know little, so a mean of all of them would be poor:
     with a share of 0.2, after 1000 steps, the newest get 1/200 of the whole, as if about the last 200 counted.
     """
     part = min(1.0, 1 / (share * steps))  # the first steps take the newest whole
-    for name, parameter in model.named_parameters():
+    for name, parameter in newest.items():
         average[name].copy_((1 - part) * average[name] + part * parameter)
 
 
