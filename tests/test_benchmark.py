@@ -1,5 +1,6 @@
 """The benchmark climbs while there is memory and time, says what it left out, and survives what runs out of either."""
 
+import os
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -154,6 +155,15 @@ def test_a_process_that_the_system_ends_is_a_row(
 
     monkeypatch.setattr(subprocess, "run", end)
     assert measuring.fresh(job("training"), 1) == {"problem": expected}
+
+
+def test_a_row_counts_whatever_happens_to_its_process_afterwards(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lines = "import atexit, os\natexit.register(os.abort)\n"
+    (tmp_path / "sitecustomize.py").write_text(lines, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    assert measuring.fresh(job("decoding"), 60)["tokens_per_second"] > 0
 
 
 def test_the_report_is_written_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

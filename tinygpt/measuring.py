@@ -235,4 +235,5 @@ def _peak_memory(device: torch.device) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(perform(Job(**json.load(sys.stdin)))))
+    print(json.dumps(perform(Job(**json.load(sys.stdin)))), flush=True)
+    os._exit(0)  # the row is whole; taking PyTorch down after it takes time, and seems to have aborted once on a GPU
