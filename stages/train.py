@@ -6,7 +6,6 @@ Killed or interrupted, it goes on where it was when started again, to the same b
 """
 
 import contextlib
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -122,7 +121,8 @@ def announce(state: State, settings: Train, data: dict[str, Any], precision: str
 
 def duration(seconds: float) -> str:
     """For people: seconds up to a minute and a half, then minutes."""
-    return f"{math.ceil(seconds)} seconds" if seconds < 90 else f"{seconds / 60:.1f} minutes"
+    whole = max(1, round(seconds))
+    return f"{whole} second{'s' * (whole > 1)}" if seconds < 90 else f"{seconds / 60:.1f} minutes"
 
 
 def learning(state: State) -> str:

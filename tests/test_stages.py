@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from stages import thousands
-from stages.train import report
+from stages.train import duration, report
 from tests.conftest import ROOT
 from tinygpt import config
 from tinygpt.files import Paths
@@ -130,6 +130,13 @@ def test_every_stage_refuses_wrong_parameters_before_any_work(stage: str, tmp_pa
 )
 def test_numbers_are_told_in_three_digits_and_a_letter(number: float, text: str) -> None:
     assert thousands(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "1 second"), (1.6, "2 seconds"), (89.4, "89 seconds"), (90, "1.5 minutes")]
+)
+def test_a_forecast_is_told_in_seconds_up_to_a_minute_and_a_half(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(("steps", "left"), [(100, "0:00"), (41, "0:59"), (40.4, "1:00"), (40, "1:00"), (0, "1:40")])
