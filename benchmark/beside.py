@@ -2,10 +2,10 @@
 
     python -m benchmark.beside --nanogpt ../nanoGPT --repeats 5
 
-writes benchmark/beside.json and prints a table. Each system answers from a process of its own (benchmark/contestant.py)
-and takes its turn in every repeat, so that a busy minute slows all of them; medians are compared, extremes are shown.
-llama.cpp joins in decoding where `--llama-bench` names its program of that name (built from its source) and the package
-gguf is installed.
+writes benchmark/beside.json (with `--device cuda --tasks train` beside_cuda_train.json) and prints a table. Each system
+answers from a process of its own (benchmark/contestant.py) and takes its turn in every repeat, so that a busy minute
+slows all of them; medians are compared, extremes are shown. llama.cpp joins in decoding where `--llama-bench` names its
+program of that name (built from its source) and the package gguf is installed.
 """
 
 import argparse
@@ -116,8 +116,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="turns of each system at each task")
     parser.add_argument("--device", default="auto", help="auto | cpu | cuda")
     parser.add_argument("--tasks", default="all", choices=["all", "train", "decode"], help="what to measure")
-    parser.add_argument("--results", type=Path, default=common.ROOT / "benchmark/beside.json")
-    return parser.parse_args()
+    parser.add_argument("--results", type=Path, help="where to write all that was measured")
+    options = parser.parse_args()
+    parts = [part for part in (options.device, options.tasks) if part not in ("auto", "cpu", "all")]
+    options.results = options.results or common.ROOT / f"benchmark/{'_'.join(['beside', *parts])}.json"
+    return options
 
 
 def tasks(device: torch.device) -> list[Task]:

@@ -25,7 +25,7 @@ import yaml
 
 from benchmark import common
 from benchmark.common import ROOT, Watched, python, watch
-from benchmark.rivals import Curve, NanoChat, NanoGPT, Result
+from benchmark.rivals import Curve, NanoChat, NanoGPT, Result, compiled_anew
 from tinygpt import benchmark_figures
 from tinygpt.files import Paths, read_json, write_json
 from tinygpt.training import read_curve
@@ -161,15 +161,16 @@ def write_parameters(run: str, text: Path, paths: Paths, device: str, seed: int)
     paths.params.write_text(yaml.safe_dump(values), encoding="utf-8")
 
 
-def stage(name: str, paths: Paths) -> Watched:
+def stage(name: str, paths: Paths, repeat: int = 0) -> Watched:
     """Run one of the pipeline's stages; what it hides (runs in progress, the log) stays in the pipeline's folder."""
-    return watch(python("-m", f"stages.{name}", str(paths.folder)), ROOT, {"DVC_ROOT": str(paths.folder)})
+    environment = {"DVC_ROOT": str(paths.folder)} | compiled_anew(paths.folder, repeat)
+    return watch(python("-m", f"stages.{name}", str(paths.folder)), ROOT, environment)
 
 
 def train(run: str, text: Path, paths: Paths, device: str, repeat: int) -> Result:
     """Train and evaluate one of our runs, with a seed of its own."""
     write_parameters(run, text, paths, device, seed=1337 + repeat)
-    watched = stage("train", paths)
+    watched = stage("train", paths, repeat)
     stage("evaluate", paths)
     metrics = read_json(paths.evaluation / "metrics.json")
     share = metrics["bits_per_byte"] / metrics["loss"]  # bits a byte in one nat a token
@@ -224,10 +225,12 @@ def report(results: list[Result], options: argparse.Namespace, marks: dict[str, 
     print("\n" + "\n".join(facts["verdicts"]))
 
 
-def middle(group: list[Result]) -> tuple[Curve, float]:
-    """The curve of the run that took neither longest nor shortest, and its bits per byte on the whole held-out text."""
-    result = sorted(group, key=lambda result: result.whole_seconds)[len(group) // 2]
-    return result.curve, result.bits_per_byte
+def middle(group: list[Result]) -> tuple[Curve, tuple[float, float]]:
+    """The curve of the run that ended neither highest nor lowest; and when it was done, and at how many bits per byte
+    of the whole held-out text.
+    """
+    result = sorted(group, key=lambda result: result.bits_per_byte)[len(group) // 2]
+    return result.curve, (result.seconds_to_best, result.bits_per_byte)
 
 
 def row(group: list[Result]) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ class Result:
     run: str
     repeat: int
     whole_seconds: float  # of the process that trains
-    step_seconds: float  # of its steps and looks at the held-out text; without starting, compiling and saving
+    step_seconds: float  # of its steps and looks at the held-out text; without starting and saving
     bits_per_byte: float  # at the end, on the whole held-out text
     curve: Curve = field(default_factory=list)
     until_best: bool = False  # its time counts until its best look at the held-out text: what follows is in vain
@@ -51,6 +51,11 @@ class Result:
     def seconds_to_best(self) -> float:
         """Of the whole process, or until its best look."""
         return min(self.curve, key=lambda look: look[1])[0] if self.until_best else self.whole_seconds
+
+
+def compiled_anew(folder: Path, repeat: int) -> dict[str, str]:
+    """Variables with which a process compiles what it compiles, as a newcomer's first run does: no earlier one did."""
+    return {"TORCHINDUCTOR_CACHE_DIR": str(folder / f"compiled-{repeat}")}
 
 
 def split(text: str) -> tuple[str, str]:
@@ -105,7 +110,8 @@ class NanoGPT:
         watch(python("prepare.py"), data)
 
     def run(self, repeat: int) -> Result:
-        watched = watch(python("train.py", *NANOGPT_RECIPES[self.device].split()), self.folder)
+        command = python("train.py", *NANOGPT_RECIPES[self.device].split())
+        watched = watch(command, self.folder, compiled_anew(self.folder, repeat))
         held_out = split(self.text.read_text(encoding="utf-8"))[1]
         nats = len(held_out.encode()) / len(held_out) * math.log(2)  # nats a character in one bit a byte
         curve = [(seconds, loss / nats) for seconds, loss in nanogpt_losses(watched.lines)]
@@ -137,10 +143,8 @@ class NanoChat:
         watch(python(*words), self.folder, self.environment)
 
     def run(self, repeat: int) -> Result:
-        # a cache of its own, so that each run compiles, as a newcomer's first one does
-        compiled = {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / f"compiled-{repeat}")}
         command = python("-m", "scripts.base_train", *NANOCHAT_RECIPE.split())
-        watched = watch(command, self.folder, self.environment | compiled)
+        watched = watch(command, self.folder, self.environment | compiled_anew(self.folder, repeat))
         steps = watched.last("step 00") - watched.first("step 00000/")  # the first one compiles
         curve = nanochat_losses(watched.lines)
         loss = final_loss("nanochat", self.folder, self.text, self.environment)

@@ -58,7 +58,7 @@ def main(params: Params, paths: Paths) -> None:
         weights_of_base = base.state_dict() if base else None
         state = initial_state(config, settings, params.seed, device, precision, weights_of_base)
         resume(saves, state)
-        announce(state, settings, data, precision, machine)
+        announce(state, settings, data, precision, machine, compiled)
         print(why, flush=True)
         if compiled:
             compiling.compile_blocks(state.model)
@@ -102,8 +102,10 @@ def resume(saves: Run, state: State) -> None:
         )
 
 
-def announce(state: State, settings: Train, data: dict[str, Any], precision: str, machine: str) -> None:
-    """Say what the run will cost, before it starts: first what can be counted, then what must be timed."""
+def announce(state: State, settings: Train, data: dict[str, Any], precision: str, machine: str, compiled: bool) -> None:
+    """Say what the run will cost, before it starts: first what can be counted, then what must be timed, which is done
+    before anything is compiled.
+    """
     cost = forecast.count(state, settings, len(data["train"]), precision)
     print(
         f"{thousands(cost.parameters)} parameters{learning(state)}, "
@@ -113,7 +115,7 @@ def announce(state: State, settings: Train, data: dict[str, Any], precision: str
         flush=True,
     )
     seconds = forecast.seconds_left(state, settings, len(data["validation"]), precision)
-    print(f"about {duration(seconds)} on {machine}")
+    print(f"about {duration(seconds)}{' (timed before compiling)' if compiled else ''} on {machine}")
     for name in ("warmup_steps", "eval_every"):
         if getattr(settings, name) > settings.steps:
             print(f"train.{name} is {getattr(settings, name)}, longer than the run: cut to its {settings.steps} steps")

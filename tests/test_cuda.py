@@ -91,9 +91,20 @@ def test_recorded_training_gives_the_bits_of_plain_training(
     assert len({row["activation_scale"] for row in recorded.health_rows}) == 3
 
 
+def test_recorded_changes_of_low_rank_learn_the_bits_of_plain_ones(
+    data: Data, monkeypatch: pytest.MonkeyPatch, replays: list[int]
+) -> None:
+    chosen = settings(steps=12, lora_rank=2, init_from="a model")
+    recorded = trained(data, chosen, "fp32")
+    assert len(replays) > 10
+    plain(monkeypatch)
+    assert same(recorded, trained(data, chosen, "fp32"))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(data: Data, precision: str) -> None:
-    chosen = settings(steps=12, accumulation=2, eval_every=4)
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(data: Data, optimizer: str, precision: str) -> None:
+    chosen = settings(steps=12, accumulation=2, eval_every=4, optimizer=optimizer, average=0.5)
     whole = trained(data, chosen, precision, dropout=0.1)
     state = start(data, chosen, precision, CUDA, dropout=0.1)
     for stop in (1, 5, 11):

@@ -11,22 +11,24 @@ import numpy as np
 
 from tinygpt.figures import ACCENT, DARK, MARKERS, STYLES, canvas, canvases, log_ticks, mark_yardsticks, save
 
+Point = tuple[float, float]  # seconds, bits per byte
 
-def race(path: Path, runs: dict[str, tuple[list[tuple[float, float]], float]], marks: dict[str, float]) -> None:
-    """Held-out loss against time: of each run its curve, (seconds, bits per byte), which it measured on a part of the
-    held-out text as it went, and what it reached on all of it; `marks` as lines.
+
+def race(path: Path, runs: dict[str, tuple[list[Point], Point]], marks: dict[str, float]) -> None:
+    """Held-out loss against time: of each run its curve, which it measured on a part of the held-out text as it went,
+    and when it was done, and at which loss on all of that text; `marks` as lines.
 
     Seconds on a logarithmic scale. Names that begin with TinyGPT are ours. The high losses of a beginning are cut off.
     """
     figure, axes = canvas()
     ours = [name for name in runs if name.startswith("TinyGPT")]
-    for number, (name, (curve, reached)) in enumerate(runs.items()):
+    for number, (name, (curve, (done, reached))) in enumerate(runs.items()):
         seconds, bits = zip(*curve, strict=True)
         color = ACCENT if name in ours else DARK
         style = STYLES[(ours.index(name) if name in ours else number) % len(STYLES)]
-        label = f"{name}: {reached:.3f} after {seconds[-1]:.0f} s"
+        label = f"{name}: {reached:.3f} after {done:.0f} s"
         axes.plot(seconds, bits, color=color, linewidth=1.8, linestyle=style, marker=".", markersize=3, label=label)
-        axes.plot(seconds[-1], reached, marker="D", markersize=6, color=color)
+        axes.plot(done, reached, marker="D", markersize=6, color=color)
     lowest = min([*marks.values(), *(bits for curve, _ in runs.values() for _, bits in curve)])
     axes.set(xlabel="seconds since the start", ylabel="bits per byte of held-out text", title="Loss against time")
     log_ticks(axes)

@@ -55,7 +55,7 @@ def choose(asked: bool | Literal["auto"], flops: float, device: torch.device, pr
     speed = guess.speed * (torch.get_num_threads() if device.type == "cpu" else 1)
     saved = guess.saved * flops / speed
     pays = saved > guess.cost
-    words = f"it should save about {saved:.0f} s ({guess.saved:.0%} of the run) and cost {guess.cost:.0f}"
+    words = f"by a rough count it saves {saved:.0f} s ({guess.saved:.0%} of the run) and costs {guess.cost:.0f}"
     return pays, f"{'compiled' if pays else 'not compiled'}: {words}"
 
 

@@ -1,8 +1,8 @@
 """What a run will cost, told before it is paid: parameters, tokens, FLOPs, memory, time.
 
 `count` needs next to no memory, so it comes first; `seconds_left` times a pass of the real size. Both leave the run
-as it was. Several processes must ask together, since a pass ends where they exchange their gradients. Left out: the
-time that saving takes, and what else the machine is busy with.
+as it was. Several processes must ask together, since a pass ends where they exchange their gradients. Left out of the
+time: the optimizer's own step (a sixth, with Muon), saving, what compiling saves, and what else the machine does.
 """
 
 import math
