@@ -229,7 +229,7 @@ def middle(group: list[Result]) -> tuple[Curve, tuple[float, float]]:
     """The curve of the run that ended neither highest nor lowest; and when it was done, and at how many bits per byte
     of the whole held-out text.
     """
-    result = sorted(group, key=lambda result: result.bits_per_byte)[len(group) // 2]
+    result = sorted(group, key=lambda result: (result.bits_per_byte, result.whole_seconds))[len(group) // 2]
     return result.curve, (result.seconds_to_best, result.bits_per_byte)
 
 
