@@ -113,8 +113,8 @@ def arguments() -> argparse.Namespace:
         "--nanogpt", type=common.checkout, required=True, help="a checkout of nanoGPT; it is copied, not changed"
     )
     parser.add_argument("--llama-bench", type=common.file, help="the program llama-bench of llama.cpp")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each system at each task")
-    parser.add_argument("--device", default="auto", help="auto | cpu | cuda")
+    parser.add_argument("--repeats", type=common.at_least_one, default=5, help="turns of each system at each task")
+    parser.add_argument("--device", type=common.device, default="auto", help="auto | cpu | cuda")
     parser.add_argument("--tasks", default="all", choices=["all", "train", "decode"], help="what to measure")
     parser.add_argument("--results", type=Path, help="where to write all that was measured")
     options = parser.parse_args()

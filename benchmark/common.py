@@ -94,6 +94,24 @@ def file(text: str) -> Path:
     return found
 
 
+def device(text: str) -> str:
+    """The device that an option of the command line names; refused in a sentence where it is not here."""
+    if text not in ("auto", "cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu and cuda.")
+    try:
+        hardware.pick_device(text, "the device")
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
+    return text
+
+
+def at_least_one(text: str) -> int:
+    """A number of turns; refused in a sentence where it is none."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of turns; give 1 or more.")
+    return int(text)
+
+
 def copied(checkout: Path, to: Path) -> Path:
     """A copy of a rival's checkout to run in, without its history; the checkout itself stays as it is."""
     shutil.copytree(checkout, to, ignore=shutil.ignore_patterns(".git", "__pycache__"))

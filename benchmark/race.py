@@ -125,8 +125,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text", type=common.file, required=True, help="the text, UTF-8; its last tenth is held out")
     parser.add_argument("--nanogpt", type=common.checkout, help="a checkout of nanoGPT; it is copied, not changed")
     parser.add_argument("--nanochat", type=common.checkout, help="a checkout of nanochat; it is copied, not changed")
-    parser.add_argument("--device", default="cpu", choices=list(COURSES), help="for a GPU: cuda; nanochat stays out")
-    parser.add_argument("--repeats", type=int, default=3, help="trainings of each")
+    parser.add_argument(
+        "--device", type=common.device, default="cpu", choices=list(COURSES), help="for a GPU: cuda; nanochat stays out"
+    )
+    parser.add_argument("--repeats", type=common.at_least_one, default=3, help="trainings of each")
     parser.add_argument("--rival-repeats", type=int, help="trainings of each rival; as many if not given")
     parser.add_argument("--runs", nargs="+", help="ours; all of the device's if not given")
     parser.add_argument("--results", type=Path, help="where to write every run")

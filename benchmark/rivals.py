@@ -42,7 +42,8 @@ class Result:
     run: str
     repeat: int
     whole_seconds: float  # of the process that trains
-    step_seconds: float  # of its steps and looks at the held-out text; without starting and saving
+    step_seconds: float  # of its steps and looks at the held-out text, without starting and saving (and of nanochat
+    # without the first step, which compiles; what others compile is in it)
     bits_per_byte: float  # at the end, on the whole held-out text
     curve: Curve = field(default_factory=list)
     until_best: bool = False  # its time counts until its best look at the held-out text: what follows is in vain

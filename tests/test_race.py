@@ -123,6 +123,9 @@ def test_a_checkout_is_copied_without_its_history(tmp_path: Path) -> None:
         (["--text", "{text}", "--runs"], "expected at least one argument"),
         (["--text", "{text}", "--runs", "better"], "there is no run 'better' on cpu; choose from"),
         (["--text", "{text}", "--device", "cuda", "--nanochat", "{folder}"], "nanochat's recipe is for a CPU"),
+        (["--text", "{text}", "--device", "cuda"], "the device is 'cuda', but PyTorch"),
+        (["--text", "{text}", "--device", "tpu"], "'tpu' is none of auto, cpu and cuda."),
+        (["--text", "{text}", "--repeats", "0"], "'0' is no number of turns; give 1 or more."),
     ],
 )
 def test_what_is_not_there_is_refused_before_anything_runs(
@@ -131,6 +134,7 @@ def test_what_is_not_there_is_refused_before_anything_runs(
     text = tmp_path / "text"
     text.touch()
     monkeypatch.setattr("sys.argv", ["race", *(word.format(text=text, folder=tmp_path) for word in words)])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "--nanochat" in words)
     with pytest.raises(SystemExit):
         race.arguments()
     assert problem in capsys.readouterr().err
