@@ -43,7 +43,7 @@ minute ten-minutes hour gpu: check
 ablations: check
 	python -m benchmark.ablations
 
-# Would the tests see it? docs/mutants.md. Ten minutes on two cores; goes on where it was stopped.
+# Would the tests see it? docs/mutants.md. Two minutes on two quiet cores; goes on where it was stopped.
 mutants: .venv/ready-for-tests
 	python -m tests.mutants --update
 

@@ -152,8 +152,6 @@ def outcomes(root: Path, file: str, made: list[Mutant], tests: Sequence[str], wo
         free = [Path(place, str(number)) for number in range(workers)]
         shutil.copytree(root, free[0], ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
         seen = watched(free[0], file, tests)
-        for old in (free[0] / file).parent.glob(f"__pycache__/{Path(file).stem}.*"):
-            old.unlink()  # all else may stay compiled
         for folder in free[1:]:
             shutil.copytree(free[0], folder)
         source = (free[0] / file).read_text(encoding="utf-8")
@@ -180,6 +178,8 @@ def outcomes(root: Path, file: str, made: list[Mutant], tests: Sequence[str], wo
 def started(folder: Path, file: str, mutant: Mutant, seen: Seen, kills: Counter[str]) -> int:
     """The process that runs a mutant's tests: those that run its lines, or all where it is run when loaded."""
     (folder / file).write_text(mutant.source, encoding="utf-8")
+    for old in (folder / file).parent.glob(f"__pycache__/{Path(file).stem}.*"):
+        old.unlink()  # all else may stay compiled; this would be taken for a mutant of the same size and second
     (folder / "first").write_text("")
     reach = [test for test, (_, lines) in seen.items() if lines.intersection(mutant.lines)] or list(seen)
     order = sorted(reach, key=lambda test: (-kills[test], seen[test][0]))

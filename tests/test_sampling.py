@@ -53,7 +53,9 @@ def test_temperature_divides_the_scores() -> None:
     torch.testing.assert_close(probabilities(LOGITS, Sampling(temperature=0.5, top_p=1.0)), softmax(0.5))
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-9}, {"min_p": 0.999}])
+@pytest.mark.parametrize(
+    "settings", [{"temperature": 0.0}, {"temperature": math.ulp(0.0)}, {"top_k": 1}, {"top_p": 1e-9}, {"min_p": 0.999}]
+)
 def test_the_tightest_setting_of_each_filter_is_greedy(settings: dict[str, float]) -> None:
     assert kept(**settings) == [0]
 
