@@ -69,7 +69,7 @@ class State:
 
     @cached_property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The model's, by name; looked for once, since that takes a twentieth of a small step on a GPU."""
+        """The model's, by name; looked for once, since a search walks all modules, and a step asks five times."""
         return dict(self.model.named_parameters())
 
     def kept(self) -> dict[str, Tensor]:

@@ -187,7 +187,7 @@ class Pass:
         """Add to the gradients; returns `run`'s scalars, which the next call writes over."""
         self.inputs.copy_(inputs, non_blocking=True)
         self.targets.copy_(targets, non_blocking=True)
-        if not self.model.training:  # to tell every module takes as long as many of them
+        if not self.model.training:  # walks all modules, so only where it changes something
             self.model.train()
         return self.play(self.run, [*self.parameters, *(parameter.grad for parameter in self.parameters)])
 
