@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
+RESULTS := dvc.lock data/training/metrics.json data/evaluation/metrics.json
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := all
@@ -13,6 +14,9 @@ all: check
 	dvc repro
 	@echo
 	@echo "Next: tinygpt generate \"ROMEO:\"   (after: source .venv/bin/activate)"
+	@test -z "$$(git status --porcelain -- $(RESULTS))" || { echo; \
+	  echo "To compare experiments with this run, commit its results:"; \
+	  echo "    git add $(RESULTS) && git commit -m \"My first run\""; }
 
 setup: .venv/ready .dvc/plots.html
 

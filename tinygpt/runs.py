@@ -145,7 +145,8 @@ def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
     texts = {path: read(path) for path in (LOCK, EVALUATION, TRAINING)}
     for path, text in texts.items():
         if text is None:
-            raise FileNotFoundError(f"{name} holds no {path}. Run `dvc repro` there first.")
+            remedy = f"Commit the results of `dvc repro`: `git add {LOCK} {TRAINING} {EVALUATION} && git commit`."
+            raise FileNotFoundError(f"{name} holds no {path}. {remedy if commit else 'Run `dvc repro` there first.'}")
     try:
         stages = config.read_value(texts[LOCK] or "")["stages"]
         made = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
