@@ -25,7 +25,6 @@ TEXT = (
 MIXED = "naïve café, 東京タワー, Ωμέγα, 🙂👍🏽 don't  we'll\n\n\tx = 12345;\r\n    return  -1 \0 \x85 \u2028 \u2585"
 
 CPU = torch.device("cpu")
-torch.set_num_threads(1)  # models this small run faster so, and beside whatever else the machine is doing
 
 
 def params(**changes: Any) -> config.Params:

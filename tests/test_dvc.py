@@ -36,8 +36,8 @@ def mine(finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def foreign(mine: Project) -> Project:
-    """What a first `make` leaves where dvc.lock was committed on a machine that rounds differently: HEAD names files that
-    no cache here has, and this machine's own results are not committed.
+    """What a first `make` leaves where a dvc.lock was committed on a machine that rounds differently: HEAD names files
+    that no cache here has, and this machine's own results are not committed.
     """
     own = {name: (mine.folder / name).read_text(encoding="utf-8") for name in RESULTS}
     for name, text in own.items():

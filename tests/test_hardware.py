@@ -1,9 +1,14 @@
 """`auto` is settled by what the machine has, and what it cannot do is refused in a sentence."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from tests.conftest import CPU
+import tinygpt
+from tests.conftest import CPU, ROOT
 from tinygpt import hardware
 
 
@@ -51,3 +56,58 @@ def test_autocast_multiplies_in_the_precision_asked_for() -> None:
         assert (x @ x).dtype == torch.bfloat16
     with hardware.autocast(CPU, "fp32"):
         assert (x @ x).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("set_before", "torch_loaded", "spins", "says"),
+    [
+        ({}, False, "10000", "by spinning 10000 times, then asleep"),
+        ({}, True, None, "torch was loaded before tinygpt"),
+        ({"GOMP_SPINCOUNT": "10000"}, True, "10000", "by spinning 10000 times, then asleep"),  # by the parent process
+        ({"GOMP_SPINCOUNT": "77"}, False, "77", "as GOMP_SPINCOUNT=77 has it"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, False, None, "as OMP_WAIT_POLICY=ACTIVE has it"),
+    ],
+)
+def test_threads_spin_briefly_unless_the_user_says_otherwise_or_torch_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, set_before: dict[str, str], torch_loaded: bool, spins: str | None, says: str
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in set_before.items():
+        monkeypatch.setenv(name, value)
+    if not torch_loaded:
+        monkeypatch.delitem(sys.modules, "torch")
+    assert says in tinygpt._bound_spinning()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+TELL = """
+import os, sys
+class Torch:
+    def find_spec(name, *_):
+        if name == "torch":
+            sys.exit(print(os.environ.get("GOMP_SPINCOUNT")))
+sys.meta_path.insert(0, Torch)
+import {}
+import torch
+"""
+
+
+@pytest.mark.parametrize("entry", ["stages.train", "tinygpt.cli", "benchmark.race", "tests.conftest"])
+def test_every_entry_bounds_the_spinning_before_it_loads_torch(entry: str) -> None:
+    env = {name: value for name, value in os.environ.items() if "OMP_" not in name}
+    words = [sys.executable, "-c", TELL.format(entry)]
+    assert subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout == "10000\n"
+
+
+def test_a_thread_that_waits_for_a_core_is_told_from_one_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([(0.0, 0.0), (10.0, 9.0), (20.0, 13.0), (30.0, 13.0)])
+    monkeypatch.setattr(hardware, "clock", lambda: next(now))
+    since = hardware.clock()
+    assert hardware.core_share(since, CPU) == 0.9
+    share = hardware.core_share((10.0, 9.0), CPU)
+    assert share == 0.4
+    assert hardware.busy(0.9) == ""
+    assert "other programs had the core for 60% of the time" in hardware.busy(share)
+    assert hardware.core_share((20.0, 13.0), torch.device("cuda")) == 1.0  # there it waits for the device

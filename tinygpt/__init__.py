@@ -8,6 +8,8 @@ example, are those of the modules (docs/api.md).
 """
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors; they load nothing and change no result
@@ -18,6 +20,26 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; they load no
     from tinygpt.sampling import Sampling
 
     __version__: str
+
+_SPINS = "10000"  # docs/speed.md, "On a busy machine", has the speeds that other numbers give
+
+
+def _bound_spinning() -> str:
+    """Let PyTorch's threads go to sleep soon where one waits for another, and say how they wait, for `tinygpt info`.
+
+    By default they spin for milliseconds, and keep a core from the very thread that they wait for when other programs
+    want it, too. GNU's OpenMP, which PyTorch has on Linux, reads the bound once, when torch is loaded.
+    """
+    chosen = [name for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ]
+    if chosen and os.environ[chosen[0]] != _SPINS:
+        return f"as {chosen[0]}={os.environ[chosen[0]]} has it"
+    if "torch" in sys.modules and not chosen:
+        return "by spinning for milliseconds, since torch was loaded before tinygpt; on a busy machine that is slow"
+    os.environ["GOMP_SPINCOUNT"] = _SPINS
+    return f"by spinning {_SPINS} times, then asleep (GOMP_SPINCOUNT)"
+
+
+waiting = _bound_spinning()
 
 _HOMES = {
     "load": "checkpoint",
@@ -57,4 +79,4 @@ if not TYPE_CHECKING:  # a type checker that saw it would believe in every name
 def __dir__() -> list[str]:
     """What there is for others: the names above, and the modules that are loaded."""
     inner = {name for name in globals() if name.startswith("_") and not name.startswith("__")}
-    return sorted({*globals(), *__all__, "__version__"} - inner - {"Any", "TYPE_CHECKING", "importlib"})
+    return sorted({*globals(), *__all__, "__version__"} - inner - {"Any", "TYPE_CHECKING", "importlib", "os", "sys"})

@@ -199,26 +199,35 @@ class Ladder:
         job = Job(
             "training", str(self.device), precision, compiled, size, batch, config, self.params.train.model_dump()
         )
-        self.begin(f"{size}  batch {batch}  {precision}{', compiled' if compiled else ''}")
+        what = f"{size}  batch {batch}  {precision}{', compiled' if compiled else ''}"
+        self.begin(what)
         found = fresh(job, limit)
         problem: dict[str, Any] = {"size": size, "parameters": 0, "context": config["context_length"], "batch": batch}
         problem |= {"precision": precision, "compiled": compiled}
         row = Training(**(problem | found))
         self.report.training.append(row)
         self.say(line(row, self.report))
+        self.note_if_busy(what, row)
         return row
 
     def decode(self, size: str, sequences: int) -> None:
         """Measure one row of decoding, keep it and say it."""
-        self.begin(f"{size}  decoding {sequences} at once")
+        what = f"{size}  decoding {sequences} at once"
+        self.begin(what)
         found = fresh(Job("decoding", str(self.device), "fp32", False, size, sequences, shape(size, self.params)), 60)
         asked: dict[str, Any] = {"size": size, "parameters": 0, "sequences": sequences}
         row = Decoding(**(asked | found))
         self.report.decoding.append(row)
-        self.say(f"{size}  decoding {sequences} at once: {row.problem or f'{row.tokens_per_second:,.0f} tokens/s'}")
+        self.say(f"{what}: {row.problem or f'{row.tokens_per_second:,.0f} tokens/s'}")
+        self.note_if_busy(what, row)
+
+    def note_if_busy(self, what: str, row: Training | Decoding) -> None:
+        """Say that a row was measured while other programs had the cores, so that nobody takes it for the machine's."""
+        if hardware.busy(row.core_share):
+            self.note(f"{what}: {hardware.busy(row.core_share)}.")
 
     def note(self, sentence: str) -> None:
-        """Keep a sentence on what was not measured, and say it."""
+        """Keep a sentence on what was not measured, or not well, and say it."""
         self.report.notes.append(sentence)
         self.say(sentence)
 

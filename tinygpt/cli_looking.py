@@ -19,7 +19,9 @@ def info(
     """Say what a model is, and follow the hashes that it or a sample names to the files that are there now."""
     lines = []
     with working(f"following the hashes of {path}"):
-        from tinygpt import config, families, lineage
+        import torch
+
+        from tinygpt import config, families, lineage, waiting
         from tinygpt.checkpoint import load
         from tinygpt.files import SUMS, Paths
         from tinygpt.model import count_parameters
@@ -35,7 +37,8 @@ def info(
             lines = [
                 f"{path}: {families.family(shape)}, {count_parameters(model):,} parameters, {shape.n_layer} blocks, "
                 f"width {shape.n_embd}, context {shape.context_length}, vocabulary {shape.vocab_size}; "
-                + ("undamaged" if (path / SUMS).is_file() else f"no {SUMS}, so whether it is damaged cannot be known")
+                + ("undamaged" if (path / SUMS).is_file() else f"no {SUMS}, so whether it is damaged cannot be known"),
+                f"{'threads':18} {torch.get_num_threads()}, which wait for each other {waiting}",
             ]
             links = list(lineage.follow(path, params, paths)) if (path / "lineage.json").is_file() else []
     print("\n".join(lines), end="\n" * len(lines))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tinygpt import distributed
 from tinygpt.config import Train
-from tinygpt.hardware import autocast
+from tinygpt.hardware import autocast, clock, core_share
 from tinygpt.model import count_parameters, training_flops_per_token
 from tinygpt.optimizer import Muon
 from tinygpt.state import State
@@ -91,15 +91,17 @@ def memory_of_pass(state: State, precision: str) -> tuple[int, int]:
     return max(0, 2 * one - two), int(gaps * (two - one + logits))
 
 
-def seconds_left(state: State, settings: Train, validation_tokens: int, precision: str) -> float:
-    """How long the steps that are left will take: one forward and backward pass is timed, and multiplied."""
+def seconds_left(state: State, settings: Train, validation_tokens: int, precision: str) -> tuple[float, float]:
+    """How long the steps that are left will take, for which one forward and backward pass is timed and multiplied; and
+    the share of that time in which it had a core (hardware.core_share; 1 for several processes, which wait for others).
+    """
     sequences = in_a_pass(settings)
-    quickest = time_pass(state, sequences, precision)
+    quickest, share = time_pass(state, sequences, precision)
     left = settings.steps - state.step
     looks = 1 + left // min(settings.eval_every, settings.steps)  # at the validation loss: a third of a pass a token
     read = min(settings.eval_tokens, validation_tokens) / state.model.config.context_length
     whole = left * settings.batch_size * settings.accumulation + looks * read / 3  # sequences, of all processes
-    return whole / distributed.size() / sequences * quickest
+    return whole / distributed.size() / sequences * quickest, share if distributed.size() == 1 else 1.0
 
 
 def in_a_pass(settings: Train) -> int:
@@ -107,16 +109,19 @@ def in_a_pass(settings: Train) -> int:
     return min(settings.batch_size, settings.batch_size * settings.accumulation // distributed.size())
 
 
-def time_pass(state: State, sequences: int, precision: str) -> float:
-    """Seconds of a forward and backward pass, the quickest of five: on CUDA the last ones are recorded."""
+def time_pass(state: State, sequences: int, precision: str) -> tuple[float, float]:
+    """Seconds of a forward and backward pass, the quickest of five: on CUDA the last ones are recorded; and the share
+    of the time of all five in which this thread had a core.
+    """
     batch, cast = _blank(state, sequences, precision)
-    seconds = []
+    seconds, since = [], clock()
     for _ in range(5):
         begin = time.perf_counter()
         accumulate_gradients(state, batch, sequences, cast).item()  # waits for a GPU
         seconds.append(time.perf_counter() - begin)
+    share = core_share(since, batch[0].device)
     _forget(state)
-    return min(seconds)
+    return min(seconds), share
 
 
 def kept_by_pass(state: State, sequences: int, precision: str) -> int:

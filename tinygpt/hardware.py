@@ -6,10 +6,12 @@
 import contextlib
 import ctypes
 import os
+import time
 from typing import Any
 
 import torch
 
+BUSY = 0.8  # of the time: a thread that computes has a core for nearly all of it, unless other programs want one, too
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -70,6 +72,26 @@ def keep_freed_memory() -> None:
     largest = 2**31 - 1  # bytes; an int is what mallopt takes
     mallopt(-1, largest)  # M_TRIM_THRESHOLD
     mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+
+
+def clock() -> tuple[float, float]:
+    """Now, in seconds: on the wall, and of processor time that this thread has had."""
+    return time.perf_counter(), time.thread_time()
+
+
+def core_share(since: tuple[float, float], device: torch.device) -> float:
+    """The share of the time since a `clock()` in which this thread had a core, 0 to 1: less where other programs keep
+    the cores busy. Always 1 off the CPU, since there a thread waits for the device.
+    """
+    wall, processor = (now - then for now, then in zip(clock(), since, strict=True))
+    return min(1.0, processor / wall) if device.type == "cpu" and wall else 1.0
+
+
+def busy(share: float) -> str:
+    """What a `core_share` says of a measurement, in a sentence; nothing where the machine was idle."""
+    if share >= BUSY:
+        return ""
+    return f"this machine is busy: while this was timed, other programs had the core for {1 - share:.0%} of the time"
 
 
 def describe(device: torch.device, precision: str, compiled: bool = False) -> str:

@@ -51,6 +51,7 @@ class Training:
     forecast: int = 0  # bytes, as training would have said
     forecast_a_sequence: int = 0  # bytes that one sequence more adds to it
     starting: float = 0.0  # seconds of the first step, in which compiling happens
+    core_share: float = 1.0  # of the time measured (hardware.core_share)
     problem: str = ""
 
 
@@ -62,6 +63,7 @@ class Decoding:
     parameters: int
     sequences: int
     tokens_per_second: float = 0.0  # of all of them together
+    core_share: float = 1.0  # as above
     problem: str = ""
 
 
@@ -112,7 +114,9 @@ def measure(
         starting = _timed(step, device)
     for _ in range(2 if device.type == "cuda" else 0):  # in which it is recorded
         step()
+    since = hardware.clock()
     seconds = [_timed(step, device) for _ in range(REPEATS)]
+    share = hardware.core_share(since, device)
     memory = _peak_memory(device) - baseline
     median = statistics.median(seconds)
     with compiling.as_written():
@@ -133,6 +137,7 @@ def measure(
         forecast=cost.memory,
         forecast_a_sequence=cost.memory_a_sequence,
         starting=starting,
+        core_share=share,
     )
 
 
@@ -147,11 +152,11 @@ def decode(config: GPTConfig, sequences: int, device: torch.device, size: str = 
     seeds, settings, room = list(range(sequences)), [Sampling()] * sequences, config.context_length - 1
     steps = generation.generate_ids(model, [[0]] * sequences, settings, seeds, room, end_of_text=-1)
     next(steps)
-    begin, count = time.perf_counter(), 0
-    while time.perf_counter() - begin < limit and next(steps, None):
+    since, count = hardware.clock(), 0
+    while time.perf_counter() - since[0] < limit and next(steps, None):
         count += 1
-    speed = sequences * count / (time.perf_counter() - begin)
-    return Decoding(size, count_parameters(model), sequences, speed)
+    speed = sequences * count / (time.perf_counter() - since[0])
+    return Decoding(size, count_parameters(model), sequences, speed, hardware.core_share(since, device))
 
 
 def fresh(job: Job, limit: float) -> dict[str, Any]:

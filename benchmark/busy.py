@@ -1,0 +1,110 @@
+"""How training fares beside programs that never wait, for several ways in which OpenMP's threads wait for each other.
+
+    python -m benchmark.busy                                  # three rounds: alone, beside three, beside six
+    python -m benchmark.busy --waits GOMP_SPINCOUNT=3000 threads=1 --busy 0 4 --steps 100
+
+Each measurement is a process of its own that trains the default model on random tokens; all ways and all numbers of
+busy programs take turns. Told are tokens a second after the start (median, lowest to highest) and seconds of the whole
+process.
+"""
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import torch
+
+from benchmark.common import ROOT
+from tinygpt import config, hardware
+from tinygpt.model import GPTConfig
+from tinygpt.state import initial_state
+from tinygpt.training import train_step
+
+LIBRARY = "GOMP_SPINCOUNT="  # no number: libgomp's own bound, 300,000 and more
+WAITS = [LIBRARY, *(LIBRARY + spins for spins in ("100000", "30000", "10000", "3000", "1000", "300"))]
+WAITS += ["OMP_WAIT_POLICY=PASSIVE", "threads=1"]
+WARM = 10  # steps before the clock starts
+
+
+def main() -> None:
+    options = arguments()
+    if options.train:
+        print(train(options.train))
+        return
+    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for _ in range(options.rounds):
+        for busy in options.busy:
+            with programs(busy):
+                for wait in options.waits:
+                    found.setdefault((wait, busy), []).append(measure(wait, options.steps))
+    print("| waiting | " + " | ".join(f"beside {busy}: tokens/s | s in all" for busy in options.busy) + " |")
+    print("|---" * (1 + 2 * len(options.busy)) + "|")
+    for wait in options.waits:
+        cells = [cell for busy in options.busy for cell in summary(found[wait, busy])]
+        print("| " + " | ".join([wait if wait != LIBRARY else "libgomp's default", *cells]) + " |")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure training beside programs that never wait.")
+    parser.add_argument("--waits", nargs="+", default=WAITS, help="NAME=VALUE of the environment, or threads=N")
+    parser.add_argument("--busy", nargs="+", type=int, default=[0, 3, 6], help="busy programs beside it")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--train", type=int, help=argparse.SUPPRESS)  # one measurement, in this process
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def programs(count: int) -> Iterator[None]:
+    """So many programs that never wait."""
+    started = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for program in started:
+            program.kill()
+            program.wait()
+
+
+def measure(wait: str, steps: int) -> tuple[float, float]:
+    """(tokens a second, seconds of the whole process) of a new process that waits so."""
+    name, _, value = wait.partition("=")
+    kept = {key: text for key, text in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    added = {"OMP_NUM_THREADS": value} if name == "threads" else {name: value or "300000"}
+    begin = time.perf_counter()
+    command = [sys.executable, "-m", "benchmark.busy", "--train", str(steps)]
+    done = subprocess.run(command, env=kept | added, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout), time.perf_counter() - begin
+
+
+def train(steps: int) -> float:
+    """Tokens a second of so many steps of the default model."""
+    params, device = config.load(ROOT / "params.yaml"), torch.device("cpu")
+    settings = params.train
+    shape = GPTConfig(vocab_size=params.tokenize.vocab_size, **params.model.model_dump())
+    hardware.make_deterministic()
+    hardware.keep_freed_memory()
+    precision = hardware.pick_precision(settings.precision, device)
+    state = initial_state(shape, settings, params.seed, device, precision)
+    batch = torch.randint(shape.vocab_size, (settings.batch_size, shape.context_length))
+    for step in range(WARM + steps):
+        if step == WARM:
+            begin = time.perf_counter()
+        train_step(state, (batch, batch), settings, hardware.autocast(device, precision))
+    return steps * batch.numel() / (time.perf_counter() - begin)
+
+
+def summary(figures: list[tuple[float, float]]) -> list[str]:
+    """Medians, the first with its lowest and highest."""
+    speeds, seconds = zip(*figures, strict=True)
+    low, middle, high = (f"{number / 1000:.1f}k" for number in (min(speeds), statistics.median(speeds), max(speeds)))
+    return [f"{middle} ({low} to {high})", f"{statistics.median(seconds):.1f}"]
+
+
+if __name__ == "__main__":
+    main()
