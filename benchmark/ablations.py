@@ -26,7 +26,7 @@ import torch
 
 from benchmark import ablation_tables
 from benchmark.common import ROOT, parameters
-from tinygpt import config, hardware, runs, training
+from tinygpt import config, hardware, runs, streams, training
 from tinygpt.files import read_json, write_json, write_text
 from tinygpt.model import GPTConfig
 from tinygpt.runs import Run
@@ -257,4 +257,5 @@ def stepper(entry: Entry) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
-    main()
+    with streams.prepared(work_goes_on=True):
+        main()

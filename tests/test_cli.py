@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from tests import screen
 from tests.conftest import ROOT
-from tinygpt import cli, cli_looking, cli_writing, files
+from tinygpt import cli, cli_looking, cli_writing, files, streams
 from tinygpt.inspecting import EXAMPLE, VIEWS
 from tinygpt.sampling import Sampling
 
@@ -88,7 +88,8 @@ def test_standard_input_that_is_no_utf8_is_answered_with_a_sentence(
 
 def test_standard_input_that_is_closed_is_an_empty_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    assert cli_writing.typed("-") == ""
+    with streams.prepared():
+        assert cli_writing.typed("-") == ""
 
 
 def test_a_prompt_longer_than_the_context_slides(generate: Any) -> None:
