@@ -122,7 +122,7 @@ def export(
         publishing.check_ours(model)
         if kind == "gguf":
             gguf_file.write(model, target)
-            told = [f"{target} is written; for example: llama-completion -m {target} -p 'ROMEO:'"]
+            told = [f"{target} is written; for example: llama-completion -m {shlex.quote(str(target))} -p 'ROMEO:'"]
         elif kind == "peft":
             publishing.write_adapter(model, target)
             told = [f"{target} is written; peft's PeftModel.from_pretrained puts it on its base model."]
