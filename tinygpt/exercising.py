@@ -117,7 +117,7 @@ def load(file: Path) -> Callable[..., Any]:
     function = getattr(module, file.stem, None)
     if not callable(function):
         raise AssertionError(f"{file} holds no function {file.stem}")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def line_of(problem: BaseException, file: Path) -> int | None:

@@ -9,7 +9,6 @@ slowly. `for_terminal` makes what a model wrote harmless where it is printed.
 import unicodedata
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TextIO, Unpack
 
 import torch
@@ -226,7 +225,13 @@ def stream(
     sampling, length = from_keywords(stream, settings), whole("max_new_tokens", max_new_tokens, 1)
     seeds, start, text = _seeds(seed, 1), _ids(tokenizer, [prompt]), Text(tokenizer, stop)
     steps = generate_ids(model, start, [sampling], seeds, length, tokenizer.end_of_text, ended=lambda _: text.ended)
-    return (text.add(token) for step in chain(steps, [[None]]) for token in step)
+
+    def pieces() -> Iterator[str]:
+        for step in steps:
+            yield text.add(step[0])
+        yield text.add(None)
+
+    return pieces()
 
 
 def _ids(tokenizer: Tokenizer, prompts: list[str]) -> list[list[int]]:

@@ -26,7 +26,7 @@ def prepared(work_goes_on: bool = False) -> Iterator[None]:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their descriptors
         stream = getattr(sys, name)
         if stream is None:  # it was closed; else the next file that is opened would take its descriptor
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: PTH123, SIM115
         elif mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
             if stream is getattr(sys, f"__{name}__"):  # no stand-in, such as a test's
@@ -66,7 +66,7 @@ def forgiving(stream: io.TextIOWrapper, work_goes_on: bool) -> io.TextIOWrapper:
     stream.flush()
     output = Output(raw.fileno(), work_goes_on)
     return io.TextIOWrapper(
-        output if stream.write_through else io.BufferedWriter(output),  # type: ignore[arg-type]
+        output if stream.write_through else io.BufferedWriter(output),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
