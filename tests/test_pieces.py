@@ -84,8 +84,8 @@ def test_ids_on_prose_are_sentencepieces_own(algorithm: str) -> None:
     lines = [line for text in ENGLISH for line in text.split("\n")]
     different = [line for line in lines if learned(algorithm)[0].encode(line) != theirs(algorithm, line)]
     assert all(agrees(algorithm, line) for line in different)
-    assert len(different) <= (len(lines) / 200 if algorithm == "unigram" else 0)
-    assert all(re.search(r"(.)\1\1", line) for line in different)  # ties come of runs of one sign
+    assert len(different) <= (len(lines) / 50 if algorithm == "unigram" else 0)
+    assert all(re.search(r"(.)\1\1", line) for line in different)  # ties come of runs of one sign, as below a heading
 
 
 @quick

@@ -26,5 +26,6 @@ def git(*words: str) -> str:
             "folder: git init && git add -A && git commit -m start"
         )
     if "safe.directory" in reason:
-        raise PermissionError(f"git refuses this repository: {' '.join(reason.split()).removeprefix('fatal: ')}")
+        told = reason.removeprefix("fatal: ").replace("\n", ". ", 1)
+        raise PermissionError(f"git refuses this repository: {' '.join(told.split())}")
     return done.stdout.decode("utf-8") if done.returncode == 0 else ""

@@ -58,7 +58,7 @@ def from_keywords(caller: Callable[..., Any], settings: Mapping[str, Any]) -> Sa
     known = [*others, *Settings.__annotations__]
     for name in settings:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
             hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(known)}."
             raise TypeError(f"{name} is no keyword of {caller.__name__}; {hint}")
     values: dict[str, Any] = {name: OFF.get(name) if value is None else value for name, value in settings.items()}
