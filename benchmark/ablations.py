@@ -216,7 +216,7 @@ def start_workers() -> None:
 
 def dvc(*words: str) -> str:
     """What dvc prints; RuntimeError with its words where it fails."""
-    done = subprocess.run(["dvc", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(["dvc", *words], cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         raise RuntimeError(f"`dvc {' '.join(words)}` failed: {done.stderr.strip()}")
     return done.stdout

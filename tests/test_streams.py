@@ -83,6 +83,15 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word_and_no_stage(
     assert capsys.readouterr().err == ""
 
 
+def test_a_command_whose_results_go_into_files_goes_on_where_nobody_reads(opened: Opened) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    opened(writer)
+    with streams.prepared():
+        streams.let_work_go_on()
+        print(SAID, flush=True)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_full_disk_is_a_sentence_of_a_command_and_ends_no_stage(
     opened: Opened, monkeypatch: pytest.MonkeyPatch

@@ -205,11 +205,14 @@ def benchmark(
         from tinygpt import benchmark as bench
         from tinygpt import config
         from tinygpt.files import Paths, write_json
+        from tinygpt.streams import let_work_go_on
 
     if json_file is not None:
         must_be_file(json_file, "--json")
     if write_to is not None:
         must_be_folder(write_to, "--write")
+    if json_file is not None or write_to is not None:
+        let_work_go_on()
     params = config.load(Paths(folder).params)
     chosen, seconds, compiled = (["0.2M"], 30.0, False) if quick else (sizes.split(","), budget, compile_)
     names = [name.strip() for name in chosen]

@@ -58,6 +58,13 @@ class Output(io.FileIO):
             raise
 
 
+def let_work_go_on() -> None:
+    """From now on drop what standard output does not take: a command whose results go into files asks for that."""
+    raw = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+    if isinstance(raw, Output):
+        raw.work_goes_on = True
+
+
 def forgiving(stream: io.TextIOWrapper, work_goes_on: bool) -> io.TextIOWrapper:
     """The same stream over an Output; as it is where it writes to no file descriptor (a console of Windows)."""
     raw = getattr(stream.buffer, "raw", stream.buffer)
