@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,11 @@ def test_make_works_in_a_folder_of_any_name(folder: Path) -> None:
     ran = [line.split("|-m ")[1].split()[0] for line in (folder / "log").read_text().splitlines() if "|-m " in line]
     assert ran[:5] == ["venv", "pip", "dvc", "tinygpt", "dvc"]
     assert ran[5:] == ["pip", "ruff", "ruff", "mypy", "tinygpt", "dvc", "benchmark.ablations"]
+
+
+def test_tests_run_the_programs_beside_their_python_whether_or_not_its_environment_is_active() -> None:
+    for program in ("dvc", "python", "tinygpt", "torchrun"):
+        assert Path(shutil.which(program) or "").parent == Path(sys.executable).parent
 
 
 def test_without_a_repository_make_says_so_before_it_installs(folder: Path) -> None:
