@@ -221,6 +221,7 @@ def test_generate_stream_and_generate_batch_take_all_settings_as_keywords(model_
     plain = tokenizer.decode([one for (one,) in steps if one is not None])
     ends = [plain.find(stop) for stop in keywords.get("stop") or () if stop in plain]
     assert made.completion == plain[: min(ends, default=None)]
+    assert not any(stop in tokenizer.decode(made.ids[:-1]) for stop in keywords.get("stop") or ())  # it wrote no more
     assert "".join(tinygpt.stream(model, tokenizer, "ROMEO:", **keywords)) == made.completion
     assert tinygpt.generate_batch(model, tokenizer, ["ROMEO:"], **keywords) == [made]
 
