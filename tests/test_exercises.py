@@ -171,7 +171,7 @@ def test_nearly_every_stub_has_an_example() -> None:
         (
             7,
             "draw(p, n)",
-            "return next((i for i in range(len(p)) if n < sum(p[: i + 1])), None)",
+            "for i, q in enumerate(p):\n        n -= q\n        if n < 0:\n            return i",
             "0.1, 0.0], 0.9999999999999999) gave nothing back",
         ),
         (

@@ -280,7 +280,9 @@ def test_streaming_holds_back_half_characters(algorithm: str, monkeypatch: pytes
     ours, text = learned(algorithm)[0], "the 漢字!\n"  # of which the text that it was learned from held no sign
     ids = ours.encode(text)
     assert len(ids) > len(text)
-    monkeypatch.setattr(generation, "generate_ids", lambda *_: ([token] for token in [*ids, *ours.encode("漢")[:1]]))
+    monkeypatch.setattr(
+        generation, "generate_ids", lambda *_, **__: ([token] for token in [*ids, *ours.encode("漢")[:1]])
+    )
     shown = list(generation.stream(gpt(ours.vocab_size), ours, "the"))
     assert "".join(shown) == text + "\ufffd"
     assert shown[-1] == "\ufffd"

@@ -26,6 +26,6 @@ def git(*words: str) -> str:
             "folder: git init && git add -A && git commit -m start"
         )
     if "safe.directory" in reason:
-        told = reason.removeprefix("fatal: ").replace("\n", ". ", 1)
+        told = reason.removeprefix("fatal: ").strip().replace("\n", ". ", 1)
         raise PermissionError(f"git refuses this repository: {' '.join(told.split())}")
     return done.stdout.decode("utf-8") if done.returncode == 0 else ""
