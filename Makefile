@@ -2,16 +2,15 @@
 # `make test`, `make lint`, `make clean`. PYTHON=python3.12 chooses another interpreter.
 
 PYTHON ?= python3
-BIN := $(CURDIR)/.venv/bin
-export PATH := $(BIN):$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PIP := .venv/bin/python -m pip --disable-pip-version-check
 RESULTS := dvc.lock data/training/metrics.json data/evaluation/metrics.json
-PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := all
 .PHONY: all setup check test lint clean ablations mutants minute ten-minutes hour gpu
 
 all: check
-	dvc repro
+	python -m dvc repro
 	@echo
 	@echo "Next: tinygpt generate \"ROMEO:\"   (after: source .venv/bin/activate)"
 	@test -z "$$(git status --porcelain -- $(RESULTS))" || { echo; \
@@ -22,9 +21,10 @@ setup: .venv/ready .dvc/plots.html
 
 # Exact versions for everything, also for what is installed later: the lock serves as constraints.
 .venv/ready: pyproject.toml requirements.lock
+	@git rev-parse --git-dir > /dev/null || { echo "DVC needs git, and this folder in a repository of yours. Of an archive without .git: take a clone instead, or run  git init && git add -A && git commit -m start"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "TinyGPT needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
-	@echo "building .venv from pinned versions; this takes a minute or two"
-	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@echo "building .venv from pinned versions; this takes one to seven minutes"
+	@.venv/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(PIP) install -qq --constraint requirements.lock --editable .
 	@touch $@
 
@@ -35,13 +35,13 @@ setup: .venv/ready .dvc/plots.html
 
 # `dvc plots` makes a page that fetches its JavaScript from the web; with this template it is inside, and works offline.
 .dvc/plots.html: .venv/ready
-	@$(BIN)/python -c 'import vl_convert as vl; print("<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>TinyGPT</title>\n<script>" + vl.javascript_bundle().replace("</script", "<\\/script") + "</script>\n<body style=\"font-family: sans-serif\">\n{plot_divs}\n</body>")' > $@.partial
+	@.venv/bin/python -c 'import vl_convert as vl; print("<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>TinyGPT</title>\n<script>" + vl.javascript_bundle().replace("</script", "<\\/script") + "</script>\n<body style=\"font-family: sans-serif\">\n{plot_divs}\n</body>")' > $@.partial
 	@mv $@.partial $@
-	@$(BIN)/dvc config --local plots.html_template plots.html
+	@.venv/bin/python -m dvc config --local plots.html_template plots.html
 
 # The named sizes of sizes.yaml, each as an experiment: `dvc exp show` compares them.
 minute ten-minutes hour gpu: check
-	dvc exp run --name $@-$$(date +%s) $$(tinygpt size $@)
+	python -m dvc exp run --name $@-$$(date +%s) $$(python -m tinygpt size $@)
 
 # What each choice is worth: docs/experiments.md. Half an hour on two cores; goes on where it was stopped.
 ablations: check
@@ -52,15 +52,15 @@ mutants: .venv/ready-for-tests
 	python -m tests.mutants --update
 
 check: setup
-	@tinygpt check
+	@python -m tinygpt check
 
 test: setup .venv/ready-for-tests
-	pytest -n auto --dist loadfile $(TESTS)
+	python -m pytest -n auto --dist loadfile $(TESTS)
 
 lint: .venv/ready-for-tests
-	ruff check
-	ruff format --check
-	mypy
+	python -m ruff check
+	python -m ruff format --check
+	python -m mypy
 
 # What can be made again at no cost; results and DVC's cache stay (`dvc gc --workspace` thins that out).
 clean:

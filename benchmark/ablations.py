@@ -26,7 +26,7 @@ import torch
 
 from benchmark import ablation_tables
 from benchmark.common import ROOT, parameters
-from tinygpt import config, hardware, runs, training
+from tinygpt import config, hardware, runs, streams, training
 from tinygpt.files import read_json, write_json, write_text
 from tinygpt.model import GPTConfig
 from tinygpt.runs import Run
@@ -216,7 +216,7 @@ def start_workers() -> None:
 
 def dvc(*words: str) -> str:
     """What dvc prints; RuntimeError with its words where it fails."""
-    done = subprocess.run(["dvc", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(["dvc", *words], cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         raise RuntimeError(f"`dvc {' '.join(words)}` failed: {done.stderr.strip()}")
     return done.stdout
@@ -257,4 +257,5 @@ def stepper(entry: Entry) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
-    main()
+    with streams.prepared(work_goes_on=True):
+        main()

@@ -22,7 +22,7 @@ import torch
 
 from benchmark import common
 from benchmark.contestant import BATCHES, SIZES, Task, write_model
-from tinygpt import gguf_file, hardware
+from tinygpt import gguf_file, hardware, streams
 from tinygpt.files import write_json
 
 Speeds = dict[Task, dict[str, list[float]]]  # tokens a second, by task and system, one a repeat
@@ -202,4 +202,5 @@ def shown(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    main()
+    with streams.prepared(work_goes_on=True):
+        main()

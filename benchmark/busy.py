@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmark.common import ROOT
-from tinygpt import config, hardware
+from tinygpt import config, hardware, streams
 from tinygpt.model import GPTConfig
 from tinygpt.state import initial_state
 from tinygpt.training import train_step
@@ -107,4 +107,5 @@ def summary(figures: list[tuple[float, float]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    with streams.prepared():
+        main()

@@ -26,7 +26,7 @@ import yaml
 from benchmark import common
 from benchmark.common import ROOT, Watched, python, watch
 from benchmark.rivals import Curve, NanoChat, NanoGPT, Result, compiled_anew
-from tinygpt import benchmark_figures
+from tinygpt import benchmark_figures, streams
 from tinygpt.files import Paths, read_json, write_json
 from tinygpt.training import read_curve
 
@@ -276,4 +276,5 @@ def mark(reached: bool) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with streams.prepared(work_goes_on=True):
+        main()

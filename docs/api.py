@@ -23,7 +23,7 @@ What can be called from Python, made of the docstrings by `python -m docs.api`. 
 
     import tinygpt
     model, tokenizer = tinygpt.load("data/model")
-    print(tinygpt.generate(model, tokenizer, "ROMEO:", max_new_tokens=100)[0].text)
+    print(tinygpt.generate(model, tokenizer, "ROMEO:", max_new_tokens=100, temperature=0.5, stop="\\n\\n")[0].text)
 
 `tinygpt` itself offers {names}, each fetched on first use; all else is imported from its module, as in
 `from tinygpt.training import train`. Everything is typed: `mypy --strict` and editors see it.

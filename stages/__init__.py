@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tinygpt import config
+from tinygpt import config, streams
 from tinygpt.files import Paths, explain
 
 Stage = Callable[[config.Params, Paths], None]
@@ -24,7 +24,8 @@ def run(stage: Stage) -> None:
     """Run a stage on the pipeline that the command line names; leave with a sentence and code 1 where it cannot."""
     paths = Paths(Path(sys.argv[1]) if len(sys.argv) > 1 else Path())
     try:
-        stage(config.load(paths.params), paths)
+        with streams.prepared(work_goes_on=True):
+            stage(config.load(paths.params), paths)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except (ValueError, OSError, MemoryError, RuntimeError) as problem:

@@ -1,6 +1,8 @@
 """What the tests share: a small configuration, a small text, a small trained model folder."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,8 @@ TEXT = (
 MIXED = "naïve café, 東京タワー, Ωμέγα, 🙂👍🏽 don't  we'll\n\n\tx = 12345;\r\n    return  -1 \0 \x85 \u2028 \u2585"
 
 CPU = torch.device("cpu")
+# `dvc`, `torchrun` and the `python` of dvc.yaml are those beside this interpreter, also where no environment is active
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def params(**changes: Any) -> config.Params:

@@ -29,6 +29,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinygpt import streams
+
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"<!-- (?P<fails>fails(, )?)?(?P<kind>within (?P<percent>[\d.]+)%|shape only)? ?-->")
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -239,4 +241,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with streams.prepared():
+        main()

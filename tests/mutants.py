@@ -36,6 +36,7 @@ import pytest
 
 from tests.mutant_tables import Outcome, counts, digest, key, killed_before, line, reasons, rows, update
 from tests.mutator import Mutant, mutants
+from tinygpt import streams
 
 ROOT = Path(__file__).resolve().parent.parent
 PINNED = {
@@ -230,4 +231,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with streams.prepared():
+        main()

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -231,11 +230,6 @@ def test_the_figure_is_drawn_the_same_every_time(tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
         benchmark_figures.scaling(tmp_path / name, sizes, {"3 × 96": [(0.8, 2.5)]}, scaling.Law(2.0, 0.5, 0.3).loss)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
-
-
-def test_the_makefile_names_the_target() -> None:
-    done = subprocess.run(["make", "-n", "ablations"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "python -m benchmark.ablations" in done.stdout
 
 
 def test_timing_gives_each_entry_a_multiple_of_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,9 @@ from tests import screen
 from tests.conftest import ROOT, TEXT, gpt
 from tests.screen import CTRL_C, CTRL_D
 from tinygpt import checkpoint, tokenizer
-from tinygpt.chat import KNOBS, Chat, part, style
+from tinygpt.chat import KNOBS, Chat, style
 from tinygpt.sampling import Sampling
+from tinygpt.stopping import part
 
 LONG = "100000"  # tokens: no answer gets there
 
@@ -185,10 +186,7 @@ def test_what_is_saved_can_be_made_again_and_replaces_nothing_unasked(chat: Chat
     assert saved[-1]["text"] == chat.text
     for one in saved:
         assert one["hashes"] == chat.hashes
-        sampling = Sampling(**{key: value for key, value in one["settings"].items() if key != "max_new_tokens"})
-        made = tinygpt.generate(
-            chat.model, chat.tokenizer, one["prompt"], max_new_tokens=30, sampling=sampling, seed=one["seed"]
-        )
+        made = tinygpt.generate(chat.model, chat.tokenizer, one["prompt"], seed=one["seed"], **one["settings"])
         assert made[0].completion.startswith(one["completion"])
     before = file.read_bytes()
     chat.undo()

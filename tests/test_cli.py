@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from tests import screen
 from tests.conftest import ROOT
-from tinygpt import cli, cli_looking, cli_writing, files
+from tinygpt import cli, cli_looking, cli_writing, files, streams
 from tinygpt.inspecting import EXAMPLE, VIEWS
 from tinygpt.sampling import Sampling
 
@@ -88,7 +88,8 @@ def test_standard_input_that_is_no_utf8_is_answered_with_a_sentence(
 
 def test_standard_input_that_is_closed_is_an_empty_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    assert cli_writing.typed("-") == ""
+    with streams.prepared():
+        assert cli_writing.typed("-") == ""
 
 
 def test_a_prompt_longer_than_the_context_slides(generate: Any) -> None:
@@ -114,6 +115,25 @@ def test_a_mistake_is_answered_with_a_sentence(generate: Any, words: list[str], 
     assert says in printed
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("exercise --check", "--check needs the number of a lesson: tinygpt exercise 4 --check."),
+        ("exercise --folder mine", "--folder needs the number of a lesson"),
+        ("inspect O --what lens --head 1", "--head is for attention; leave it out, or --what lens."),
+        ("inspect O --what lens --top-k 20", "--top-k is for --what next; leave it out."),
+        ("inspect O --layer 1 --temperature 1", "--temperature is for --what next; leave it out."),
+        ("benchmark --quick --budget 600", "--budget is settled by --quick; leave out one of the two."),
+        ("benchmark --quick --no-compile", "--compile is settled by --quick"),
+        ("export gguf file --folder finetune", "--folder is for hf, whose card tells score and samples"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(words: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, printed = tinygpt(*words.split(), monkeypatch=monkeypatch)
+    assert code == 1
+    assert printed.startswith(says)
+
+
 def test_a_missing_model_says_what_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code, printed = tinygpt("generate", "x", "--model", str(tmp_path), monkeypatch=monkeypatch)
     assert code == 1
@@ -124,6 +144,14 @@ def test_check_accepts_the_projects_own_parameters(monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(ROOT)
     code, printed = tinygpt("check", monkeypatch=monkeypatch)
     assert (code, printed[:21]) == (0, "params.yaml is sound;")
+
+
+def test_check_says_where_the_project_is_in_no_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, printed = tinygpt("check", str(ROOT), monkeypatch=monkeypatch)
+    assert code == 1
+    assert "git finds no repository here, and DVC needs one. Take a clone" in printed
 
 
 @pytest.mark.parametrize(

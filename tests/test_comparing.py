@@ -109,6 +109,25 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results.jsonl"
 
 
+def test_where_git_refuses_its_own_reason_is_told(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def names(reason: str) -> str:
+        program = results.parent / "git"
+        program.write_text(f"#!/bin/sh\necho 'fatal: {reason}' >&2; exit 128\n", encoding="utf-8")
+        program.chmod(0o755)
+        with pytest.raises((ValueError, OSError)) as told:
+            compare("muon-1", "nobody", results)
+        return str(told.value)
+
+    monkeypatch.setenv("PATH", str(results.parent))
+    theirs = "detected dubious ownership in repository; call: git config --global --add safe.directory /x"
+    assert names(theirs) == f"git refuses this repository: {theirs}"
+    assert "and git finds no repository here, and DVC needs one. Take a clone" in names("not a git repository")
+    (results.parent / "git").unlink()
+    with pytest.raises(ValueError, match="is no folder, experiment or row of results, and git is not installed here"):
+        compare("muon-1", "nobody", results)
+    assert compare("muon-1,muon-2", "adamw-*", results)  # rows alone need no git
+
+
 def test_sets_named_by_rows_that_differ_in_more_than_the_seed_and_one_setting_are_refused(results: Path) -> None:
     (found,) = compare("muon-1,muon-2", "adamw-*", results)
     assert (len(found.a.runs), len(found.b.runs)) == (2, 3)

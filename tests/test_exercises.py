@@ -1,5 +1,6 @@
 """Every exercise begins red and can be solved; what a learner wrote is never lost, and what is wrong is a sentence."""
 
+import ast
 import math
 from pathlib import Path
 
@@ -70,6 +71,23 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, code: str, sentence
     assert "\n" not in problem
 
 
+def test_no_check_rests_on_an_assert_which_python_o_leaves_out() -> None:
+    files = [*(ROOT / "tinygpt/exercises").rglob("*.py"), ROOT / "tinygpt/exercising.py"]
+    assert len(files) > 40
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    assert [node for node in nodes if isinstance(node, ast.Assert)] == []
+
+
+@pytest.mark.parametrize("gives", ["None", "[]", "()", "a[0]"])
+def test_what_gives_nothing_or_what_it_was_given_is_red(gives: str, tmp_path: Path) -> None:
+    for lesson, name in ALL:
+        list(exercising.copy(lesson, tmp_path))
+        file = exercising.written(lesson, name, tmp_path)
+        file.write_text(f"def {name}(*a):\n    return {gives}\n", encoding="utf-8")
+    found = [each for lesson in exercising.lessons() for each in exercising.check(lesson, tmp_path)]
+    assert [name for name, problem in found if problem is None] == []
+
+
 def test_a_tensor_of_another_shape_is_said(tmp_path: Path) -> None:
     list(exercising.copy(5, tmp_path))
     code = "def rms_norm(x, weight, eps):\n    return x[..., :1]\n"
@@ -111,6 +129,8 @@ def test_all_exercises_are_listed() -> None:
 def test_a_lesson_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert run("11") == (1, "There is no lesson 11; there are 1 to 10.")
     assert run("11", "--check", "--folder", str(tmp_path)) == (1, "There is no lesson 11; there are 1 to 10.")
+    assert run("0") == (1, "There is no lesson 0; there are 1 to 10.")
+    assert run("--check") == (1, "--check needs the number of a lesson: tinygpt exercise 4 --check.")
     code, printed = run("3", "--check", "--folder", str(tmp_path))
     assert (code, printed) == (1, f"There is no {tmp_path}/03. Run `tinygpt exercise 3` first.")
 
@@ -148,6 +168,12 @@ def test_nearly_every_stub_has_an_example() -> None:
         (3, "windows(t, s, n)", "return [t, t]", "should give back 2 things, with commas; yours a list"),
         (4, "hide_future(s)", "return s.fill_(0)", "hide_future([[0, 1, 2, 3], [4, 5, 6, 7]"),
         (6, "adamw_step(w, g, m, s, *_)", "return w.mul_(0.5), m, s", "changed the weight that it was given"),
+        (
+            7,
+            "draw(p, n)",
+            "for i, q in enumerate(p):\n        n -= q\n        if n < 0:\n            return i",
+            "0.1, 0.0], 0.9999999999999999) gave nothing back",
+        ),
         (
             7,
             "probabilities(s, t)",

@@ -13,7 +13,6 @@ from tests.conftest import TEXT
 from tests.test_checkpoint import LINEAGE
 from tinygpt import checkpoint, families
 from tinygpt.generation import generate
-from tinygpt.sampling import Sampling
 from tinygpt.state import weights
 
 transformers = pytest.importorskip("transformers")
@@ -121,8 +120,7 @@ def test_greedy_text_is_that_of_transformers(folder: Path) -> None:
     model, tokenizer = checkpoint.load(folder)
     ids = tokenizer.encode(PROMPTS[0])
     made = theirs.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False, eos_token_id=tokenizer.end_of_text)
-    greedy = Sampling(temperature=0, top_p=1)
-    (ours,) = generate(model, tokenizer, PROMPTS[0], max_new_tokens=20, sampling=greedy)
+    (ours,) = generate(model, tokenizer, PROMPTS[0], max_new_tokens=20, temperature=0)
     assert ours.completion == tokenizer.decode(made[0, len(ids) :].tolist())
 
 

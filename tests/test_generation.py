@@ -1,10 +1,13 @@
 """Cached and uncached agree past the end of the context, a row's text is its own, streaming loses nothing."""
 
+import dataclasses
 import io
+import re
 import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +24,7 @@ from tinygpt.generation import (
     window_start,
 )
 from tinygpt.sampling import Sampling
+from tinygpt.stopping import Text
 from tinygpt.tokenizer import Tokenizer, load
 
 END = 60
@@ -157,7 +161,7 @@ def opened(folder: Path) -> tuple[Any, Tokenizer]:
 
 def test_a_model_that_learned_its_text_writes_its_words(model_folder: Path) -> None:
     model, tokenizer = opened(model_folder)
-    text = generate(model, tokenizer, "ROM", max_new_tokens=30, sampling=Sampling(temperature=0))[0].text
+    text = generate(model, tokenizer, "ROM", max_new_tokens=30, temperature=0)[0].text
     assert text.startswith("ROMEO")
 
 
@@ -174,14 +178,118 @@ def test_samples_are_numbered_by_their_seeds(model_folder: Path) -> None:
     assert generate(model, tokenizer, "O ", max_new_tokens=20, seed=102)[0] == made[2]
 
 
-def test_a_batch_of_prompts_and_settings_gives_what_each_gives_alone(model_folder: Path) -> None:
+@pytest.mark.parametrize("stop", [None, ["\n", "wh"]])
+def test_a_batch_of_prompts_gives_what_each_gives_alone(model_folder: Path, stop: Any) -> None:
     model, tokenizer = opened(model_folder)
-    prompts, seeds = ["O Romeo, Romeo! wherefore", "JUL", "", "JUL"], [1, 2, 3, 4]
-    settings = [Sampling(), Sampling(temperature=0), Sampling(temperature=1.5), Sampling(repetition_penalty=1.5)]
-    for prompt, one, seed, made in zip(
-        prompts, settings, seeds, generate_batch(model, tokenizer, prompts, settings, seeds, 30), strict=True
-    ):
-        assert generate(model, tokenizer, prompt, max_new_tokens=30, sampling=one, seed=seed) == [made]
+    prompts, knobs = ["O Romeo, Romeo! wherefore", "JUL", "", "JUL"], {"temperature": 1.2, "stop": stop}
+    made = generate_batch(model, tokenizer, prompts, max_new_tokens=30, seed=[9, 2, 3, 4], **knobs)
+    for prompt, seed, one in zip(prompts, [9, 2, 3, 4], made, strict=True):
+        assert generate(model, tokenizer, prompt, max_new_tokens=30, seed=seed, **knobs) == [one]
+    counted = generate_batch(model, tokenizer, ["JUL", "JUL"], max_new_tokens=30, seed=3, **knobs)
+    assert counted == generate(model, tokenizer, "JUL", num_samples=2, max_new_tokens=30, seed=3, **knobs)
+
+
+def test_rows_with_settings_of_their_own_are_what_they_are_alone() -> None:
+    rows = [Sampling(), Sampling(temperature=0), Sampling(temperature=1.5), Sampling(repetition_penalty=1.5)]
+    together = list(zip(*generate_ids(gpt(), [[5, 6]] * 4, rows, [1, 2, 3, 4], 30, end_of_text=-1), strict=True))
+    for row, one, seed in zip(together, rows, [1, 2, 3, 4], strict=True):
+        assert [(token,) for token in row] == [*map(tuple, generate_ids(gpt(), [[5, 6]], [one], [seed], 30, -1))]
+
+
+KEYWORDS: list[Any] = [
+    {"temperature": 0.0, "top_p": 0.9},
+    {"temperature": np.float32(0.5), "top_k": np.int64(5), "seed": np.int64(3)},
+    {"temperature": torch.tensor(0.5), "top_k": torch.tensor(5), "max_new_tokens": torch.tensor(9)},
+    {"temperature": 1, "top_k": None, "top_p": None, "min_p": None, "repetition_penalty": None, "stop": None},
+    {"stop": "u", "min_p": 0.01},
+    {"stop": ("u", "e"), "repetition_penalty": 1.2},
+]
+
+
+@pytest.mark.parametrize("keywords", KEYWORDS)
+def test_generate_stream_and_generate_batch_take_all_settings_as_keywords(model_folder: Path, keywords: Any) -> None:
+    model, tokenizer = tinygpt.load(str(model_folder))
+    model.train()  # as after training it: there is no dropout in what is written
+    (made,) = tinygpt.generate(model, tokenizer, "ROMEO:", **keywords)
+    names = {field.name for field in dataclasses.fields(Sampling)}
+    off = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+    knobs: Any = {k: off.get(k) if v is None else v for k, v in keywords.items() if k in names}
+    settings = Sampling(**knobs)
+    seed, length = int(keywords.get("seed", 1337)), int(keywords.get("max_new_tokens", 200))
+    start = tokenizer.encode("ROMEO:")
+    steps = generate_ids(model, [start], [settings], [seed], length, tokenizer.end_of_text)
+    plain = tokenizer.decode([one for (one,) in steps if one is not None])
+    ends = [plain.find(stop) for stop in keywords.get("stop") or () if stop in plain]
+    assert made.completion == plain[: min(ends, default=None)]
+    assert not any(stop in tokenizer.decode(made.ids[:-1]) for stop in keywords.get("stop") or ())  # it wrote no more
+    assert "".join(tinygpt.stream(model, tokenizer, "ROMEO:", **keywords)) == made.completion
+    assert tinygpt.generate_batch(model, tokenizer, ["ROMEO:"], **keywords) == [made]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "sentence"),
+    [
+        ({"temprature": 1}, "temprature is no keyword of {}; did you mean temperature?"),
+        ({"max_tokens": 1}, "max_tokens is no keyword of {}; did you mean max_new_tokens?"),
+        ({"do_sample": False}, "repetition_penalty."),  # all names are listed
+        ({"sampling": Sampling()}, "sampling is no keyword of {}; allowed here: max_new_tokens,"),
+        ({"temperature": -1}, "temperature is -1; it must be 0 or more."),
+        ({"temperature": None}, "temperature is None; it must be a number, 0 or more."),
+        ({"temperature": "0.5"}, "temperature is '0.5'; it must be a number, 0 or more."),
+        ({"top_k": 2.5}, "top_k is 2.5; it must be a whole number, 0 (off) or more."),
+        ({"top_k": True}, "top_k is True; it must be a whole number"),
+        ({"top_p": [0.9]}, "top_p is [0.9]; it must be a number, above 0 and at most 1."),
+        ({"min_p": torch.ones(2)}, "it must be a number, 0 or more, and below 1."),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be 1 or more"),
+        ({"seed": -1}, "seed is -1; it must be 0 or more"),
+        ({"seed": None}, "seed is None; it must be a whole number, 0 or more"),
+        ({"stop": ""}, "stop is ''; it must be a text that is not empty, or a list of such texts."),
+        ({"stop": 13}, "stop is 13; it must be a text"),
+        ({"stop": ["a", b"b"]}, "it must be a text"),
+    ],
+)
+def test_a_wrong_keyword_is_refused_in_a_sentence_before_any_work(
+    characters: Tokenizer, keywords: Any, sentence: str
+) -> None:
+    nothing: Any = None  # for a model: nothing was asked of it
+    calls: Any = ((generate, "O"), (stream, "O"), (generate_batch, ["O", "O"]))
+    for call, prompt in calls:
+        with pytest.raises((TypeError, ValueError), match=re.escape(sentence.format(call.__name__))):
+            call(nothing, characters, prompt, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("call", "given", "sentence"),
+    [
+        (generate, (["O", "R"],), "A prompt is a list; write a text. `generate_batch` takes several."),
+        (stream, (b"O",), "A prompt is a bytes; write a text."),
+        (generate_batch, ("ROMEO:",), "prompts is one text; write a list of texts, or call `generate`."),
+        (generate_batch, ([3, 4],), "A prompt is a int; write a text."),
+    ],
+)
+def test_a_prompt_that_is_no_text_is_refused_in_a_sentence(
+    characters: Tokenizer, call: Any, given: Any, sentence: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(sentence)):
+        call(None, characters, *given)
+    with pytest.raises(TypeError, match="The tokenizer is missing"):
+        generate(None, "ROMEO:")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="There are 1 seeds and 2 prompts"):
+        generate_batch(gpt(), characters, ["O", "R"], seed=[1])
+    with pytest.raises(ValueError, match="num_samples is 0; it must be 1 or more"):
+        generate(gpt(), characters, num_samples=0)
+
+
+def test_a_stop_is_found_across_tokens_and_a_half_of_one_is_not_lost(characters: Tokenizer) -> None:
+    def told(text: str, *stop: str) -> list[str]:
+        row = Text(characters, stop)
+        return [row.add(token) for token in [*characters.encode(text), None]]
+
+    assert told("O R\n\nU", "\n\n") == ["O", " ", "R", "", "", "", ""]
+    assert told("O\nR\n", "\n\n") == ["O", "", "\nR", "", "\n"]
+    assert "".join(told("ROMEO", "MAX", "EO")) == "ROM"
+    assert "".join(told("ROME", "OX", "E")) == "ROM"
+    assert "".join(told("what?", ".", "a.", "t?")) == "wha"
 
 
 def test_an_empty_prompt_starts_a_document_and_a_long_one_slides(model_folder: Path) -> None:

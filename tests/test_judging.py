@@ -13,7 +13,6 @@ from tests.conftest import TEXT, gpt
 from tinygpt import judging
 from tinygpt.generation import Completion, generate, next_logits
 from tinygpt.judging import distinct, held_out, of_model, of_text, surprisal, together, words
-from tinygpt.sampling import Sampling
 from tinygpt.tokenizer import Tokenizer
 
 
@@ -32,8 +31,7 @@ def test_surprisal_is_that_of_the_scores_the_generator_saw_also_where_the_contex
 def test_the_judgement_is_of_the_tokens_that_were_chosen_at_temperature_1(model_folder: Path) -> None:
     model, tokenizer = tinygpt.load(model_folder)
     cold, plain = (
-        generate(model, tokenizer, "ROMEO:", max_new_tokens=40, sampling=Sampling(temperature=t, top_p=1.0))[0]
-        for t in (0.0, 1.0)
+        generate(model, tokenizer, "ROMEO:", max_new_tokens=40, temperature=t, top_p=1.0)[0] for t in (0.0, 1.0)
     )
     found = of_model(model, tokenizer, plain)
     bits = surprisal(model, tokenizer.encode("ROMEO:"), plain.ids)

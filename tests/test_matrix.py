@@ -23,7 +23,6 @@ from tinygpt import checkpoint, families, files, gguf_file, publishing
 from tinygpt.files import Paths
 from tinygpt.generation import generate
 from tinygpt.model import GPT
-from tinygpt.sampling import Sampling
 from tinygpt.state import weights
 from tinygpt.tokenizer import BPETokenizer, Tokenizer
 from tinygpt.vocabularies import build
@@ -39,7 +38,6 @@ STRANGE = [
     " \n \n  x\n\n\n   y /*\n*/",
     "*" * 21,
 ]
-GREEDY = Sampling(temperature=0, top_p=1)
 # of sentencepiece two, named by the algorithm; and a stand-in for cl100k_base, which has the real one's pattern
 KINDS = ["char", "bpe", "unigram", "pieces", "cl100k_base"]
 TWINS = {name: shape for name, shape in SHAPES.items() if name != "mixed"}
@@ -74,7 +72,7 @@ def save(folder: Path, tokenizer: Tokenizer, **changes: Any) -> Path:
 
 def decided(model: GPT, tokenizer: Tokenizer, prompt: str) -> bool:
     """Whether the likeliest token leads by a hundredth all along the greedy text."""
-    (made,) = generate(model, tokenizer, prompt, max_new_tokens=20, sampling=GREEDY)
+    (made,) = generate(model, tokenizer, prompt, max_new_tokens=20, temperature=0)
     before = tokenizer.encode(prompt)
     with torch.inference_mode():
         first, second = model(torch.tensor([[*before, *made.ids]]))[0, len(before) - 1 :].topk(2).values.unbind(-1)
@@ -121,7 +119,7 @@ def test_the_text_generation_pipeline_writes_the_same_greedy_text(row: Row) -> N
     write: Any = transformers.pipeline("text-generation", str(row.folder))
     for prompt in PROMPTS:
         # Of half a character each side shows another number of �.
-        (ours,) = generate(row.model, row.tokenizer, prompt, max_new_tokens=20, sampling=GREEDY)
+        (ours,) = generate(row.model, row.tokenizer, prompt, max_new_tokens=20, temperature=0)
         (theirs,) = write(prompt, max_new_tokens=20, do_sample=False, return_tensors=True)
         written = [token for token in theirs["generated_token_ids"] if token != row.tokenizer.end_of_text]
         assert written == [*row.tokenizer.encode(prompt), *ours.ids]
@@ -143,7 +141,7 @@ def test_llama_cpp_reads_the_same_ids_and_writes_the_same_greedy_text(row: Row, 
     gguf_file.write(row.folder, tmp_path / "model.gguf")
     for prompt, answer in zip(PROMPTS, ask(tmp_path / "model.gguf", PROMPTS, count=20), strict=True):
         assert answer["ids"] == row.tokenizer.encode(prompt)
-        (ours,) = generate(row.model, row.tokenizer, prompt, max_new_tokens=20, sampling=GREEDY)
+        (ours,) = generate(row.model, row.tokenizer, prompt, max_new_tokens=20, temperature=0)
         assert answer["text"] == ours.completion
 
 

@@ -23,7 +23,7 @@ import tinygpt
 
 model, tokenizer = tinygpt.load("model")
 reveal_type(tokenizer.encode("ROMEO:"))
-reveal_type(tinygpt.generate(model, tokenizer, "ROMEO:", max_new_tokens=3, sampling=tinygpt.Sampling(top_k=3)))
+reveal_type(tinygpt.generate(model, tokenizer, "ROMEO:", max_new_tokens=3, temperature=0, top_k=3, stop="\\n"))
 reveal_type(model.config.n_layer)
 reveal_type(tinygpt.__version__)
 

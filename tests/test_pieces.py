@@ -84,8 +84,9 @@ def test_ids_on_prose_are_sentencepieces_own(algorithm: str) -> None:
     lines = [line for text in ENGLISH for line in text.split("\n")]
     different = [line for line in lines if learned(algorithm)[0].encode(line) != theirs(algorithm, line)]
     assert all(agrees(algorithm, line) for line in different)
-    assert len(different) <= (len(lines) / 200 if algorithm == "unigram" else 0)
     assert all(re.search(r"(.)\1\1", line) for line in different)  # ties come of runs of one sign
+    prose = [line for line in different if not re.fullmatch(r"\s*(\S)\1+", line)]  # and not what underlines a heading
+    assert len(prose) <= (len(lines) / 200 if algorithm == "unigram" else 0)
 
 
 @quick
@@ -280,7 +281,9 @@ def test_streaming_holds_back_half_characters(algorithm: str, monkeypatch: pytes
     ours, text = learned(algorithm)[0], "the 漢字!\n"  # of which the text that it was learned from held no sign
     ids = ours.encode(text)
     assert len(ids) > len(text)
-    monkeypatch.setattr(generation, "generate_ids", lambda *_: ([token] for token in [*ids, *ours.encode("漢")[:1]]))
+    monkeypatch.setattr(
+        generation, "generate_ids", lambda *_, **__: ([token] for token in [*ids, *ours.encode("漢")[:1]])
+    )
     shown = list(generation.stream(gpt(ours.vocab_size), ours, "the"))
     assert "".join(shown) == text + "\ufffd"
     assert shown[-1] == "\ufffd"

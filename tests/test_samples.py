@@ -46,16 +46,7 @@ def test_every_prompt_is_continued_and_every_pair_of_the_grid_tried(records: lis
 def test_a_sample_can_be_made_again_from_its_record(records: list[dict[str, Any]], model_folder: Path) -> None:
     model, tokenizer = tinygpt.load(model_folder)
     for sample in records[1], records[-1]:
-        settings = dict(sample["settings"])
-        length = settings.pop("max_new_tokens")
-        made = tinygpt.generate(
-            model,
-            tokenizer,
-            sample["prompt"],
-            max_new_tokens=length,
-            sampling=Sampling(**settings),
-            seed=sample["seed"],
-        )
+        made = tinygpt.generate(model, tokenizer, sample["prompt"], seed=sample["seed"], **sample["settings"])
         assert made[0].text == sample["text"]
 
 

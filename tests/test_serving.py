@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from tests.conftest import TEXT
 from tinygpt import cli, generation, inspecting, serving
 from tinygpt.asking import BOUNDS, CHARACTERS, make_order, number, text
-from tinygpt.sampling import Sampling
 from tinygpt.serving import Serving, Visitor
 from tinygpt.shelf import Shelf
 
@@ -45,10 +44,8 @@ def written(ours: Serving, prompt: str, *settings: Any) -> Visitor:
 
 def test_the_answer_is_that_of_the_command_line_and_the_same_again(ours: Serving) -> None:
     opened = ours.shelf.load(only(ours))
-    sampling = Sampling(0.8, 0, 0.95, 0.0)
-    (expected,) = generation.generate(
-        opened.model, opened.tokenizer, "ROMEO:", max_new_tokens=40, sampling=sampling, seed=7
-    )
+    knobs: Any = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0, "max_new_tokens": 40, "seed": 7}
+    (expected,) = generation.generate(opened.model, opened.tokenizer, "ROMEO:", **knobs)
     first, again = written(ours, "ROMEO:"), written(ours, "ROMEO:")
     assert first.turns[0].continued == again.turns[0].continued == expected.completion
     assert written(ours, "ROMEO:", 0.8, 0, 0.95, 0.0, 40, 8).turns[0].continued != expected.completion

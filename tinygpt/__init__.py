@@ -1,7 +1,7 @@
 """TinyGPT: a GPT built from scratch to be understood, in a pipeline that makes every result repeatable.
 
     model, tokenizer = tinygpt.load("data/model")
-    tinygpt.generate(model, tokenizer, "ROMEO:")[0].text
+    tinygpt.generate(model, tokenizer, "ROMEO:", temperature=0.5)[0].text
 
 These names are fetched on first use (PEP 562), so that `import tinygpt` costs nothing. All others, of training for
 example, are those of the modules (docs/api.md).
@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the same names, for type checkers and editors; they load nothing and change no result
     from tinygpt.base_tokenizer import Tokenizer
     from tinygpt.checkpoint import load
-    from tinygpt.generation import Completion, generate, stream
+    from tinygpt.generation import Completion, generate, generate_batch, stream
     from tinygpt.model import GPT, GPTConfig
-    from tinygpt.sampling import Sampling
 
     __version__: str
 
@@ -45,13 +44,13 @@ _HOMES = {
     "load": "checkpoint",
     "Completion": "generation",
     "generate": "generation",
+    "generate_batch": "generation",
     "stream": "generation",
     "GPT": "model",
     "GPTConfig": "model",
-    "Sampling": "sampling",
     "Tokenizer": "base_tokenizer",
 }
-__all__ = ["GPT", "Completion", "GPTConfig", "Sampling", "Tokenizer", "generate", "load", "stream"]
+__all__ = ["GPT", "Completion", "GPTConfig", "Tokenizer", "generate", "generate_batch", "load", "stream"]
 
 
 def _fetch(name: str) -> Any:

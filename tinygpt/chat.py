@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import regex
-
 from tinygpt import generation
 from tinygpt.files import write_text
 from tinygpt.model import GPT
 from tinygpt.samples import Record, record
 from tinygpt.sampling import Sampling
+from tinygpt.stopping import part
 from tinygpt.tokenizer import Tokenizer
 
 HEADING = r"\n\n[A-Z][^\n:]{0,40}:\n"  # of the next speech in a play: a name on a line of its own
@@ -161,7 +160,7 @@ class Chat:
 
     def _answer(self, said: str, style: Style) -> Iterator[str]:
         turn = Turn(said, self.seed, self.sampling, self.length, style)
-        settings: dict[str, Any] = {"max_new_tokens": self.length, "sampling": self.sampling, "seed": self.seed}
+        settings: dict[str, Any] = {"max_new_tokens": self.length, "seed": self.seed, **asdict(self.sampling)}
         stop, waiting = style.stop, ""
         for count, piece in enumerate(generation.stream(self.model, self.tokenizer, self.text + said, **settings)):
             if not count:
@@ -175,10 +174,3 @@ class Chat:
         turn.answer += waiting
         turn.ended = "length" if count == turn.length else "end of text"  # a piece a token, and one for what is left
         yield waiting
-
-
-def part(text: str, stop: str) -> tuple[str, str, bool]:
-    """What of a text comes before `stop`, what is it or may become it with more text, and whether it is."""
-    found = regex.search(stop, text, partial=True) if stop else None
-    place = found.start() if found else len(text)
-    return text[:place], text[place:], found is not None and not found.partial

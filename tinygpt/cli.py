@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import tinygpt
-from tinygpt import cli_looking, cli_writing
+from tinygpt import cli_looking, cli_writing, streams
 from tinygpt.cli_writing import working
 
 app = typer.Typer(
@@ -26,7 +26,8 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; problems that a person can mend are told as a sentence, with exit code 1."""
     try:
-        app()
+        with streams.prepared():
+            app()
     except (ValueError, OSError, MemoryError, RuntimeError) as problem:
         from tinygpt.files import explain
 
@@ -60,8 +61,11 @@ def check(
         from tinygpt import bases, compiling, config, hardware, loggers, vocabularies
         from tinygpt.corpus import LEAST, check_enough
         from tinygpt.files import Paths
+        from tinygpt.repository import git
         from tinygpt.sources import check_source
 
+        if Path(".dvc").is_dir():  # in a project: DVC will ask git, and say less of what is wrong
+            git("rev-parse", "--git-dir")
         params = config.load(Paths(folder).params)
         size = check_source(params.download)
         if params.tokenize.from_ is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tinygpt.cli_writing import above, ticking, typed, working
+from tinygpt.cli_writing import above, refuse, ticking, typed, working
 
 
 def info(
@@ -47,6 +47,7 @@ def info(
 
 
 def inspect(
+    context: typer.Context,
     text: Annotated[
         str | None, typer.Argument(help="The text to look at; none is a held-out passage, - reads standard input.")
     ] = None,
@@ -68,6 +69,10 @@ def inspect(
     """Look inside a trained model, at a text of yours or one that it never saw."""
     import shutil
 
+    if what not in (None, "all", "attention"):
+        refuse(context, ("layer", "head"), f"is for attention; leave it out, or --what {what}")
+    if what not in (None, "all", "next") or (what is None and (layer or head)):
+        refuse(context, ("temperature", "top_k", "top_p", "min_p"), "is for --what next; leave it out")
     if write_to is not None:
         must_be_folder(write_to, "--write")
     with working(f"opening {model}"):
@@ -148,14 +153,16 @@ def compare(
 
 
 def exercise(
-    lesson: Annotated[int, typer.Argument(help="The number of a lesson; none lists all exercises.")] = 0,
+    context: typer.Context,
+    lesson: Annotated[int | None, typer.Argument(help="The number of a lesson; none lists all exercises.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Test what you wrote.")] = False,
     folder: Annotated[Path, typer.Option(help="Where you write.")] = Path("exercises"),
 ) -> None:
     """Copy the exercises of a lesson to where you write, and test them with --check."""
     from tinygpt import exercising
 
-    if not lesson:
+    if lesson is None:
+        refuse(context, ("check", "folder"), "needs the number of a lesson: tinygpt exercise 4 --check")
         for number in exercising.lessons():
             for name in exercising.names(number):
                 print(f"{number:2}  {name:20} {exercising.title(number, name)}")
@@ -175,6 +182,7 @@ def exercise(
 
 
 def benchmark(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="The pipeline's folder; its params.yaml says what kind of model.")] = (
         Path()
     ),
@@ -194,15 +202,20 @@ def benchmark(
     json_file: Annotated[Path | None, typer.Option("--json", help="A file for every number.")] = None,
 ) -> None:
     """Measure training and decoding on this machine: speed, memory, and the batch sizes that pay."""
+    if quick:
+        refuse(context, ("sizes", "budget", "compile_"), "is settled by --quick; leave out one of the two")
     with working("looking at this machine"):
         from tinygpt import benchmark as bench
         from tinygpt import config
         from tinygpt.files import Paths, write_json
+        from tinygpt.streams import let_work_go_on
 
     if json_file is not None:
         must_be_file(json_file, "--json")
     if write_to is not None:
         must_be_folder(write_to, "--write")
+    if json_file is not None or write_to is not None:
+        let_work_go_on()
     params = config.load(Paths(folder).params)
     chosen, seconds, compiled = (["0.2M"], 30.0, False) if quick else (sizes.split(","), budget, compile_)
     names = [name.strip() for name in chosen]

@@ -5,9 +5,10 @@ Imports are late, so that `tinygpt --help` answers at once.
 """
 
 import contextlib
-import json
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -52,25 +53,24 @@ def generate(
         from tinygpt.generation import for_terminal
         from tinygpt.samples import record
         from tinygpt.sampling import Sampling
+        from tinygpt.streams import json_line
 
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device, "--device"))
+    asked: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, **asdict(sampling)}
     if stream:
         sys.stdout.write(for_terminal(text, sys.stdout))
-        for piece in generation.stream(
-            gpt, tokenizer, text, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
-        ):
+        for piece in generation.stream(gpt, tokenizer, text, **asked):
             sys.stdout.write(for_terminal(piece, sys.stdout))
             sys.stdout.flush()
         print()
         return
-    asked: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_samples": num_samples, "seed": seed}
     with working("writing", num_samples * max_new_tokens, "token") as bar:
-        made = generation.generate(gpt, tokenizer, text, sampling=sampling, advance=bar.update, **asked)
+        made = generation.generate(gpt, tokenizer, text, num_samples=num_samples, advance=bar.update, **asked)
     hashes = checkpoint.hashes(model) if as_json else {}
     for number, completion in enumerate(made):
         if as_json:
-            print(json.dumps(record(completion, sampling, max_new_tokens, hashes), ensure_ascii=False))
+            print(json_line(record(completion, sampling, max_new_tokens, hashes)))
         else:
             print(("\n" + "—" * 20 + "\n" if number else "") + for_terminal(completion.text, sys.stdout))
 
@@ -102,6 +102,7 @@ def chat(
 
 
 def export(
+    context: typer.Context,
     kind: Annotated[
         Literal["hf", "gguf", "peft"],
         typer.Argument(help="hf: a folder to publish; gguf: a file for llama.cpp; peft: what LoRA learned, alone."),
@@ -111,6 +112,8 @@ def export(
     folder: Annotated[Path, typer.Option(help="The pipeline that it comes from, for its score and samples.")] = Path(),
 ) -> None:
     """Write a model for others: a transformers folder with a card, a GGUF file for llama.cpp, or LoRA's adapter."""
+    if kind != "hf":
+        refuse(context, ("folder",), f"is for hf, whose card tells score and samples; leave it out of {kind}")
     with working(f"writing {target}"):
         from tinygpt import gguf_file, publishing
         from tinygpt.files import Paths
@@ -119,7 +122,7 @@ def export(
         publishing.check_ours(model)
         if kind == "gguf":
             gguf_file.write(model, target)
-            told = [f"{target} is written; for example: llama-completion -m {target} -p 'ROMEO:'"]
+            told = [f"{target} is written; for example: llama-completion -m {shlex.quote(str(target))} -p 'ROMEO:'"]
         elif kind == "peft":
             publishing.write_adapter(model, target)
             told = [f"{target} is written; peft's PeftModel.from_pretrained puts it on its base model."]
@@ -129,12 +132,18 @@ def export(
     print("\n".join(told))
 
 
+def refuse(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """ValueError where one of these options was given, which would be ignored."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name != "DEFAULT":
+            raise ValueError(f"{parameter.opts[0]} {why}.")
+
+
 def typed(text: str) -> str:
     """A text as people type it in a shell: \\n is a new line, - stands for standard input."""
     if text != "-":
         return text.replace("\\n", "\n")
-    if sys.stdin is None:  # closed
-        return ""
     try:
         given = sys.stdin.buffer.read().decode("utf-8")  # whatever this machine's own encoding is
     except UnicodeDecodeError as problem:

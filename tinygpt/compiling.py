@@ -53,10 +53,9 @@ def choose(asked: bool | Literal["auto"], flops: float, device: torch.device, pr
     if guess is None or not guess.saved:
         return False, f"not compiled: on {kind} it is not known to save time"
     speed = guess.speed * (torch.get_num_threads() if device.type == "cpu" else 1)
-    saved = guess.saved * flops / speed
-    pays = saved > guess.cost
-    words = f"by a rough count it saves {saved:.0f} s ({guess.saved:.0%} of the run) and costs {guess.cost:.0f}"
-    return pays, f"{'compiled' if pays else 'not compiled'}: {words}"
+    least = guess.cost * speed / guess.saved
+    words = f"on {kind} compiling pays in a run of more than {least / 1e12:.3g} TFLOP; this one has {flops / 1e12:.3g}"
+    return flops > least, f"{'compiled' if flops > least else 'not compiled'}: {words}"
 
 
 def check(asked: bool | Literal["auto"], device: torch.device, setting: str = "train.compile") -> None:

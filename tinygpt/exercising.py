@@ -115,7 +115,8 @@ def load(file: Path) -> Callable[..., Any]:
     module = ModuleType(file.stem)
     exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), module.__dict__)  # the learner's own code
     function = getattr(module, file.stem, None)
-    assert callable(function), f"{file} holds no function {file.stem}"
+    if not callable(function):
+        raise AssertionError(f"{file} holds no function {file.stem}")
     return function
 
 

@@ -1,23 +1,23 @@
 """Text from a model: read the prompts, then write a token at a time, many sequences at once.
 
-`generate(model, tokenizer, "ROMEO:")` → completions; `generate_batch` continues different prompts side by side;
-`stream` hands text out as it comes. A full context slides: its last half is kept and read again, from position 0
-(`window_start` is that rule); the uncached twin, `use_cache=False`, follows the same rule and gives the same tokens,
+`generate(model, tokenizer, "ROMEO:", temperature=0.5)` → completions; `generate_batch` continues several prompts side
+by side; `stream` hands text out as it comes. A full context slides: its last half is kept and read again, from position
+0 (`window_start` is that rule); the uncached twin, `use_cache=False`, follows it, too, and gives the same tokens,
 slowly. `for_terminal` makes what a model wrote harmless where it is printed.
 """
 
-import codecs
 import unicodedata
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TextIO, Unpack
 
 import torch
 from torch import Tensor
 
 from tinygpt.decoding import Decoder
 from tinygpt.model import GPT
-from tinygpt.sampling import Sampling, choose
+from tinygpt.sampling import Sampling, Settings, choose, from_keywords, whole
+from tinygpt.stopping import Text
 from tinygpt.tokenizer import Tokenizer
 
 THROWS = 64  # of the dice at a time
@@ -74,13 +74,15 @@ def generate_ids(
     max_new_tokens: int,
     end_of_text: int,
     use_cache: bool = True,
+    ended: Callable[[int], bool] = lambda row: False,
 ) -> Iterator[list[int | None]]:
     """Continue each prompt, with its own settings and seed, all at once; yields the next id of each, None for those
     that have ended.
 
-    A row ends after `max_new_tokens`, or at <|endoftext|>, which is not handed out. What becomes of it does not depend
-    on the other rows. Tokens are chosen on the CPU, so the same scores give the same text on any device. As many
-    prompts, settings and seeds; IndexError for an id outside the vocabulary.
+    A row ends after `max_new_tokens`, at <|endoftext|>, which is not handed out, or where `ended(row)`, asked after
+    each token, says so. What becomes of it does not depend on the other rows. Tokens are chosen on the CPU, so the same
+    scores give the same text on any device. As many prompts, settings and seeds; IndexError for an id outside the
+    vocabulary.
     """
     if not prompts:
         return
@@ -104,10 +106,13 @@ def generate_ids(
         step: list[int | None] = [None] * len(prompts)
         for row, token in zip(rows, chosen, strict=True):
             step[row] = token
+        if step.count(None) == len(step):
+            return
+        yield step
+        chosen = [None if ended(row) else token for row, token in zip(rows, chosen, strict=True)]
         going = [i for i, token in enumerate(chosen) if token is not None]
         if not going:
             return
-        yield step
         if count + 1 < max_new_tokens:
             logits = scores.send(chosen)
         if len(going) < len(rows):
@@ -122,7 +127,7 @@ class Completion:
     prompt: str
     completion: str
     seed: int
-    ids: tuple[int, ...] = ()  # the tokens of the completion, as they were chosen
+    ids: tuple[int, ...] = ()  # the tokens as they were chosen, those of a stop included
 
     @property
     def text(self) -> str:
@@ -137,41 +142,68 @@ def generate(
     *,
     max_new_tokens: int = 200,
     num_samples: int = 1,
-    sampling: Sampling | None = None,
+    stop: str | Sequence[str] | None = None,
     seed: int = 1337,
     advance: Callable[[int], object] = lambda tokens: None,
+    **settings: Unpack[Settings],
 ) -> list[Completion]:
     """Continue `prompt` `num_samples` times; sample i has seed + i, and comes out the same when asked for alone.
 
-    `max_new_tokens`: fewer where the model ends the document. `sampling`: None is Sampling(). An empty prompt starts a
-    new document; one longer than the context slides. ValueError, in a sentence, for a character that the tokenizer
-    cannot write. `advance` hears how many tokens were written since it last did.
+    An empty prompt starts a new document; one longer than the context slides. A completion has `max_new_tokens` tokens,
+    or fewer: it ends where the model ends the document, and before the first text of `stop`. `settings` are those of
+    `Sampling` (temperature, top_k, top_p, min_p, repetition_penalty), with its defaults; None turns a filter off.
+    `advance` hears how many tokens were written since it last did.
+
+    TypeError for a keyword that there is not, or a prompt that is no text; ValueError, in a sentence, for a value out
+    of bounds, and for a character that the tokenizer cannot write: all before any work.
     """
-    seeds = [seed + i for i in range(num_samples)]
-    settings = [sampling or Sampling()] * num_samples
-    return generate_batch(model, tokenizer, [prompt] * num_samples, settings, seeds, max_new_tokens, advance)
+    sampling, count = from_keywords(generate, settings), whole("num_samples", num_samples, 1)
+    return _together(model, tokenizer, [prompt] * count, sampling, max_new_tokens, stop, seed, advance)
 
 
 def generate_batch(
     model: GPT,
     tokenizer: Tokenizer,
-    prompts: list[str],
-    settings: list[Sampling],
-    seeds: list[int],
+    prompts: Sequence[str],
+    *,
     max_new_tokens: int = 200,
+    stop: str | Sequence[str] | None = None,
+    seed: int | Sequence[int] = 1337,
     advance: Callable[[int], object] = lambda tokens: None,
+    **settings: Unpack[Settings],
 ) -> list[Completion]:
-    """Continue each prompt once, with its own settings and seed: what `generate` makes of each alone, but together.
+    """Continue each prompt once: what `generate` makes of each alone, but together.
 
-    As many prompts, settings and seeds. ValueError as in `generate`.
+    `seed`: prompt i has seed + i; or one for each. All else, and TypeError and ValueError, as in `generate`.
     """
-    ids: list[list[int]] = [[] for _ in prompts]
-    starts = [tokenizer.encode(prompt) for prompt in prompts]
-    for step in generate_ids(model, starts, settings, seeds, max_new_tokens, tokenizer.end_of_text):
-        for row, token in zip(ids, step, strict=True):
-            row.extend([] if token is None else [token])
+    if isinstance(prompts, str):
+        raise TypeError("prompts is one text; write a list of texts, or call `generate`.")
+    sampling = from_keywords(generate_batch, settings)
+    return _together(model, tokenizer, list(prompts), sampling, max_new_tokens, stop, seed, advance)
+
+
+def _together(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: list[str],
+    sampling: Sampling,
+    max_new_tokens: int,
+    stop: str | Sequence[str] | None,
+    seed: int | Sequence[int],
+    advance: Callable[[int], object],
+) -> list[Completion]:
+    length, seeds = whole("max_new_tokens", max_new_tokens, 1), _seeds(seed, len(prompts))
+    starts, rows = _ids(tokenizer, prompts), [Text(tokenizer, stop) for _ in prompts]
+    settings, end = [sampling] * len(rows), tokenizer.end_of_text
+    ids: list[list[int]] = [[] for _ in rows]
+    texts = [""] * len(rows)
+    for step in generate_ids(model, starts, settings, seeds, length, end, ended=lambda row: rows[row].ended):
+        for row, token in enumerate(step):
+            if token is not None:
+                ids[row].append(token)
+                texts[row] += rows[row].add(token)
         advance(len(step) - step.count(None))
-    texts = map(tokenizer.decode, ids)
+    texts = [text + row.add(None) for text, row in zip(texts, rows, strict=True)]
     return [Completion(*made) for made in zip(prompts, texts, seeds, map(tuple, ids), strict=True)]
 
 
@@ -181,19 +213,44 @@ def stream(
     prompt: str = "",
     *,
     max_new_tokens: int = 200,
-    sampling: Sampling | None = None,
+    stop: str | Sequence[str] | None = None,
     seed: int = 1337,
+    **settings: Unpack[Settings],
 ) -> Iterator[str]:
-    """The completion that `generate` gives, a token at a time; half a character waits for its other half.
+    """The completion that `generate` gives, a token at a time; half a character waits for its other half, and what may
+    become a text of `stop` for its rest.
 
-    The pieces, some of them empty, make the whole when they are joined. ValueError as in `generate`, at the first one.
+    The pieces, some of them empty, make the whole when they are joined. TypeError and ValueError as in `generate`.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    start, settings = tokenizer.encode(prompt), sampling or Sampling()
-    for (token,) in generate_ids(model, [start], [settings], [seed], max_new_tokens, tokenizer.end_of_text):
-        if token is not None:
-            yield decoder.decode(tokenizer.token_bytes(token))
-    yield decoder.decode(b"", final=True)
+    sampling, length = from_keywords(stream, settings), whole("max_new_tokens", max_new_tokens, 1)
+    seeds, start, text = _seeds(seed, 1), _ids(tokenizer, [prompt]), Text(tokenizer, stop)
+    steps = generate_ids(model, start, [sampling], seeds, length, tokenizer.end_of_text, ended=lambda _: text.ended)
+
+    def pieces() -> Iterator[str]:
+        for step in steps:
+            yield text.add(step[0])
+        yield text.add(None)
+
+    return pieces()
+
+
+def _ids(tokenizer: Tokenizer, prompts: list[str]) -> list[list[int]]:
+    """The tokens of each prompt. TypeError where one is no text, or the tokenizer was left out."""
+    if isinstance(tokenizer, str):
+        raise TypeError("The tokenizer is missing: `model, tokenizer = tinygpt.load(folder)` opens both.")
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise TypeError(f"A prompt is a {type(prompt).__name__}; write a text. `generate_batch` takes several.")
+    return [tokenizer.encode(prompt) for prompt in prompts]
+
+
+def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    """A seed for each row: counted up from one, or as many as were given."""
+    if isinstance(seed, str) or not isinstance(seed, Sequence):
+        return [whole("seed", seed, 0) + i for i in range(count)]
+    if len(seed) != count:
+        raise ValueError(f"There are {len(seed)} seeds and {count} prompts; give as many, or one seed.")
+    return [whole("seed", one, 0) for one in seed]
 
 
 def for_terminal(text: str, stream: TextIO) -> str:

@@ -166,7 +166,8 @@ def fresh(job: Job, limit: float) -> dict[str, Any]:
     # On few cores the compiler's helpers would still be starting while the compiled steps are timed.
     env = os.environ | ({"TORCHINDUCTOR_COMPILE_THREADS": "1"} if job.device == "cpu" else {})
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=limit, check=False, env=env)
+        pipes: Any = {"input": text, "capture_output": True, "text": True, "errors": "replace"}
+        done = subprocess.run(command, **pipes, timeout=limit, check=False, env=env)
     except subprocess.TimeoutExpired:
         return {"problem": TOO_SLOW}
     if done.returncode == -9:  # what Linux sends to whoever takes the last of the memory

@@ -9,7 +9,6 @@ out: who wins (tinygpt/comparing.py).
 import fnmatch
 import hashlib
 import json
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ import yaml
 
 from tinygpt import config
 from tinygpt.files import Paths, lines
+from tinygpt.repository import git
 
 EVALUATION, TRAINING = ((folder / "metrics.json").as_posix() for folder in (Paths().evaluation, Paths().training))
 LOCK = "dvc.lock"
@@ -73,14 +73,15 @@ def of_folder(folder: Path) -> Run:
 
 
 def of_revision(revision: str, name: str = "", pipeline: str = "") -> Run:
-    """The run committed at a git revision, in the repository of the current folder; the same error.
+    """The run committed at a git revision, in the repository of the current folder; FileNotFoundError where there is
+    none, PermissionError where git refuses the repository.
 
     pipeline: where its dvc.yaml lies, "" or, with a slash at the end, a folder.
     """
-    commit = _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
+    commit = git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
     if not commit:
         raise FileNotFoundError(f"git knows no revision {revision!r}.")
-    return _assemble(lambda path: _git("show", f"{commit}:./{pipeline}{path}") or None, name or revision, commit)
+    return _assemble(lambda path: git("show", f"{commit}:./{pipeline}{path}") or None, name or revision, commit)
 
 
 def of_experiments(pattern: str = "*", baseline: str = "*") -> list[Run]:
@@ -100,15 +101,19 @@ def of_experiments(pattern: str = "*", baseline: str = "*") -> list[Run]:
 
 def pipeline_of(experiment: str) -> str:
     """Which pipeline an experiment ran, as `of_revision` takes it: the one whose dvc.lock it changed."""
-    changed = _git("diff", "--name-only", "--relative", f"{experiment}^", experiment).splitlines()
+    changed = git("diff", "--name-only", "--relative", f"{experiment}^", experiment).splitlines()
     folders = [path.removesuffix(LOCK) for path in changed if PurePosixPath(path).name == LOCK]
     return "" if not folders or "" in folders else folders[0]
 
 
 def experiment_refs(pattern: str = "*", baseline: str = "*") -> list[tuple[str, str]]:
-    """The same experiments as (name, git ref), the oldest first."""
+    """The same experiments as (name, git ref), the oldest first; none where there is no repository."""
     found = []
-    for ref in _git("for-each-ref", "--sort=creatordate", "--format=%(refname)", "refs/exps").splitlines():
+    try:
+        refs = git("for-each-ref", "--sort=creatordate", "--format=%(refname)", "refs/exps").splitlines()
+    except FileNotFoundError:
+        return []
+    for ref in refs:
         _, _, *middle, name = ref.split("/")  # refs/exps/<2 digits>/<38 digits of the baseline>/<name>
         if len(middle) == 2 and fnmatch.fnmatchcase(name, pattern) and fnmatch.fnmatchcase("".join(middle), baseline):
             found.append((name, ref))
@@ -137,7 +142,7 @@ def code_here(folder: Path = Path()) -> str:
 
 def commit_here() -> str:
     """The commit that experiments started now grow from."""
-    return _git("rev-parse", "HEAD").strip()
+    return git("rev-parse", "HEAD").strip()
 
 
 def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
@@ -208,12 +213,3 @@ def parse(words: str) -> dict[str, Any]:
 def _counts(stage: str, path: str) -> bool:
     """Whether a stage's dependency is code that can change a number; a forecast only guesses them."""
     return PurePosixPath(path).suffix == ".py" and path != "tinygpt/forecast.py" and CODE[stage] in ("all", path)
-
-
-def _git(*words: str) -> str:
-    """What git prints; nothing where it refuses, or is not there."""
-    try:
-        done = subprocess.run(["git", *words], capture_output=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.decode("utf-8") if done.returncode == 0 else ""

@@ -45,7 +45,8 @@ def collect(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes
     for temperature, top_p in pairs:
         knobs = replace(plain, temperature=temperature, top_p=top_p)
         prompts = [section.prompts[0]] * GRID_SAMPLES
-        for completion in generate_batch(model, tokenizer, prompts, [knobs] * GRID_SAMPLES, seeds, length):
+        asked: Any = {"max_new_tokens": length, "seed": seeds, **asdict(knobs)}
+        for completion in generate_batch(model, tokenizer, prompts, **asked):
             yield record(completion, knobs, length, hashes) | judged(model, tokenizer, completion) | {"grid": True}
 
 
@@ -54,7 +55,8 @@ def continued(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hash
     plain, length = settings_of(section), section.max_new_tokens
     prompts = [prompt for prompt in section.prompts for _ in range(section.num_samples)]
     seeds = [seed + i for _ in section.prompts for i in range(section.num_samples)]
-    for completion in generate_batch(model, tokenizer, prompts, [plain] * len(prompts), seeds, length):
+    asked: Any = {"max_new_tokens": length, "seed": seeds, **asdict(plain)}
+    for completion in generate_batch(model, tokenizer, prompts, **asked):
         yield record(completion, plain, length, hashes) | judged(model, tokenizer, completion)
 
 

@@ -5,7 +5,12 @@ filters apply in one fixed order, that of transformers: repetition penalty, temp
 one token always remains.
 """
 
+import difflib
+import inspect
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -23,16 +28,63 @@ class Sampling:
     repetition_penalty: float = 1.0  # > 1 makes tokens already seen less likely; 1: off
 
     def __post_init__(self) -> None:
-        bounds = {
-            "temperature": (self.temperature >= 0, "0 or more"),
-            "top_k": (self.top_k >= 0, "0 (off) or more"),
-            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "min_p": (0 <= self.min_p < 1, "0 or more, and below 1"),
-            "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
-        }
-        for name, (fits, allowed) in bounds.items():
-            if not fits or getattr(self, name) == float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be {allowed}.")
+        self._take("temperature", float, lambda value: value >= 0, "0 or more")
+        self._take("top_k", operator.index, lambda value: value >= 0, "0 (off) or more")
+        self._take("top_p", float, lambda value: 0 < value <= 1, "above 0 and at most 1")
+        self._take("min_p", float, lambda value: 0 <= value < 1, "0 or more, and below 1")
+        self._take("repetition_penalty", float, lambda value: value > 0, "above 0")
+
+    def _take(self, name: str, kind: Callable[[Any], Any], fits: Callable[[Any], bool], allowed: str) -> None:
+        """Check a field, and keep it as Python's own number, also where it is NumPy's or PyTorch's."""
+        object.__setattr__(self, name, number(name, getattr(self, name), kind, fits, allowed))
+
+
+class Settings(TypedDict, total=False):
+    """The fields of Sampling as keywords of `generate` and the like; None turns a filter off."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+
+
+OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+def from_keywords(caller: Callable[..., Any], settings: Mapping[str, Any]) -> Sampling:
+    """The Sampling of these keywords of `caller`; TypeError, with the nearest name, for one that it does not take."""
+    others = [one.name for one in inspect.signature(caller).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    known = [*others, *Settings.__annotations__]
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+            hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(known)}."
+            raise TypeError(f"{name} is no keyword of {caller.__name__}; {hint}")
+    values: dict[str, Any] = {name: OFF.get(name) if value is None else value for name, value in settings.items()}
+    return Sampling(**values)
+
+
+def whole(name: str, value: Any, least: int, most: int = 2**62) -> int:
+    """A whole number within bounds, as Python's own. ValueError, in a sentence, where it is none."""
+    return int(
+        number(
+            name, value, operator.index, lambda found: least <= found <= most, f"{least} or more, and at most {most}"
+        )
+    )
+
+
+def number(name: str, value: Any, kind: Callable[[Any], Any], fits: Callable[[Any], bool], allowed: str) -> Any:
+    """kind(value), finite, where it is a number that fits. ValueError, in a sentence, where it is not."""
+    try:
+        found = None if isinstance(value, bool | str | bytes) else kind(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        found = None
+    if found is None:
+        allowed = f"{'a whole number' if kind is operator.index else 'a number'}, {allowed}"
+    if found is None or found == float("inf") or not fits(found):
+        raise ValueError(f"{name} is {value!r}; it must be {allowed}.")
+    return found
 
 
 def probabilities(logits: Tensor, settings: Sampling, seen: Tensor | None = None) -> Tensor:

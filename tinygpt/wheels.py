@@ -46,7 +46,8 @@ def fetch(wheel: Wheel) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         # Wheels only: a source package would run its own code already while it is downloaded
         command = ["download", "--no-deps", "--only-binary=:all:", "--no-input", "--dest", folder, wheel.requirement]
-        run = subprocess.run([sys.executable, "-m", "pip", *command], capture_output=True, text=True, check=False)
+        pip = [sys.executable, "-m", "pip", *command]
+        run = subprocess.run(pip, capture_output=True, text=True, errors="replace", check=False)
         found = list(Path(folder).glob("*.whl"))
         if run.returncode or not found:
             reason = (run.stderr.strip() or "pip saved nothing").splitlines()[-1]

@@ -1,6 +1,7 @@
 """What the lessons' exercises begin as, and the tests that say when they are done; tinygpt/exercising.py uses both.
 
-`same` is what the tests compare with: it says what differs in a sentence.
+`same` is what the tests compare with: it says what differs in a sentence. None of it is an `assert`, which `python -O`
+leaves out.
 """
 
 from typing import Any
@@ -11,13 +12,20 @@ from torch import Tensor
 SHOWN = 100  # characters of a value in a message
 
 
+def need(holds: bool, sentence: str) -> None:
+    """AssertionError with the sentence, where something does not hold."""
+    if not holds:
+        raise AssertionError(sentence)
+
+
 def same(call: str, yours: Any, expected: Any) -> None:
     """AssertionError, in a sentence, where the result of `call` is not `expected`; numbers may be off by rounding."""
-    assert yours is not None, f"{call} gave nothing back; does the function end with `return`?"
+    need(yours is not None, f"{call} gave nothing back; does the function end with `return`?")
     if isinstance(expected, tuple):
         found = f"{len(yours)}" if isinstance(yours, tuple) else f"a {type(yours).__name__}"
-        assert found == f"{len(expected)}", (
-            f"{call} should give back {len(expected)} things, with commas; yours {found}"
+        need(
+            found == f"{len(expected)}",
+            f"{call} should give back {len(expected)} things, with commas; yours {found}",
         )
         for number, (one, other) in enumerate(zip(yours, expected, strict=True)):
             same(f"{call}[{number}]", one, other)
@@ -43,20 +51,20 @@ def assert_alike(call: str, yours: Any, expected: Any) -> None:
             pairs = enumerate(zip(yours, expected, strict=False))
             place = next((i for i, (one, other) in pairs if one != other), min(len(yours), len(expected)))
             call, yours, expected = f"{call}[{place}:]", yours[place:], expected[place:]
-    assert type(yours) is not Tensor, f"{call} should be {shown(expected)}; yours is a tensor"
-    assert yours == expected, f"{call} should be {shown(expected)}; yours is {shown(yours)}"
+    need(type(yours) is not Tensor, f"{call} should be {shown(expected)}; yours is a tensor")
+    need(bool(yours == expected), f"{call} should be {shown(expected)}; yours is {shown(yours)}")
 
 
 def same_tensors(call: str, yours: Any, expected: Tensor) -> None:
-    assert isinstance(yours, Tensor), f"{call} should be a tensor; yours is a {type(yours).__name__}"
+    need(isinstance(yours, Tensor), f"{call} should be a tensor; yours is a {type(yours).__name__}")
     shapes = tuple(expected.shape), tuple(yours.shape)
-    assert shapes[0] == shapes[1], f"{call} should be of shape {shapes[0]}; yours is of shape {shapes[1]}"
+    need(shapes[0] == shapes[1], f"{call} should be of shape {shapes[0]}; yours is of shape {shapes[1]}")
     right = torch.isclose(yours.double(), expected.double(), rtol=1e-4, atol=1e-5)
     if expected.numel() > 12 and not right.all():
         place = tuple((~right).nonzero()[0].tolist())
         call, yours, expected = f"{call}{list(place)}", yours[place], expected[place]
         call = f"{int(right.sum())} of {right.numel()} numbers are right; {call}"
-    assert right.all(), f"{call} should be {shown(expected)}; yours is {shown(yours)}"
+    need(bool(right.all()), f"{call} should be {shown(expected)}; yours is {shown(yours)}")
 
 
 def shown(value: Any) -> str:

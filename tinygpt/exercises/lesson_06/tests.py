@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from tinygpt.exercises import same, shown
+from tinygpt.exercises import need, same, shown
 from tinygpt.scratch import backward, loss
 from tinygpt.scratch.optimizers import AdamW, grouped
 
@@ -39,7 +39,7 @@ def adamw_step(yours: Callable[..., Any]) -> None:
         call = f"adamw_step({', '.join(shown(tensor) for tensor in given)}, {step}, 0.01, 0.1)"
         found = yours(weight, gradient, mean, square, step, 0.01, 0.1)
         for name, now, before in zip(NAMES, (weight, gradient, mean, square), given, strict=True):
-            assert torch.equal(now, before), f"adamw_step changed the {name} that it was given; make a new tensor"
+            need(torch.equal(now, before), f"adamw_step changed the {name} that it was given; make a new tensor")
         memory = optimizer.state[0]
         expected = (parameter.detach().clone(), memory["exp_avg"].clone(), memory["exp_avg_sq"].clone())
         same(call, found, expected)

@@ -1,5 +1,6 @@
 """Lesson 7's exercises, tested."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,3 +33,5 @@ def draw(yours: Callable[..., Any]) -> None:
             same(
                 f"draw({[round(p, 3) for p in probabilities]}, {number})", yours(list(probabilities), number), expected
             )
+    tenths, number = [*[0.1] * 10, 0.0], math.nextafter(1, 0)  # which is also what ten tenths sum to, in floats
+    same(f"draw({tenths}, {number})", yours(list(tenths), number), sampling.draw(tenths, number))
