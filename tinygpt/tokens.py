@@ -86,8 +86,8 @@ class TokenDataset(Dataset[Batch]):
         if len(tokens) <= context_length:
             raise ValueError(
                 f"The {split} split has {len(tokens)} tokens; a model.context_length of {context_length} needs at "
-                f"least {context_length + 1}. Set model.context_length lower or add text"
-                + ("; a larger download.validation_fraction helps too." if split == "validation" else ".")
+                f"least {context_length + 1}. Set model.context_length lower or add text; for the validation split, a "
+                "larger download.validation_fraction helps too."
             )
         self.context_length = context_length
         self._tokens = tokens
