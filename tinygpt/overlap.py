@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 COPY = 50  # characters that are no coincidence; OpenAI 2023 (GPT-4 technical report, appendix C) looked for as many
 TOO_MUCH = 0.05  # of a held-out text; 4% are common in the field's own datasets (Lee et al. 2021, arXiv 2107.06499)
-HELD = 2**22  # characters of a held-out text that are looked at, from its beginning
+HELD = 2**20  # characters of a held-out text that are looked at, from its beginning
 SHINGLE = 24  # characters, about the five words of Lee et al.'s near-duplicates (appendix A)
 ALIKE = 0.3  # the share of the shorter document's shingles that makes two documents near-duplicates
 LEAST_SHARED = 4  # shingles, below which two documents share a phrase by chance
