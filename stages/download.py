@@ -1,9 +1,9 @@
 """Fetch the text, split it, and measure what simple models make of it → data/corpus."""
 
 from stages import progress, run
-from tinygpt import sources
+from tinygpt import overlap, sources
 from tinygpt.config import Params
-from tinygpt.corpus import write_corpus
+from tinygpt.corpus import read_rows, write_corpus
 from tinygpt.files import Paths, write_json, writing
 from tinygpt.yardsticks import NAMES, measure
 
@@ -19,9 +19,13 @@ def main(params: Params, paths: Paths) -> None:
         with progress(len(NAMES), "yardstick", "measuring the yardsticks", show) as bar:
             measured = measure(folder / "train.parquet", folder / "validation.parquet", bar.update)
         write_json(folder / paths.yardsticks.name, measured)
+        with progress(written.train.characters, "character", "looking for copies", show) as bar:
+            train, held = (read_rows(folder / f"{split}.parquet") for split in ("train", "validation"))
+            copies = overlap.copied(train, held, bar.update)
     for split, part in (("train", written.train), ("validation", written.validation)):
         count = f"{part.documents:,} document{'s' * (part.documents > 1)}"
         print(f"{split}: {count}, {part.bytes / 1e6:.3f} MB, {part.characters:,} characters")
+    print(overlap.verdict(copies))
     if digest and section.source == "files" and section.sha256 is None:
         print(f"to get this very text everywhere, pin it in params.yaml: `download.sha256: {digest}`")
     bits = measured["bits_per_byte"]

@@ -1,6 +1,7 @@
 """tinygpt/corpus.py: the parquet files, and the split."""
 
 import itertools
+import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -75,6 +76,61 @@ def test_a_corpus_holds_out_whole_documents_in_their_order() -> None:
         assert [text for _, text in part] == [f"document {number:02} " * 40 for number in numbers]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_book_beside_a_short_note_is_split_at_its_end_as_if_it_were_alone(first: bool) -> None:
+    book = ("book", ["".join(f"{number:06d}\n" for number in range(10_000))])
+    train, validation = written([book, ("note", ["Read me.\n"])] if first else [("note", ["Read me.\n"]), book])
+    assert [(name, len(text)) for name, text in validation] == [("book", 7000)]
+    assert [(name, len(text)) for name, text in train] == [("book", 63_000), ("note", 9)][:: 1 if first else -1]
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=30), st.floats(0.001, 0.5))
+def test_about_the_share_asked_for_is_held_out_and_half_of_the_text_is_always_trained_on(
+    sizes: list[int], share: float
+) -> None:
+    starts = corpus._held_from(np.array(sizes), np.arange(len(sizes)), share)
+    held = sum(sizes) - starts.sum()
+    assert held + 1 > min(share * sum(sizes) / 2, share * max(sizes))
+    assert held <= max(sum(sizes) / 2, share * max(sizes) + 1)
+
+
+def test_two_halves_are_not_both_held_out() -> None:
+    train, validation = written([("a", ["a" * 5000]), ("b", ["b" * 4990]), ("c", ["c" * 10])], validation_fraction=0.5)
+    assert sum(len(text) for _, text in train) >= 5000
+    assert sum(len(text) for _, text in validation) >= 2500
+
+
+def story(number: int) -> str:
+    dice = random.Random(number)
+    return f"Story {number}. " + " ".join("".join(dice.choices("abcdefgh", k=5)) for _ in range(60))
+
+
+def test_near_duplicates_are_held_out_together_or_not_at_all() -> None:
+    def like(number: int) -> str:
+        return story(number).replace("a", "A", 5)
+
+    stories = [(str(number), [text]) for number in range(60) for text in (story(number), like(number))]
+    train, validation = written((f"{name}/{place}", text) for place, (name, text) in enumerate(stories))
+    held = {name.split("/")[0] for name, _ in validation}
+    assert not held & {name.split("/")[0] for name, _ in train}
+    assert len(validation) == 2 * len(held) == 12
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3])
+def test_without_duplicates_documents_are_held_out_in_the_order_that_they_always_were(share: float) -> None:
+    sizes = np.array([len(story(number)) for number in range(100)])
+    order = np.random.default_rng(0).permutation(100)
+    expected = order[: np.searchsorted(np.cumsum(sizes[order]), share * sizes.sum()) + 1]
+    _, validation = written(((str(number), [story(number)]) for number in range(100)), validation_fraction=share)
+    assert [int(name) for name, _ in validation] == sorted(expected)
+
+
+def test_where_all_are_near_duplicates_whole_documents_are_held_out_as_ever() -> None:
+    notice = story(-1)
+    train, validation = written((str(number), [notice, story(number)]) for number in range(20))
+    assert (len(train), len(validation)) == (18, 2)
+
+
 def test_a_document_of_many_rows_stays_in_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus.cut, "__defaults__", (100,))
     monkeypatch.setattr(corpus, "GROUP_ROWS", 3)
@@ -140,6 +196,14 @@ def test_too_little_text_says_how_much_there_is_and_what_to_do(text: str, found:
 def test_an_empty_part_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Raise download\.validation_fraction"):
         written([("a", ["x" * 1000])], validation_fraction=1e-17)
+
+
+def test_a_held_out_part_too_small_to_judge_by_is_refused_before_anything_is_written() -> None:
+    with pytest.raises(
+        ValueError, match=r"Only 20 characters would be held out.*by 100 or more. Raise .*is 0.01, or add"
+    ):
+        written([("a", ["x" * 2000])], validation_fraction=0.01)
+    assert list(Path("corpus").iterdir()) == []
 
 
 def test_missing_text_names_the_stage_to_run() -> None:

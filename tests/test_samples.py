@@ -163,6 +163,12 @@ def test_a_figure_is_the_same_bytes_every_time(tmp_path: Path, name: str, kind: 
     assert data == (tmp_path / f"b.{kind}").read_bytes()
 
 
+@pytest.mark.parametrize("context", [1, 3, 9, 100])
+def test_loss_by_position_is_drawn_without_a_warning_for_every_context(tmp_path: Path, context: int) -> None:
+    curves.loss_by_position(tmp_path / "a.png", np.linspace(5, 3, context))  # NumPy's warnings are errors in tests
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
 def test_smoothing_keeps_a_level_and_evens_out_noise() -> None:
     assert figures.smoothed(np.full(50, 3.0)) == pytest.approx(np.full(50, 3.0))
     noise = np.random.default_rng(0).normal(size=1000)

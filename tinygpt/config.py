@@ -176,6 +176,11 @@ class Sample(Section):
     repetition_penalty: Positive
     grid: Grid
 
+    def problems(self) -> Iterator[str]:
+        for prompt in self.prompts:
+            if any("\ud800" <= character <= "\udfff" for character in prompt):
+                yield f"sample.prompts holds {prompt!r:.60}, with half of a character (a lone surrogate). Leave it out."
+
 
 class Runtime(Section):
     checkpoint_every: PositiveInt

@@ -5,8 +5,9 @@ only at the end; then train.parquet and validation.parquet are written, with the
 `text`. A row holds at most 1 MiB, so a long document takes several rows, one after the other, and a new name begins a
 new document. Memory stays constant, but for some bytes a document. `read_rows` reads either file.
 
-Left out: where documents come from (sources.py), so that an edit there reruns no stage that only reads rows; shuffling,
-and a third part for testing.
+Whole documents are held out, near-duplicates together (overlap.py); where that cannot come near the share that is
+asked for, the end of the longest document is, as in nanoGPT. Left out: where documents come from (sources.py), so that
+an edit there reruns no stage that only reads rows; shuffling, and a third part for testing.
 """
 
 import itertools
@@ -21,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinygpt import config, files
+from tinygpt import config, files, overlap
 
 # Which documents are held out does not depend on params.yaml's seed: runs with different seeds are there to be
 # compared, and that takes one validation text.
@@ -29,10 +30,12 @@ SHUFFLE = 0
 ROW_BYTES = 2**20  # of UTF-8 in one row
 GROUP_BYTES, GROUP_ROWS = 2**23, 2**14  # of one row group: what a reader holds in memory at once
 LEAST = 1000  # characters, below which there is nothing to learn or to judge by
+LEAST_HELD = 100  # characters of the held-out part; whether its tokens fill a context, training says
 SCHEMA = pa.schema([("document", pa.string()), ("text", pa.string())])
 
 Document = tuple[str, Iterable[str]]  # its name, and its text in pieces
 Rows = Iterable[tuple[str, str]]  # document, text
+Sizes = np.ndarray[Any, np.dtype[np.int64]]  # characters of each document, (documents,)
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,15 @@ def write_corpus(
     with tempfile.TemporaryFile(dir=folder) as spool:  # has no name, so that nothing remains when we are killed
         _write(_spooled(documents, section.max_documents, sizes, advance), spool)
         check_enough(section, sum(sizes))
+        pieces = ((number, text) for number, _, _, text in _numbered(_read(spool), sizes))
+        groups = overlap.near_duplicates(pieces, len(sizes))
+        starts = _held_from(np.array(sizes), groups, section.validation_fraction)
+        check_held(section, int((np.array(sizes) - starts).sum()))
         parts = []
         with files.writing(folder / "train.parquet") as train, files.writing(folder / "validation.parquet") as held:
             for path, held_out in ((train, False), (held, True)):
-                rows = _split(_read(spool), sizes, section.validation_fraction)
+                rows = _split(_read(spool), sizes, starts)
                 parts.append(_write(((name, text) for name, text, part in rows if part is held_out), path))
-            if not all(part.characters for part in parts):
-                raise ValueError("One part of the split would be empty. Raise download.validation_fraction.")
     return Written(parts[0], parts[1])
 
 
@@ -129,33 +134,53 @@ def _spooled(
             return
 
 
-def _split(rows: Rows, sizes: "array[int]", fraction: float) -> Iterator[tuple[str, str, bool]]:
-    """Each row with whether it is held out; of a lone document the end is, as in nanoGPT."""
-    held = _held_out(np.array(sizes), fraction)
-    number, left = -1, 0
-    until = int(sizes[0] * (1 - fraction))
+def _numbered(rows: Rows, sizes: "array[int]") -> Iterator[tuple[int, int, str, str]]:
+    """Each row with the number of its document before it, and how many characters of the document come before it."""
+    number = before = 0
     for name, text in rows:
-        if len(sizes) == 1:
-            yield from ((name, part, end) for part, end in ((text[:until], False), (text[until:], True)) if part)
-            until = max(0, until - len(text))
-            continue
-        if not left:
-            number, left = number + 1, sizes[number + 1]
-        left -= len(text)
-        yield name, text, bool(held[number])
+        if before == sizes[number]:
+            number, before = number + 1, 0
+        yield number, before, name, text
+        before += len(text)
 
 
-def _held_out(sizes: np.ndarray[Any, np.dtype[np.int64]], fraction: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which documents to hold out: in a random order, until they reach `fraction` of all characters.
+def _split(rows: Rows, sizes: "array[int]", starts: Sizes) -> Iterator[tuple[str, str, bool]]:
+    """Each row with whether it is held out; starts: from which character of each document on it is."""
+    for number, before, name, text in _numbered(rows, sizes):
+        kept = max(0, int(starts[number]) - before)
+        yield from ((name, part, held) for part, held in ((text[:kept], False), (text[kept:], True)) if part)
 
-    A document with more than half of the text is always trained on, and each part gets one document at least.
+
+def _held_from(sizes: Sizes, groups: Sizes, fraction: float) -> Sizes:
+    """From which character of each document on it is held out, (documents,): 0 for all of it, its size for nothing.
+
+    groups: those of near-duplicates, kept together. If whole groups cannot make half of `fraction`, whole documents are
+    held out; if these cannot either, since nearly all text is one document, the end of the longest.
     """
-    order = np.random.default_rng(SHUFFLE).permutation(len(sizes))
-    order = order[2 * sizes[order] <= sizes.sum()]
-    count = int(np.searchsorted(np.cumsum(sizes[order]), fraction * sizes.sum())) + 1
-    held = np.zeros(len(sizes), dtype=bool)
-    held[order[: min(count, len(sizes) - 1)]] = True
-    return held
+    for together in (groups, np.arange(len(sizes))):
+        held = _held_out(sizes, fraction, together)
+        if 2 * sizes[held].sum() >= fraction * sizes.sum():
+            return np.where(held, 0, sizes)
+    starts, longest = sizes.copy(), sizes.argmax()
+    starts[longest] = int(sizes[longest] * (1 - fraction))
+    return starts
+
+
+def _held_out(sizes: Sizes, fraction: float, groups: Sizes | None = None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which documents to hold out: in a random order, each with its group, until they reach `fraction` of all text.
+
+    A group with which more than half of the text would be held out is passed over.
+    """
+    groups = np.arange(len(sizes)) if groups is None else groups
+    characters, total, taken = np.bincount(groups, sizes), int(sizes.sum()), 0
+    held = np.zeros(len(characters), dtype=bool)
+    for group in groups[np.random.default_rng(SHUFFLE).permutation(len(sizes))].tolist():
+        if taken >= fraction * total:
+            break
+        if not held[group] and 2 * (taken + characters[group]) <= total:
+            held[group] = True
+            taken += int(characters[group])
+    return held[groups]
 
 
 def _write(rows: Rows, where: Path | IO[bytes]) -> Part:
@@ -203,3 +228,12 @@ def check_enough(section: config.Download, characters: int, least: int = LEAST) 
         f"{place} holds {characters:,} characters of text; a model needs {least:,} or more. "
         "Add text, or set download.source to shakespeare."
     )
+
+
+def check_held(section: config.Download, characters: int) -> None:
+    """ValueError, in a sentence, where fewer characters would be held out than it takes to judge by."""
+    if characters < LEAST_HELD:
+        raise ValueError(
+            f"Only {characters} characters would be held out, and a model is judged by {LEAST_HELD} or more. Raise "
+            f"download.validation_fraction, which is {section.validation_fraction:g}, or add text."
+        )

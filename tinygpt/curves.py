@@ -113,6 +113,7 @@ def loss_by_position(path: Path, losses: np.ndarray) -> None:
     figure, axes = canvas()
     axes.plot(np.arange(1, len(losses) + 1), losses, color=LIGHT, linewidth=0.8, label="each position")
     edges = np.unique(np.round(2 ** np.arange(0, math.log2(len(losses)) + 0.5, 0.5)).astype(int))  # 1, 2, 3, 4, 6, 8, …
+    edges = edges[edges <= len(losses)]
     groups = [losses[first - 1 : last - 1] for first, last in itertools.pairwise([*edges, len(losses) + 1])]
     centres = [math.sqrt(first * (first + len(group) - 1)) for first, group in zip(edges, groups, strict=True)]
     means = [group.mean() for group in groups]

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from tinygpt.automaton import Automaton
 from tinygpt.corpus import Rows
 from tinygpt.generation import Completion, window_start
 from tinygpt.model import GPT
+from tinygpt.overlap import hashes
 from tinygpt.tokenizer import Tokenizer
 
 WORD = re.compile(r"\w+(?:['’]\w+)*")  # letters and digits, with an apostrophe inside: thou, 'tis → tis, o'er
 STRETCH = 8  # characters; a passage shorter than this is no copy, any two texts of a language share some
 TABLE = 22  # bits of a stretch's hash that are looked at: a table of 4 MB
-MIXER = 0x9E3779B97F4A7C15  # odd, and without pattern (Knuth, The Art of Computer Programming, volume 3, 6.4)
 PROMPT = 8  # tokens of real text that a passage of it continues, as a sample continues its prompt
 READ = 2**18  # characters of held-out text that passages are cut from
 
@@ -115,8 +116,8 @@ class Copies:
     """The longest passage of each text that stands in what is read: `read(document, row)`, then `longest`.
 
     Every stretch of eight characters of the texts marks a place of a table, by its hash. Where stretches one after the
-    other in what is read all have their marks, there is a passage that may stand in a text; those longer than the
-    longest so far are looked for in it, as `in` does, so two stretches of one mark cost time and change nothing.
+    other in what is read all have their marks, there is a passage that may stand in a text; an automaton of the texts
+    reads those longer than the longest so far, so two stretches of one mark cost time and change nothing.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -125,6 +126,7 @@ class Copies:
         self._marked = np.zeros(2**TABLE, dtype=bool)
         for text in self.texts:
             self._marked[stretches(text)] = True
+        self._automaton = Automaton(self.texts)
         self._keep = max(map(len, self.texts), default=0) or 1  # characters that a passage may lie across two rows with
         self._document, self._end = "", ""
 
@@ -135,47 +137,21 @@ class Copies:
         marked = np.concatenate(([False], self._marked[stretches(text)], [False]))
         first, last = (np.flatnonzero(edge) for edge in (marked[1:] > marked[:-1], marked[1:] < marked[:-1]))
         lengths, least = last - first + STRETCH - 1, self._shortest()
-        for run in np.argsort(-lengths, kind="stable").tolist():  # the longest first: most others are then too short
-            if lengths[run] <= least:
-                break
-            if self._compare(text[first[run] : last[run] + STRETCH - 1]):
-                least = self._shortest()
+        order = np.argsort(-lengths, kind="stable")
+        passages = [text[first[run] : last[run] + STRETCH - 1] for run in order[lengths[order] > least].tolist()]
+        for number, passage in self._automaton.longest(passages, least).items() if passages else ():
+            if len(passage) > len(self.longest[number]):
+                self.longest[number] = passage
 
     def _shortest(self) -> float:
         """The length of the shortest of the longest passages, of those texts that can have a longer one."""
-        open_ = (
-            len(f) for f, text in zip(self.longest, self.texts, strict=True) if max(len(f), STRETCH - 1) < len(text)
-        )
-        return min(open_, default=math.inf)
-
-    def _compare(self, passage: str) -> bool:
-        """Take over what of the passage is longer than a text's longest; whether any was."""
-        before = list(self.longest)
-        for number, (text, best) in enumerate(zip(self.texts, before, strict=True)):
-            if len(best) < len(passage):
-                self.longest[number] = longer(best, passage, text)
-        return self.longest != before
+        sizes = [(max(len(best), STRETCH - 1), len(text)) for best, text in zip(self.longest, self.texts, strict=True)]
+        return min((best for best, most in sizes if best < most), default=math.inf)
 
 
 def stretches(text: str) -> np.ndarray:
-    """Where each stretch of STRETCH characters of a text has its place in the table: (N − STRETCH + 1,) uint64.
-
-    A polynomial of the characters, modulo 2⁶⁴, by doubling: of one character, two, four and eight.
-    """
-    hashes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
-    width, power = 1, MIXER
-    while width < STRETCH:
-        hashes = hashes[:-width] + hashes[width:] * np.uint64(power)
-        width, power = 2 * width, power * power % 2**64
-    return (hashes * np.uint64(MIXER)) >> np.uint64(64 - TABLE)
-
-
-def longer(best: str, passage: str, text: str) -> str:
-    """The first longest part of `passage` that stands in `text`, where it is longer than `best`; else `best`."""
-    for start in range(len(passage) - max(len(best), STRETCH - 1)):
-        while (end := start + max(len(best) + 1, STRETCH)) <= len(passage) and passage[start:end] in text:
-            best = passage[start:end]
-    return best
+    """Where each stretch of STRETCH characters of a text has its place in the table: (N − STRETCH + 1,) uint64."""
+    return hashes(text, STRETCH) >> np.uint64(64 - TABLE)
 
 
 def held_out(rows: Rows, tokenizer: Tokenizer, count: int, length: int) -> list[Completion]:

@@ -17,7 +17,16 @@ from tinygpt.base_tokenizer import END_OF_TEXT, Tokenizer
 from tinygpt.byte_pairs import BPETokenizer
 from tinygpt.pieces import ForeignTokenizer, PieceTokenizer
 
-__all__ = ["END_OF_TEXT", "BPETokenizer", "CharTokenizer", "ForeignTokenizer", "PieceTokenizer", "Tokenizer", "load"]
+__all__ = [
+    "END_OF_TEXT",
+    "BPETokenizer",
+    "CharTokenizer",
+    "ForeignTokenizer",
+    "PieceTokenizer",
+    "Tokenizer",
+    "check_texts",
+    "load",
+]
 
 REPLACEMENT = "\ufffd"
 
@@ -77,6 +86,15 @@ def load(folder: Path | str) -> Tokenizer:
         why = " ".join(str(problem).split())[:200]
         raise ValueError(f"{file} is damaged, or not TinyGPT's: {why} Run `dvc repro tokenize`.") from problem
     return tokenizer
+
+
+def check_texts(tokenizer: Tokenizer, texts: Iterable[str], key: str) -> None:
+    """ValueError, in a sentence, for a text that the tokenizer cannot write; `key`: the parameter that names it."""
+    for text in texts:
+        try:
+            tokenizer.encode_array(text)
+        except ValueError as problem:
+            raise ValueError(f"{key} holds {text!r:.60}. {problem}") from None
 
 
 def _told_of_foreign(folder: Path) -> dict[str, Any] | None:

@@ -82,12 +82,12 @@ class TokenDataset(Dataset[Batch]):
     `__getitems__`. ValueError, in a sentence, for a text too short for one window; IndexError for a place past the end.
     """
 
-    def __init__(self, tokens: Tokens, context_length: int) -> None:
+    def __init__(self, tokens: Tokens, context_length: int, split: str = "train") -> None:
         if len(tokens) <= context_length:
             raise ValueError(
-                f"This split has {len(tokens)} tokens; a model.context_length of {context_length} needs at least "
-                f"{context_length + 1}. Set model.context_length lower or add text; if it is the validation split, "
-                "a larger download.validation_fraction helps too."
+                f"The {split} split has {len(tokens)} tokens; a model.context_length of {context_length} needs at "
+                f"least {context_length + 1}. Set model.context_length lower or add text; for the validation split, a "
+                "larger download.validation_fraction helps too."
             )
         self.context_length = context_length
         self._tokens = tokens
