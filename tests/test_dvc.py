@@ -141,11 +141,12 @@ def test_a_path_of_any_characters_is_set_in_the_quotes_that_the_pages_show(path:
     inner, apostrophe = """'download.path="/home/me/Zoë (1).txt"'""", r'''"download.path=\"/home/me/Zoë's.txt\""'''
     for page, form in (("README.md", inner), ("docs/dvc.md", inner), ("docs/dvc.md", apostrophe)):
         assert f"-S {form}" in (ROOT / page).read_text(encoding="utf-8")
-    shown = apostrophe.replace("Zoë's.txt", path) if "'" in path else inner.replace("Zoë (1).txt", path)
-    overrides = to_path_overrides(shlex.split(shown))
+    (tmp_path / path).touch()
+    form, example = (apostrophe, "/home/me/Zoë's.txt") if "'" in path else (inner, "/home/me/Zoë (1).txt")
+    overrides = to_path_overrides(shlex.split(form.replace(example, str(tmp_path / path))))
     shutil.copy(ROOT / "params.yaml", tmp_path)
     hydra.apply_overrides(tmp_path / "params.yaml", overrides["params.yaml"])
-    assert config.load(tmp_path / "params.yaml").download.path == f"/home/me/{path}"
+    assert config.load(tmp_path / "params.yaml").download.path == str(tmp_path / path)
     assert len(hydra.get_hydra_sweeps(overrides)) == 1  # and in the queue it is one experiment
 
 
