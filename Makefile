@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := all
-.PHONY: all setup check test lint clean ablations mutants minute ten-minutes hour gpu experiments
+.PHONY: all setup check test lint clean ablations mutants minute ten-minutes hour gpu
 
 all: check
 	dvc repro
@@ -38,10 +38,6 @@ setup: .venv/ready .dvc/plots.html
 # The named sizes of sizes.yaml, each as an experiment: `dvc exp show` compares them.
 minute ten-minutes hour gpu: check
 	dvc exp run --name $@-$$(date +%s) $$(tinygpt size $@)
-
-# All experiments in a table that fits a terminal: bits per byte, and the parameters in which they differ.
-experiments:
-	@dvc exp show --only-changed --md --drop '(?!(Experiment|State|(.*:)?(seed|bits_per_byte|[a-z]*\.[a-z_.]*))$$)|yardsticks|stages'
 
 # What each choice is worth: docs/experiments.md. Half an hour on two cores; goes on where it was stopped.
 ablations: check

@@ -121,7 +121,7 @@ def test_an_experiment_is_compared_applied_and_made_a_branch(mine: Project) -> N
     mine.dvc("exp", "run", "--temp", "--name", "cool", "-S", "sample.temperature=0.4")
     assert mine.results() == before  # --temp: the workspace stays as it was
     assert re.search(r"sample.temperature\s+0.8\s+0.4\s+-0.4", mine.run("dvc", "exp", "diff", "main", "cool"))
-    assert re.search(r"\| Experiment +\| bits_per_byte +\| sample.temperature +\|\n", mine.run("make", "experiments"))
+    assert re.search(r"experiment +bits_per_byte +sample.temperature\n", mine.run("tinygpt", "compare"))
     mine.run("dvc", "exp", "branch", "cool", "cooler")
     mine.run("dvc", "exp", "apply", "cool")
     applied = mine.results()
