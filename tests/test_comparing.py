@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.project import Project
-from tinygpt import cli, comparing, runs
+from tinygpt import cli, comparing, experiment_table, runs
 from tinygpt.comparing import by_settings, compare, named, quantile, two_sided, welch
 from tinygpt.runs import Run
 
@@ -256,3 +256,19 @@ def test_an_experiment_that_holds_no_run_stands_in_nobodys_way(project: Project,
     assert [one.name for one in runs.of_experiments()] == ["whole"]
     with pytest.raises(ValueError, match="older holds no whole run"):
         runs.of_experiments("older")
+
+
+def test_the_table_of_experiments_shows_what_differs_in_a_hundred_columns() -> None:
+    text = """Experiment,rev,State,bits_per_byte,yardsticks.xz,seed,params.yaml:train.betas,params.yaml:model.n_layer,d
+,workspace,,1.99115,2,1,"[0.9, 0.95]",3,abc
+,main,,1.99115,2,1,"[0.9, 0.95]",3,abc
+deep,4958204,Success,0.78305,3,1,"[0.9, 0.95]",6,abd
+waits,e466788,Queued,!,,1,"[0.8, 0.9]",3,abc
+"""
+    assert experiment_table.lines(text) == [
+        "experiment  State    bits_per_byte  train.betas  model.n_layer",
+        "workspace   -        1.991          [0.9, 0.95]  3",
+        "main        -        1.991          [0.9, 0.95]  3",
+        "deep        Success  0.783          [0.9, 0.95]  6",
+        "waits       Queued   !              [0.8, 0.9]   3",
+    ]

@@ -2,18 +2,23 @@
 
 import hashlib
 import re
+import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
 import yaml
+from dvc.utils import hydra
+from dvc.utils.cli_parse import to_path_overrides
 from moto.server import ThreadedMotoServer
 
 from tests import documents
 from tests.conftest import ROOT
 from tests.project import Project
+from tinygpt import config
 
 PAGE = ROOT / "docs/dvc.md"
 RESULTS = ["dvc.lock", "data/training/metrics.json", "data/evaluation/metrics.json"]  # as the Makefile has them
@@ -136,6 +141,7 @@ def test_an_experiment_is_compared_applied_and_made_a_branch(mine: Project) -> N
     mine.dvc("exp", "run", "--temp", "--name", "cool", "-S", "sample.temperature=0.4")
     assert mine.results() == before  # --temp: the workspace stays as it was
     assert re.search(r"sample.temperature\s+0.8\s+0.4\s+-0.4", mine.run("dvc", "exp", "diff", "main", "cool"))
+    assert re.search(r"experiment +bits_per_byte +sample.temperature\n", mine.run("tinygpt", "compare"))
     mine.run("dvc", "exp", "branch", "cool", "cooler")
     mine.run("dvc", "exp", "apply", "cool")
     applied = mine.results()
@@ -148,6 +154,37 @@ def test_an_experiment_is_compared_applied_and_made_a_branch(mine: Project) -> N
     mine.run("git", "checkout", "-q", "main")
     mine.run("dvc", "checkout", "-q")
     assert mine.results() == before
+
+
+@pytest.mark.parametrize("path", ["Zoë (1).txt", "a=[b], {c}; d.txt", "#1 & ~x!.md", "日本.txt", "Zoë's.txt"])
+def test_a_path_of_any_characters_is_set_in_the_quotes_that_the_pages_show(path: str, tmp_path: Path) -> None:
+    inner, apostrophe = """'download.path="/home/me/Zoë (1).txt"'""", r'''"download.path=\"/home/me/Zoë's.txt\""'''
+    for page, form in (("README.md", inner), ("docs/dvc.md", inner), ("docs/dvc.md", apostrophe)):
+        assert f"-S {form}" in (ROOT / page).read_text(encoding="utf-8")
+    (tmp_path / path).touch()
+    form, example = (apostrophe, "/home/me/Zoë's.txt") if "'" in path else (inner, "/home/me/Zoë (1).txt")
+    overrides = to_path_overrides(shlex.split(form.replace(example, str(tmp_path / path))))
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    hydra.apply_overrides(tmp_path / "params.yaml", overrides["params.yaml"])
+    assert config.load(tmp_path / "params.yaml").download.path == str(tmp_path / path)
+    assert len(hydra.get_hydra_sweeps(overrides)) == 1  # and in the queue it is one experiment
+
+
+def test_a_clone_has_the_same_bytes_whatever_git_does_to_line_endings_elsewhere(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", tmp_path, "-c", "core.autocrlf=true", "-c", "core.eol=crlf", *words], check=True)
+
+    contents = {"model.py": b"a\n", "data/own/windows.txt": b"a\r\nb\n", "figure.png": b"\x89PNG\r\n\0"}
+    (tmp_path / "data/own").mkdir(parents=True)
+    shutil.copy(ROOT / ".gitattributes", tmp_path)
+    git("init", "-q")
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    git("add", ".")
+    for name in contents:
+        (tmp_path / name).unlink()
+    git("checkout", "-q", "--", ".")  # as a clone writes them
+    assert {name: (tmp_path / name).read_bytes() for name in contents} == contents
 
 
 def test_the_model_is_found_by_name_and_version_from_a_repository_elsewhere(mine: Project) -> None:

@@ -136,7 +136,7 @@ def test_an_interrupted_training_saves_says_so_and_goes_on_to_the_same_bytes(
 
 
 def test_plots_show_training_and_validation_in_one_picture_without_a_network(project: Project) -> None:
-    project.run("dvc", "plots", "show")
+    assert "failed to load" not in project.run("dvc", "plots", "show")  # fine-tuning, which never ran, asks for none
     page = (project.folder / "dvc_plots/index.html").read_text(encoding="utf-8")
     spec = page[page.index('"data": {"values": ') :]
     assert "train.tsv" in spec.split("vegaEmbed(")[0]

@@ -58,7 +58,7 @@ def check(
 ) -> None:
     """Check params.yaml, and whether this machine and the text can do what it asks, before any work."""
     with working("checking"):
-        from tinygpt import bases, compiling, config, hardware, loggers, vocabularies
+        from tinygpt import bases, compiling, config, hardware, loggers, nested, vocabularies
         from tinygpt.corpus import LEAST, check_enough
         from tinygpt.files import Paths
         from tinygpt.repository import git
@@ -67,6 +67,7 @@ def check(
         if Path(".dvc").is_dir():  # in a project: DVC will ask git, and say less of what is wrong
             git("rev-parse", "--git-dir")
         params = config.load(Paths(folder).params)
+        nested.check(Paths(folder))
         size = check_source(params.download)
         if params.tokenize.from_ is not None:
             bases.check_not_own(params.tokenize.from_, Paths(folder))

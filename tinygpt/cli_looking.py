@@ -115,7 +115,7 @@ def compare(
         typer.Argument(
             metavar="A B",
             help='Two sets, each settings ("train.optimizer=muon") or experiments, revisions, folders; with --html any '
-            "number, none is this folder.",
+            "number, none is this folder. None at all: a table of all experiments.",
         ),
     ] = None,
     results: Annotated[Path, typer.Option(help="A results file to look in, beside DVC's experiments.")] = Path(
@@ -126,7 +126,7 @@ def compare(
         Path | None, typer.Option("--html", help="Write a page of the runs into this file; it opens offline.")
     ] = None,
 ) -> None:
-    """Say whether two sets of runs differ beyond their seeds; with --html, show a run or several on a page.
+    """Say whether two sets of runs differ beyond their seeds; without sets, list all experiments; with --html, a page.
 
     Sets are named by settings, over all runs known: tinygpt compare train.optimizer=muon train.optimizer=adamw; or by
     names, with commas between them: tinygpt compare muon-1,muon-2 "adamw-*". A git revision stands for the run
@@ -141,6 +141,13 @@ def compare(
 
             page.make(html, sets or ["."], results, allow or [], told.append)
         print("\n".join(told))
+        return
+    if not sets:
+        with working("reading the experiments"):
+            from tinygpt import experiment_table
+
+            table = experiment_table.table()
+        print("\n".join(table))
         return
     if len(sets) != 2:
         raise ValueError("Name two sets of runs: tinygpt compare A B; or write a page: tinygpt compare --html FILE.")

@@ -60,7 +60,7 @@ class Download(Section):
     def problems(self) -> Iterator[str]:
         if "://" in self.path:
             yield f"download.path is {self.path!r}; an address belongs in download.url."
-        elif any(mark in self.path for mark in "*?["):
+        elif any(mark in self.path for mark in "*?[") and not Path(self.path).exists():
             yield (
                 f"download.path is {self.path!r}, which looks like a glob; DVC watches one file or folder. "
                 "Put the folder in download.path and the glob in download.pattern."

@@ -1,0 +1,41 @@
+"""All experiments in a table that fits a terminal: `table()`, or `tinygpt compare` without names.
+
+`dvc exp show` has a column for each of some two hundred metrics, parameters and dependencies. Here are the bits per
+byte and the parameters that differ.
+"""
+
+import csv
+import subprocess
+import sys
+
+from tinygpt.config import Params
+
+
+def table() -> list[str]:
+    """Its lines, those of `dvc exp show --csv` made readable; ValueError, with DVC's words, where DVC refuses."""
+    done = subprocess.run([sys.executable, "-m", "dvc", "exp", "show", "--csv"], capture_output=True, check=False)
+    if done.returncode != 0:
+        raise ValueError(f"dvc exp show says: {done.stderr.decode('utf-8', 'replace').strip()}")
+    return lines(done.stdout.decode("utf-8"))
+
+
+def lines(text: str) -> list[str]:
+    """The same from the text of a CSV file."""
+    rows = list(csv.DictReader(text.splitlines()))
+    kept = [column for column in rows[0] if _is_told(column, {row[column] for row in rows} - {""})]
+    heads = ["experiment", *(column.removeprefix("params.yaml:") for column in kept)]
+    cells = [[row["Experiment"] or row["rev"], *(_cell(column, row[column]) for column in kept)] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in [heads, *cells]]
+
+
+def _is_told(column: str, values: set[str]) -> bool:
+    """State, bits per byte, and a parameter with several values; `file:` stands before a name that two files have."""
+    name = column.rpartition(":")[2]
+    if name in ("State", "bits_per_byte"):
+        return bool(values - {"!"})
+    return name.partition(".")[0] in Params.model_fields and len(values) > 1
+
+
+def _cell(column: str, value: str) -> str:
+    return f"{float(value):.3f}" if column.endswith("bits_per_byte") and value not in ("", "!") else value or "-"

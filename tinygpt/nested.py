@@ -1,0 +1,42 @@
+"""What must not lie in a folder that a pipeline reads: another repository. `check(Paths())` refuses it.
+
+DVC takes such a folder as it is: it hashes all that is in it, and `dvc exp run` adds to git what git does not track.
+"""
+
+import os
+from pathlib import Path
+
+from tinygpt import config, files
+
+REFUSED = {  # name → what DVC does with it
+    ".git": "`dvc exp run` would add it to git file by file, and git could no longer read its own index",
+    ".dvc": "DVC does not look into another repository, and would not see edits there",
+    ".dvcignore": "DVC refuses to read a folder that holds one",
+    "dvc.yaml": "DVC would take its stages for this project's, and run them",
+}
+
+
+def check(pipeline: files.Paths) -> None:
+    """ValueError, as a sentence, where a folder that dvc.yaml names by a parameter holds such a thing."""
+    file = pipeline.folder / "dvc.yaml"
+    if not file.is_file():
+        return  # a params.yaml alone: DVC runs nothing of it
+    values = config.read_yaml(pipeline.params)
+    deps = {dep for stage in config.read_yaml(file)["stages"].values() for dep in stage["deps"]}
+    for name in sorted(dep.removeprefix("${").removesuffix("}") for dep in deps if dep.startswith("${")):
+        section, _, key = name.partition(".")
+        if isinstance(folder := values[section][key], str):
+            _check_folder(name, Path(folder))
+
+
+def _check_folder(key: str, folder: Path) -> None:
+    """A folder elsewhere may hold what it likes: DVC hashes it, and git never hears of it."""
+    if files.home().resolve() not in folder.resolve().parents:
+        return
+    for parent, folders, names in os.walk(folder):
+        found = next((name for name in REFUSED if name in folders + names), None)
+        if found is not None:
+            raise ValueError(
+                f"{Path(parent, found)} must not lie in {key}: {REFUSED[found]}. Move {parent} out of this repository "
+                f"and set {key} to its new place; or delete {Path(parent, found)}, if you do not need it."
+            )
