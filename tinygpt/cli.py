@@ -60,9 +60,11 @@ def check(
         from tinygpt import bases, compiling, config, hardware, loggers, vocabularies
         from tinygpt.corpus import LEAST, check_enough
         from tinygpt.files import Paths
+        from tinygpt.own_files import check_apart
         from tinygpt.sources import check_source
 
         params = config.load(Paths(folder).params)
+        check_apart(params.download.path, folder)
         size = check_source(params.download)
         if params.tokenize.from_ is not None:
             bases.check_not_own(params.tokenize.from_, Paths(folder))
