@@ -26,7 +26,7 @@ def main(params: Params, paths: Paths) -> None:
         count = f"{part.documents:,} document{'s' * (part.documents > 1)}"
         print(f"{split}: {count}, {part.bytes / 1e6:.3f} MB, {part.characters:,} characters")
     if left_out:
-        print("left out: " + "; ".join(f"{count:,} {what}" for what, count in left_out.most_common()))
+        print("left out: " + "; ".join(f"{count:,} × {what}" for what, count in left_out.most_common()))
     if digest and section.source == "files" and section.sha256 is None:
         print(f"to get this very text everywhere, pin it in params.yaml: `download.sha256: {digest}`")
     bits = measured["bits_per_byte"]

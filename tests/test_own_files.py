@@ -1,6 +1,7 @@
 """tinygpt/own_files.py: which of a person's files are read, and what is said of the others."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.conftest import ROOT
 from tests.test_sources import own, section, texts
 from tinygpt import files, own_files, sources
 
+RUN = subprocess.run
 pytestmark = pytest.mark.usefixtures("here")
 
 
@@ -31,18 +33,25 @@ def test_a_link_that_cannot_be_followed_is_refused(here: Path) -> None:
     for target in ("/nowhere/book.txt", "link.txt"):
         Path("own/link.txt").symlink_to(target)
         with pytest.raises(
-            FileNotFoundError, match=rf"own/link\.txt is a link to {target}, which is not there, or leads"
+            FileNotFoundError, match=rf"own/link\.txt is a link to {target}, which does not exist, or leads"
         ):
             sources.check_source(section())
         with pytest.raises(FileNotFoundError, match=r"own/link\.txt is a link to"):
             sources.check_source(section(path="own/link.txt"))
         Path("own/link.txt").unlink()
-    (here / "books").mkdir()
-    for target in (".", here / "books"):  # DVC follows neither, so that an edit there would rerun nothing
-        Path("own/books").symlink_to(target)
-        with pytest.raises(ValueError, match=r"own/books is a link to a folder, .* links to its files \(`cp -rs"):
+    files.write_text(here / "books/b.txt", "b" * 600)
+    Path("own/books").symlink_to(here / "books")
+    with pytest.raises(
+        ValueError, match=r"own/books is a link to a folder\. DVC does not look inside.*Link its"
+    ) as told:
+        sources.check_source(section())
+    RUN(str(told.value).split("`")[1], shell=True, check=True)
+    assert texts() == {"a": "a" * 600, "books/b": "b" * 600}
+    for target in (".", here):
+        Path("own/loop").symlink_to(target)
+        with pytest.raises(ValueError, match=r"own/loop is a link to a folder that contains it\. Remove the link"):
             sources.check_source(section())
-        Path("own/books").unlink()
+        Path("own/loop").unlink()
 
 
 def test_a_name_that_is_not_utf8_is_refused_since_dvc_stops_at_it() -> None:
@@ -70,22 +79,22 @@ def test_what_is_not_read_is_counted_with_the_reason() -> None:
     left_out: list[str] = []
     assert list(sources.documents(section(), tell=left_out.append)[0])
     assert sorted(left_out) == [
-        "files: .gz (unpack it)",
-        *2 * ["files: .json (`jq -c '.[]' x.json > x.jsonl` makes records of an array)"],
-        "files: empty",
-        "files: hidden",
-        "files: neither file nor folder",
-        "files: without an ending, and no UTF-8 text",
+        "file: .gz (unpack it)",
+        *2 * ["file: .json (`jq -c '.[]' x.json > x.jsonl` makes records of an array)"],
+        "file: empty",
+        "file: hidden",
+        "file: neither file nor folder",
+        "file: without an extension, and not UTF-8 text",
     ]
     Path("own/f.md").unlink()
     sentence = (
-        r"There is no text in own, which has 7 files, not read: 2 \.json \(`jq .*; 1 \.gz \(unpack it\); 1 empty; .*"
-        r"Read are \.txt \.md \.jsonl \.csv \.tsv \.parquet\. Put a \.txt file there"
+        r"There is no text in own\. Its 7 files are not read: 2 \.json \(`jq .*; 1 \.gz \(unpack it\); 1 empty; .*"
+        r"TinyGPT reads \.txt \.md \.jsonl \.csv \.tsv \.parquet\. Put a \.txt file there"
     )
     with pytest.raises(FileNotFoundError, match=sentence):
         sources.check_source(section())
     own(f__md="x")
-    with pytest.raises(FileNotFoundError, match=r"1 not as download\.pattern says.*\(download\.pattern is 'x\*'\)"):
+    with pytest.raises(FileNotFoundError, match=r"1 outside download\.pattern.*\(download\.pattern is 'x\*'\)"):
         sources.check_source(section(pattern="x*"))
 
 
@@ -109,17 +118,17 @@ def test_a_folder_that_is_closed_to_the_reader_is_not_passed_over(monkeypatch: p
     [
         (
             "data",
-            "which holds data/corpus, an output of dvc.yaml; DVC refuses that. Put your text into a folder of its",
+            "which contains data/corpus, an output of dvc.yaml; DVC refuses that. Put your text into a folder of",
         ),
-        (".", "which holds data/corpus"),
-        ("/", "which holds data/corpus"),
-        ("..", "which holds data/corpus"),
-        ("data/corpus", "which is, or lies in, data/corpus"),
-        ("./data/own/../corpus/train.parquet", "which is, or lies in, data/corpus"),
-        ("data/evaluation", "which holds data/evaluation/figures"),
-        ("data/training/metrics.json", "which is, or lies in, data/training/metrics.json"),
-        ("finetune", "which holds finetune/data/corpus, an output of finetune/dvc.yaml"),
-        ("benchmark", "which holds benchmark/results"),
+        (".", "which contains data/corpus"),
+        ("/", "which contains data/corpus"),
+        ("..", "which contains data/corpus"),
+        ("data/corpus", "which is, or is inside, data/corpus"),
+        ("./data/own/../corpus/train.parquet", "which is, or is inside, data/corpus"),
+        ("data/evaluation", "which contains data/evaluation/figures"),
+        ("data/training/metrics.json", "which is, or is inside, data/training/metrics.json"),
+        ("finetune", "which contains finetune/data/corpus, an output of finetune/dvc.yaml"),
+        ("benchmark", "which contains benchmark/results"),
     ],
 )
 def test_a_path_that_overlaps_with_what_a_pipeline_makes_is_refused(here: Path, path: str, sentence: str) -> None:
@@ -135,7 +144,7 @@ def test_a_path_beside_what_a_pipeline_makes_or_in_anothers_is_not_refused(here:
     for path in ("data/own", "data/own/", "data/corpora", "elsewhere/book.txt", "finetune/data/corpus", "/data"):
         own_files.check_apart(path, Path())
     own_files.check_apart("data/corpus/train.parquet", Path("finetune"))
-    with pytest.raises(ValueError, match="lies in, finetune/data/corpus"):
+    with pytest.raises(ValueError, match="is inside, finetune/data/corpus"):
         own_files.check_apart("finetune/data/corpus", Path("finetune"))
 
 

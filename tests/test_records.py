@@ -32,6 +32,7 @@ def parquet(values: object, **columns: object) -> None:
         ("x__csv", "id;text\n1;one\n2;two, 2\n"),
         ("x__csv", '"id"\t"text"\r1\tone\r2\ttwo, 2\r'),
         ("x__tsv", "id\ttext\n1\tone\n2\ttwo, 2\n"),
+        ("x__tsv", "text\none\ntwo, 2\n"),
         ("x__CSV", 'text\none\n"two, 2"\n'),
     ],
 )
@@ -71,38 +72,36 @@ def test_lines_in_records_end_as_those_of_text_files_do() -> None:
 def test_a_quote_that_is_never_closed_fuses_no_rows(line: int, first: str) -> None:
     for rows in (ROWS, ROWS.replace("text 49", '"text 49"')):  # closed by the end, and by the next quote
         own(x__csv="id,text\n" + rows.replace(f",text {line}\n", f',"text {line}\n').replace('""', '"'))
-        with pytest.raises(
-            ValueError, match=rf"own/x\.csv, {first}: a quote .* never closed, or stands inside a field"
-        ):
+        with pytest.raises(ValueError, match=rf"own/x\.csv, {first}: the row .* never closed"):
             texts()
 
 
 @pytest.mark.parametrize(
     ("name", "data", "sentence"),
     [
-        ("x__csv", 'id,text\n1,a\n2,5" pipe\n', r"x\.csv, line 3: a quote .* stands inside a field"),
-        ("x__csv", 'id,text\n1, "a b"\n', "line 2: a quote"),
-        ("x__csv", 'id,text\n1,"say \\"hi\\" now"\n', "line 2: a quote"),
-        ("x__csv", 'id,text\n1,"a" b\n', "line 2: a quote"),
-        ("x__tsv", 'id\ttext\n1\t"a" b\n', r"x\.tsv, line 2: a quote"),
+        ("x__csv", 'id,text\n1,a\n2,5" pipe\n', r"x\.csv, line 3: the row .* inside a field"),
+        ("x__csv", 'id,text\n1, "a b"\n', "line 2: the row that starts here has a quote"),
+        ("x__csv", 'id,text\n1,"say \\"hi\\" now"\n', "line 2: the row that starts here has a quote"),
+        ("x__csv", 'id,text\n1,"a" b\n', "line 2: the row that starts here has a quote"),
+        ("x__tsv", 'id\ttext\n1\t"a" b\n', r"x\.tsv, line 2: the row that starts here has a quote"),
         (
             "x__csv",
             "text\nHello, world\n",
-            r"line 2 has another number of fields \(2\) than the first line \(1\)\. Put",
+            r"line 2 has 2 field\(s\), but the header has 1\. Quote",
         ),
-        ("x__csv", "id,text\n1\n", r"line 2 has another number of fields \(1\) than the first line \(2\)"),
+        ("x__csv", "id,text\n1\n", r"line 2 has 1 field\(s\), but the header has 2\."),
         ("x__csv", "text,id,text\na,1,b\n", "has several columns 'text'. Rename all but the one"),
         (
             "x__csv",
             "id,body\n1,a\n",
-            "x.csv, line 1 names no column 'text'. .* one of: id, body. Where that line is text",
+            "x.csv, line 1 has no column 'text'. .* one of: id, body. If that line is already text",
         ),
-        ("x__csv", "\n\nid,body\n1,a\n", "line 3 names no column 'text'"),
-        ("x__csv", "sep=;\nid;body\n1;a\n", "line 2 names no column 'text'. .* one of: id, body"),
+        ("x__csv", "\n\nid,body\n1,a\n", "line 3 has no column 'text'"),
+        ("x__csv", "sep=;\nid;body\n1;a\n", "line 2 has no column 'text'. .* one of: id, body"),
         (
             "x__csv",
             f'"{"A whole row. " * 99}"\n',
-            f"one of: {'A whole row. ' * 3}A. Where that line is text, put one with",
+            f"one of: {'A whole row. ' * 3}A. If that line is already text",
         ),
         ("x__jsonl", '{"text": "a"}\n{"te', r"x\.jsonl, line 2 is not JSON .* Correct"),
         ("x__jsonl", '{"text": "a"}\n[1]', r"x\.jsonl, line 2 is not an object"),
@@ -140,7 +139,7 @@ def test_what_is_no_record_is_named_with_the_next_step(name: str, data: str, sen
 def test_parquet_that_holds_no_text_is_named_with_the_next_step() -> None:
     broken = pa.array([b"one", b"caf\xe9"]).view(pa.string())
     for values, sentence in (
-        (broken, r"x\.parquet, row 2: 'text' is not UTF-8 \(byte 3\)\. Write the file anew"),
+        (broken, r"x\.parquet, row 2: 'text' is not UTF-8 \(byte 3\)\. Write the file again"),
         (broken.dictionary_encode(), r"x\.parquet, row \d: 'text' is not UTF-8"),
         (pa.array([b"one", b"caf\xe9"]), r"x\.parquet, row 2: 'text' is not UTF-8 \(byte 3\)"),
         ([1, 2], r"row 1: 'text' holds 1, which is not text"),
@@ -164,7 +163,7 @@ def test_a_file_of_many_columns_or_long_names_gets_a_short_sentence() -> None:
 def test_a_field_too_long_to_be_meant_is_a_quote_that_was_not_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "LARGEST_FIELD", 1000)
     own(x__csv='id,text\n1,"{}"\n'.format("a" * 1001))
-    with pytest.raises(ValueError, match=r"line 2: a quote .* never closed"):
+    with pytest.raises(ValueError, match=r"line 2: the row .* never closed"):
         texts()
 
 
@@ -181,14 +180,14 @@ def test_rows_without_text_are_skipped_and_counted(kind: str) -> None:
     left_out: list[str] = []
     found = [(name, *pieces) for name, pieces in sources.documents(section(), tell=left_out.append)[0]]
     assert found == [(f"x.{kind}/2", "one"), (f"x.{kind}/4", ""), (f"x.{kind}/5", "two")]
-    assert left_out == ["rows whose 'text' is null"] * 5
+    assert left_out == ["row with null in 'text'"] * 5
 
 
 def test_a_column_of_null_alone_is_refused_before_any_work() -> None:
     own(x__jsonl='{"text": null}\n' * 3)
-    with pytest.raises(ValueError, match=r"x\.jsonl, line 3 is the last of 3, and 'text' is null in all of them\. Set"):
+    with pytest.raises(ValueError, match=r"'text' is null in all 3 rows \(the last is own/x\.jsonl, line 3\)\. Set"):
         sources.check_source(section())
     Path("own/x.jsonl").unlink()
     parquet(pa.nulls(2))
-    with pytest.raises(ValueError, match=r"x\.parquet, row 2 is the last of 2"):
+    with pytest.raises(ValueError, match=r"null in all 2 rows \(the last is own/x\.parquet, row 2\)"):
         sources.check_source(section())

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stages import download
 from tests.conftest import params
 from tests.test_downloads import opener
 from tinygpt import config, downloads, plays, sources, wheels
+from tinygpt.files import Paths
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -53,10 +56,10 @@ def test_a_missing_empty_or_strange_source_says_what_to_do() -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no own\. Put a \.txt file there, or set download.source"):
         sources.check_source(section())
     own(empty__txt="")
-    with pytest.raises(FileNotFoundError, match=r"There is no text in own, which has 1 file, not read: 1 empty\."):
+    with pytest.raises(FileNotFoundError, match=r"There is no text in own\. Its only file is not read: 1 empty\."):
         sources.check_source(section())
     own(photo__jpg="x")
-    with pytest.raises(FileNotFoundError, match=r"own/photo.jpg is not read: \.jpg\. Read are \.txt"):
+    with pytest.raises(FileNotFoundError, match=r"own/photo.jpg is not read: \.jpg\. TinyGPT reads \.txt"):
         sources.check_source(section(path="own/photo.jpg"))
     own(a__txt="x")
     sources.check_source(section())
@@ -100,6 +103,14 @@ def test_an_address_that_gives_no_utf8_is_told_what_to_do_instead(monkeypatch: p
     found, _ = sources.documents(section(url="https://a.org/book.txt"))
     with pytest.raises(ValueError, match=r"What download.url gave is not UTF-8 text \(byte 3\)\. Save it yourself"):
         ["".join(pieces) for _, pieces in found]
+
+
+def test_the_stage_says_what_it_left_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.dumps({"text": text}) for text in [*("word " * 200,) * 9, None, None]]
+    own(a__jsonl="\n".join(rows), b__json="[]")
+    download.main(params(download__source="files", download__path="own"), Paths(here))
+    left_out = "left out: 2 × row with null in 'text'; 1 × file: .json (`jq -c '.[]' x.json > x.jsonl`"
+    assert left_out in capsys.readouterr().out
 
 
 # Shakespeare

@@ -1,7 +1,7 @@
-"""Files that should be UTF-8 text: `pieces(path)` reads one, `not_text(path)` says what it is instead, and what to do.
+"""Reading UTF-8 text: `for piece in pieces(path)`; `not_text(path)` is the error for a file that is something else.
 
-A text in another encoding is refused, since nothing in it says which that is: charset-normalizer names those that
-fit, and the sentence shows how each reads, for a person to choose. Left out: reading anything but UTF-8.
+The error says what the file is and how to convert it. Nothing in a text says which other encoding it is in:
+charset-normalizer proposes some, and the error shows how the text reads in each. Left out: reading other encodings.
 """
 
 import codecs
@@ -15,36 +15,36 @@ from tinygpt import files
 
 PIECE = 2**20  # characters or bytes read at once
 SAMPLE = 2**16  # bytes from which an encoding is guessed
-FORMATS = {  # how files begin that are no text → what they are, and the next step
-    b"%PDF-": ("a PDF", "`pdftotext FILE` makes text of it"),
+FORMATS = {  # first bytes → what such a file is, and the next step
+    b"%PDF-": ("a PDF", "Extract its text: `pdftotext FILE`"),
     b"{\\rtf": ("RTF", "Save it as plain text"),
     b"PK\x03\x04": ("a ZIP archive, as .docx, .odt and .epub are", "Unpack it, or save it as plain text"),
-    b"\xd0\xcf\x11\xe0": ("a document of an old Office", "Save it as plain text"),
-    b"PAR1": ("a Parquet file", "Let its name end in .parquet"),
-    b"\x1f\x8b": ("packed by gzip", "`gunzip < OLD > NEW` unpacks it"),
-    b"BZh91AY&SY": ("packed by bzip2", "`bunzip2 < OLD > NEW` unpacks it"),
-    b"\xfd7zXZ\0": ("packed by xz", "`unxz < OLD > NEW` unpacks it"),
-    b"(\xb5/\xfd": ("packed by Zstandard", "`unzstd < OLD > NEW` unpacks it"),
+    b"\xd0\xcf\x11\xe0": ("an old Office document", "Save it as plain text"),
+    b"PAR1": ("a Parquet file", "Rename it to .parquet"),
+    b"\x1f\x8b": ("gzip-compressed", "Unpack it: `gunzip < OLD > NEW`"),
+    b"BZh91AY&SY": ("bzip2-compressed", "Unpack it: `bunzip2 < OLD > NEW`"),
+    b"\xfd7zXZ\0": ("xz-compressed", "Unpack it: `unxz < OLD > NEW`"),
+    b"(\xb5/\xfd": ("Zstandard-compressed", "Unpack it: `unzstd < OLD > NEW`"),
 }
-MARKS = {  # byte order marks, the longer first, since UTF-16's begins UTF-32's
+MARKS = {  # byte order marks; UTF-32 first, since its mark starts with UTF-16's
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# Encodings in which texts are found, by Python's names; of those that read a text alike the first is named.
+# Common encodings of text files, by Python's names. Of those that decode a text to the same, the error names the first.
 ENCODINGS = (
     *("cp1252", "cp932", "gb18030", "big5", "cp949", "euc_jp", "cp1251", "koi8_r", "cp1250", "cp1253", "cp1254"),
     *("cp1255", "cp1256", "cp866", "mac_roman", "cp850"),
 )
-ICONV = {"euc_jp": "euc-jp", "koi8_r": "koi8-r", "mac_roman": "macintosh"}  # where iconv has another name
+ICONV = {"euc_jp": "euc-jp", "koi8_r": "koi8-r", "mac_roman": "macintosh"}  # Python → iconv, where the names differ
 CONTROL = re.compile(r"[\0-\x07\x0e-\x1a\x1c-\x1f\x7f]")
 
 
 def pieces(path: Path) -> Iterator[str]:
     """The text of a UTF-8 file of any size, without a byte order mark, lines ended by \\n alone.
 
-    Raises ValueError, in a sentence, where it is something else.
+    Raises ValueError if it is something else.
     """
     check_beginning(path)
     with open_text(path) as file:
@@ -58,18 +58,18 @@ def pieces(path: Path) -> Iterator[str]:
 
 
 def open_text(path: Path, newline: str | None = None) -> IO[str]:
-    """A text file as everyone here opens it; reading it raises UnicodeDecodeError where it is not UTF-8."""
+    """Open a UTF-8 file with or without a byte order mark; reading it may raise UnicodeDecodeError."""
     return path.open(encoding="utf-8-sig", newline=newline)
 
 
 def is_text(path: Path) -> bool:
-    """Whether the beginning of a file reads as text; its name says nothing."""
+    """Whether the beginning of a file is UTF-8 text."""
     beginning = _read(path, 0, SAMPLE)
     return _is_utf8(beginning) and not CONTROL.search(beginning.decode(errors="ignore")) and not _format(beginning)
 
 
 def check_beginning(path: Path) -> None:
-    """ValueError, in a sentence, where the beginning of a file shows that it is no text."""
+    """ValueError if the beginning of a file shows that it is not text."""
     files.check_fetched(path)
     beginning = _read(path, 0, SAMPLE)
     if b"\0" in beginning or _format(beginning):
@@ -77,31 +77,31 @@ def check_beginning(path: Path) -> None:
 
 
 def not_text(path: Path) -> ValueError:
-    """What a file is instead of UTF-8 text, as an error with the next step."""
+    """The error for a file that is not UTF-8 text: what it is, and the next step."""
     beginning = _read(path, 0, SAMPLE)
     if known := _format(beginning):
         return _told(path, f"is {known[0]}, not text", f"{known[1]}.")
     place, encoding = _first_wrong(path), _wide(beginning)
     if encoding is None and _read(path, place, 1) == b"\0":
-        return _told(path, f"is no text (byte {place} is NUL)", "If it is, `tr -d '\\000' < OLD > NEW` removes those.")
+        return _told(path, f"is not text (byte {place} is NUL)", "If it is: `tr -d '\\000' < OLD > NEW` removes NULs.")
     what = f"is not UTF-8 text (byte {place})"
     if encoding is not None:
-        return _told(path, what, f"It is {encoding.upper()}: `iconv -f {encoding} -t utf-8 OLD > NEW` converts it.")
+        return _told(path, what, f"It is {encoding.upper()}. Convert it: `iconv -f {encoding} -t utf-8 OLD > NEW`.")
     start = max(0, place - 2**10)
     sample = _read(path, start, SAMPLE)
     if _is_damaged(sample):
-        step = "It is UTF-8 with damaged bytes: `iconv -c -f utf-8 -t utf-8 OLD > NEW` leaves those out."
+        step = "It is UTF-8 with damaged bytes. Drop those: `iconv -c -f utf-8 -t utf-8 OLD > NEW`."
         return _told(path, what, step)
     readings = [f"{name} ({_reading(sample, place - start, name)!r})" for name in _candidates(sample)]
     if not readings:
         return _told(path, what, "Save it as UTF-8.")
     name = ICONV.get(first := readings[0].partition(" ")[0], first)
-    step = f"It may be {' or '.join(readings)}. Convert it from the one that reads right, and look at the result: "
+    step = f"It may be {' or '.join(readings)}. Convert it from the one that reads right, and check the result: "
     return _told(path, what, f"{step}`iconv -f {name} -t utf-8 OLD > NEW`.")
 
 
 def _told(path: Path, what: str, step: str) -> ValueError:
-    """The sentences: the names of the files put in, and what is to be done with the new one."""
+    """The error, with the names of the file and of its replacement put in."""
     if path.parent == files.hidden("downloads"):
         step = step.replace("OLD", "FILE").replace("NEW", "FILE.txt")
         return ValueError(
@@ -120,12 +120,12 @@ def _read(path: Path, start: int, size: int) -> bytes:
 
 
 def _format(beginning: bytes) -> tuple[str, str] | None:
-    """What a file is, if its beginning is that of a format that is no text."""
+    """What a file is and the next step, if its beginning is that of a known format other than text."""
     return next((told for start, told in FORMATS.items() if beginning.startswith(start)), None)
 
 
 def _is_utf8(beginning: bytes) -> bool:
-    """Whether a beginning is UTF-8; a character may be cut off by its end where more follows."""
+    """Whether the beginning of a file is UTF-8; its last character may be incomplete if the file goes on."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(beginning, final=len(beginning) < SAMPLE)
     except UnicodeDecodeError:
@@ -134,7 +134,7 @@ def _is_utf8(beginning: bytes) -> bool:
 
 
 def _first_wrong(path: Path) -> int:
-    """The place of the first byte that is not UTF-8, or is NUL; the size of the file where there is none."""
+    """The offset of the first byte that is not UTF-8, or is NUL; the size of the file if there is none."""
     decoder, done = codecs.getincrementaldecoder("utf-8")(), 0
     with path.open("rb") as file:
         while True:
@@ -149,13 +149,13 @@ def _first_wrong(path: Path) -> int:
 
 
 def _wide(beginning: bytes) -> str | None:
-    """The encoding of two or four bytes a character that a text is in, by its mark, or by where its NULs are."""
+    """The UTF-16 or UTF-32 encoding of a text, by its byte order mark or by its NULs; None if it is neither."""
     if marked := next((name for mark, name in MARKS.items() if beginning.startswith(mark)), None):
         return marked
     zeros = beginning.count(0)
-    if not zeros or (_is_utf8(beginning) and zeros < len(beginning) / 4):  # a text with some NULs in it
+    if not zeros or (_is_utf8(beginning) and zeros < len(beginning) / 4):  # UTF-8 with some NULs
         return None
-    little = beginning[1::2].count(0) > beginning[::2].count(0)  # of a Latin letter the upper byte is NUL
+    little = beginning[1::2].count(0) > beginning[::2].count(0)  # the upper byte of a Latin letter is NUL
     for name in ("utf-32le", "utf-32be", "utf-16le" if little else "utf-16be"):
         try:
             text = codecs.getincrementaldecoder(name)().decode(beginning)
@@ -167,15 +167,15 @@ def _wide(beginning: bytes) -> str | None:
 
 
 def _is_damaged(sample: bytes) -> bool:
-    """Whether all but a few of the characters beyond ASCII are good UTF-8."""
+    """Whether most of the non-ASCII characters are valid UTF-8."""
     text = sample.decode("utf-8", errors="replace")
     wrong, beyond = text.count("\ufffd"), sum(character > "\x7f" for character in text)
     return wrong < beyond / 5
 
 
 def _candidates(sample: bytes) -> list[str]:
-    """Encodings in which a text may be, the likeliest first, at most three."""
-    import charset_normalizer  # late: it takes a while to load, and few need it
+    """The encodings that a text may be in: at most three, the likeliest first."""
+    import charset_normalizer  # late: slow to load, rarely needed
 
     end = max(sample.rfind(b"\n"), sample.rfind(b" ")) + 1 if len(sample) == SAMPLE else len(sample)
     found = list(charset_normalizer.from_bytes(sample[: end or None], cp_isolation=list(ENCODINGS)))
@@ -187,6 +187,6 @@ def _candidates(sample: bytes) -> list[str]:
 
 
 def _reading(sample: bytes, place: int, encoding: str) -> str:
-    """How the text around the first wrong byte reads."""
+    """The text around an offset, decoded."""
     before, after = sample[:place].decode(encoding, "ignore"), sample[place:].decode(encoding, "replace")
     return " ".join((before[-12:] + after[:12]).split())

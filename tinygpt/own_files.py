@@ -1,11 +1,12 @@
-"""People's own files: `listed(Path("data/own"), "**/*")` says which are read, and why the others are not.
+"""People's own files: `listed(Path("data/own"), "**/*")` returns those to read, and why the others are not read.
 
-A link to a file is read, wherever that lies. What DVC could not follow, and so what would go stale or stop it later, is
-refused in a sentence: a link to a folder, a link to nothing, a name that is not UTF-8, and a download.path that
-overlaps with what a pipeline makes (`check_apart`). Left out: hidden folders.
+A link to a file is read, wherever the file is. Errors say what DVC would fail on, or would not notice: a link to a
+folder, a broken link, a name that is not UTF-8, and a download.path that overlaps with the outputs of a pipeline
+(`check_apart`). Hidden folders are ignored.
 """
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -24,9 +25,9 @@ STEPS = {  # what to do with files of other kinds
 
 
 def listed(root: Path, pattern: str) -> tuple[dict[str, Path], Counter[str]]:
-    """(name → path of the files to read, sorted; why others are not read → how many of them) of a file or folder.
+    """The files to read of a file or folder (name → path, sorted), and how many are not read (reason → count).
 
-    Raises ValueError or FileNotFoundError, in a sentence, for what DVC could not follow.
+    Raises ValueError or FileNotFoundError for links and names that DVC cannot handle.
     """
     if root.is_symlink() and not root.exists():
         _check_followed(root, root)
@@ -43,7 +44,7 @@ def listed(root: Path, pattern: str) -> tuple[dict[str, Path], Counter[str]]:
         raise _strange(pattern) from None
     found, unread = {}, Counter[str]()
     for path in sorted(_inside(root)):
-        if why := _why_not(path) or ("" if path in matching else "not as download.pattern says"):
+        if why := _why_not(path) or ("" if path in matching else "outside download.pattern"):
             unread[why] += 1
         else:
             found[path.relative_to(root).as_posix()] = path
@@ -51,28 +52,29 @@ def listed(root: Path, pattern: str) -> tuple[dict[str, Path], Counter[str]]:
 
 
 def kind(path: PurePath) -> str:
-    """The ending of a file's name, as it stands in KINDS; "" where there is none."""
+    """The extension of a file's name, as in KINDS; "" if it has none."""
     return path.suffix.strip().lower()
 
 
 def nothing_in(root: Path, unread: Counter[str]) -> str:
-    """That a folder or file has no text that is read, and why, in a sentence with the next step."""
+    """The sentence that a folder or file has no text to read, and why."""
     if not root.exists():
         hint = " Write / between folders, not \\." if "\\" in str(root) else ""
         return f"There is no {root}.{hint}"
     if not unread:
         return f"There is no text in {root}."
     if not root.is_dir():
-        return f"{root} is not read: {next(iter(unread))}. Read are {' '.join(KINDS)}."
-    count = f"{(total := unread.total()):,} file{'s' * (total > 1)}"
+        return f"{root} is not read: {next(iter(unread))}. TinyGPT reads {' '.join(KINDS)}."
+    total = unread.total()
+    count = f"Its {total:,} files are" if total > 1 else "Its only file is"
     reasons = "; ".join(f"{number:,} {why}" for why, number in unread.most_common(6))
-    return f"There is no text in {root}, which has {count}, not read: {reasons}. Read are {' '.join(KINDS)}."
+    return f"There is no text in {root}. {count} not read: {reasons}. TinyGPT reads {' '.join(KINDS)}."
 
 
 def check_apart(path: str, pipeline: Path) -> None:
-    """ValueError, in a sentence, where download.path overlaps with what a pipeline makes, which DVC would refuse.
+    """ValueError if download.path overlaps with the outputs of a pipeline, which DVC refuses.
 
-    pipeline: the folder of the pipeline whose text it is; what another one makes may be read, but not lie inside.
+    pipeline: the folder of the pipeline that reads it. An output of another one may be read, but not lie inside.
     """
     place = Path(path).resolve()
     for file in (Path("dvc.yaml"), *sorted(Path().glob("*/dvc.yaml"))):
@@ -80,15 +82,15 @@ def check_apart(path: str, pipeline: Path) -> None:
             made = output.resolve()
             within = made.is_relative_to(place) and (made != place or file.parent == pipeline)
             if within or (file.parent == pipeline and place.is_relative_to(made)):
+                how = "contains" if within and made != place else "is, or is inside,"
                 raise ValueError(
-                    f"download.path is {path!r}, which {'holds' if within and made != place else 'is, or lies in,'} "
-                    f"{output}, an output of {file}; DVC refuses that. Put your text into a folder of its own, such as "
-                    "data/own, and name that."
+                    f"download.path is {path!r}, which {how} {output}, an output of {file}; DVC refuses that. Put your "
+                    "text into a folder of its own, such as data/own."
                 )
 
 
 def _outputs(file: Path) -> Iterator[Path]:
-    """What the stages of a dvc.yaml make."""
+    """The outputs of all stages of a dvc.yaml."""
     for stage in (read_yaml(file).get("stages") or {}).values():
         for output in (each for key in ("outs", "metrics", "plots") for each in stage.get(key) or ()):
             name = output if isinstance(output, str) else next(iter(output))
@@ -96,7 +98,7 @@ def _outputs(file: Path) -> Iterator[Path]:
 
 
 def _inside(root: Path) -> Iterator[Path]:
-    """The files of a folder, and of those in it that are not hidden; raises for what cannot be followed or opened."""
+    """The files of a folder and its visible subfolders; raises for what cannot be opened, or DVC cannot handle."""
 
     def refuse(problem: OSError) -> None:
         raise problem
@@ -110,38 +112,40 @@ def _inside(root: Path) -> Iterator[Path]:
 
 
 def _check_followed(root: Path, path: Path) -> None:
-    """ValueError or FileNotFoundError, in a sentence, for what DVC could not follow."""
+    """ValueError or FileNotFoundError for a link or a name that DVC cannot handle."""
     if any("\ud800" <= character <= "\udfff" for character in path.name):
         spelt = "".join("?" if "\ud800" <= character <= "\udfff" else character for character in path.name)
         raise ValueError(
-            f"The name of {path.parent / spelt} is not UTF-8 (? stands for what is not), and DVC stops at it. Rename "
-            f"it: `mv {path.parent}/{spelt} {path.parent}/…`."
+            f"The name of {path.parent / spelt} is not UTF-8 (each ? is a byte that is not), and DVC fails on it. "
+            f"Rename it: `mv {path.parent / spelt} {path.parent}/…`."
         )
+    if path.is_symlink() and path.parent.resolve().is_relative_to(os.path.realpath(path)):
+        raise ValueError(f"{path} is a link to a folder that contains it. Remove the link.")
     if path.is_symlink() and path.is_dir():
         raise ValueError(
-            f"{path} is a link to a folder, into which DVC does not look: an edit there would not rerun the pipeline. "
-            f"Replace it by links to its files (`cp -rs {path.resolve()} {root}` after `rm {path}`), or set "
-            "download.path to that folder."
+            f"{path} is a link to a folder. DVC does not look inside, so an edit there would not rerun the pipeline. "
+            f"Link its files instead: `rm {shlex.quote(str(path))} && cp -rs {shlex.quote(str(path.resolve()))} "
+            f"{shlex.quote(str(root))}`. Or set download.path to that folder."
         )
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(
-            f"{path} is a link to {path.readlink()}, which is not there, or leads back to the link. Bring back what it "
-            "names (`dvc checkout`, where DVC made the link), or remove it."
+            f"{path} is a link to {path.readlink()}, which does not exist, or leads back to the link. Restore that "
+            "(`dvc checkout`, if DVC made the link), or remove the link."
         )
 
 
 def _why_not(path: Path, named: bool = False) -> str:
-    """Why a file is not read, as it is told of one or several; "" where it is. `named`: someone asked for this one."""
+    """Why a file is not read; "" if it is. `named`: download.path is this very file."""
     if path.name.startswith(".") and not named:
         return "hidden"
     if not path.is_file():
         return "neither file nor folder"
     if not path.stat().st_size:
         return "empty"
-    if not (ending := kind(path)):
-        return "" if named or is_text(path) else "without an ending, and no UTF-8 text"
-    step = STEPS.get(ending)
-    return "" if ending in KINDS else f"{ending}{f' ({step})' if step else ''}"
+    if not (extension := kind(path)):
+        return "" if named or is_text(path) else "without an extension, and not UTF-8 text"
+    step = STEPS.get(extension)
+    return "" if extension in KINDS else f"{extension}{f' ({step})' if step else ''}"
 
 
 def _strange(pattern: str) -> ValueError:

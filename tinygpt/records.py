@@ -1,8 +1,8 @@
 """Records of .jsonl, .csv, .tsv and .parquet files: `for number, record in READERS[kind](path, column)`.
 
-A record is a dict of columns, its number that of the line where it ends, or of the row. `texts` takes the text out of
-records, also those of the hub. What is not as the format says is refused, with its place: read leniently, a quote that
-is never closed makes one record of many in silence.
+A record is a dict of columns. Its number is that of its row, or of the line where it ends. `texts` extracts the text of
+records, also of the hub's. Files are read strictly, and an error names file and line: a lenient CSV reader turns
+hundreds of rows into one where a quote is never closed.
 """
 
 import csv
@@ -21,19 +21,19 @@ import pyarrow.parquet as pq
 
 from tinygpt.encodings import not_text, open_text
 
-LARGEST_FIELD = 2**28  # characters of a .csv field: beyond it a quote was not closed
-DELIMITERS = ",;\t|"
+LARGEST_FIELD = 2**28  # characters of a .csv field: a longer one is a quote that was not closed
+DELIMITERS = {".csv": ",;\t|", ".tsv": "\t,;|"}  # tried in this order
 Records = Iterable[tuple[int, dict[str, Any]]]
 
 
 def texts(
     records: Records, column: str, place: Callable[[int], str], tell: Callable[[str], object]
 ) -> Iterator[tuple[int, str]]:
-    """The texts of records, each with its number, lines ended by \\n alone; `tell` hears of each that has none (null).
+    """The number and text of each record, lines ended by \\n alone; `tell` hears of each record that has null.
 
-    place: what a record of that number is called in a sentence.
+    place: the number of a record → its name in an error.
 
-    Raises ValueError, in a sentence, for a column that is not there, holds no text, or null alone.
+    Raises ValueError if the column is missing, is not text, or is null in all records.
     """
     number = nulls = read = 0
     for number, record in records:
@@ -42,28 +42,28 @@ def texts(
         text = record.get(column)
         if text is None or (isinstance(text, float) and math.isnan(text)):  # pandas writes NaN for none
             nulls += 1
-            tell(f"rows whose {column!r} is null")
+            tell(f"row with null in {column!r}")
             continue
         read += 1
         yield number, _plain(text, column, place(number))
     if nulls and not read:
         raise ValueError(
-            f"{place(number)} is the last of {nulls:,}, and {column!r} is null in all of them. Set "
-            "download.text_column to a column that holds text."
+            f"{column!r} is null in all {nulls:,} rows (the last is {place(number)}). Set download.text_column to a "
+            "column that holds text."
         )
 
 
 def _choose(names: list[Any]) -> str:
-    """What to do where a column is missing: short, whatever the names are."""
+    """The next step where a column is missing; short, whatever the names are."""
     shown = [f"{' '.join(str(name).split()):.40}" for name in names[:12]]
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"Set download.text_column to one of: {', '.join(shown)}{more}."
 
 
 def _plain(text: Any, column: str, place: str) -> str:
-    """The text of a record, or a sentence about what it is instead."""
+    """The text of a record; ValueError if it is no text."""
     try:
-        text = text.decode() if isinstance(text, bytes) else text  # Parquet of programs that know no text
+        text = text.decode() if isinstance(text, bytes) else text  # some programs write text to Parquet as bytes
         if isinstance(text, str):
             text.encode()
             return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -97,7 +97,7 @@ def _jsonl(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys differ; Python's json would keep the last of two."""
+    """A JSON object; ValueError if it has a key twice, of which json would silently keep the last."""
     record = dict(pairs)
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]
@@ -115,23 +115,23 @@ def _one_value(path: Path, start: str) -> ValueError:
 
 
 def _csv(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The records of a file whose first line names the columns, parted by whatever parts them there."""
+    """The records of a file with a header, delimited as its header is."""
     with open_text(path, newline="") as file:
-        before, head, delimiter = _head(file, column)
+        before, head, delimiter = _head(file, column, DELIMITERS[path.suffix.strip().lower()])
         rows = _rows(path, itertools.chain([head] if head else [], file), delimiter, before)
         names = [name.strip() for name in next(rows, (0, []))[1]]
         if names and column not in names:
             raise ValueError(
-                f"{path}, line {before + 1} names no column {column!r}. {_choose(names)} Where that line is text, put "
-                "one with the names of the columns above it."
+                f"{path}, line {before + 1} has no column {column!r}. {_choose(names)} If that line is already text, "
+                "add a line with the column names above it."
             )
         if names.count(column) > 1:
             raise _twice(path, column)
         for number, row in rows:
             if len(row) != len(names):
                 raise ValueError(
-                    f"{path}, line {number} has another number of fields ({len(row)}) than the first line "
-                    f'({len(names)}). Put a field that holds {delimiter!r} into quotes ("), or correct the line.'
+                    f"{path}, line {number} has {len(row)} field(s), but the header has {len(names)}. Quote fields "
+                    f"that contain {delimiter!r}, or correct the line."
                 )
             yield number, dict(zip(names, row, strict=True))
 
@@ -140,32 +140,32 @@ def _twice(path: Path, column: str) -> ValueError:
     return ValueError(f"{path} has several columns {column!r}. Rename all but the one that holds the text.")
 
 
-def _head(file: IO[str], column: str) -> tuple[int, str, str]:
-    """How many lines stand before the one that names the columns, that one, and what parts its columns.
+def _head(file: IO[str], column: str, delimiters: str) -> tuple[int, str, str]:
+    """The number of lines before the header, the header, and the delimiter.
 
-    That is what Excel's `sep=` says, or else the first of DELIMITERS by which the column is found.
+    The delimiter is the one of Excel's line `sep=;`, or the first of `delimiters` that yields the column.
     """
     before = 0
     for line in file:
         if said := re.fullmatch(r'"?sep=(.)"?\s*', line):
             return before + 1, next(file, ""), said[1]
         if line.strip():
-            parted = (mark for mark in DELIMITERS if column in [name.strip(' \r\n"') for name in line.split(mark)])
-            return before, line, next(parted, ",")
+            parted = (mark for mark in delimiters if column in [name.strip(' \r\n"') for name in line.split(mark)])
+            return before, line, next(parted, delimiters[0])
         before += 1
-    return before, "", ","
+    return before, "", delimiters[0]
 
 
 def _rows(path: Path, lines: Iterable[str], delimiter: str, number: int) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a .csv file that are not blank, each with the line where it ends; `number` lines stand before.
+    """The rows of a CSV file, without blank ones, each with the line where it ends; `number` lines come before.
 
-    ValueError, in a sentence, where a quote is never closed, or stands where none should.
+    Raises ValueError for a quote that is never closed, or is misplaced.
     """
     csv.field_size_limit(LARGEST_FIELD)
     raw: list[str] = []  # the lines of this row
     field = f'(?:"[^"]*+(?:""[^"]*+)*+"|[^"{re.escape(delimiter)}\r\n]*+)'
     whole = re.compile(f"{field}(?:{re.escape(delimiter)}{field})*+[\r\n]*")
-    reader = csv.reader((raw.append(line) or line for line in lines), delimiter=delimiter, strict=True)
+    reader = csv.reader(_noted(lines, raw), delimiter=delimiter, strict=True)
     while True:
         raw.clear()
         problem = None
@@ -180,12 +180,19 @@ def _rows(path: Path, lines: Iterable[str], delimiter: str, number: int) -> Iter
             raise not_text(path)
         if problem or not whole.fullmatch(text):
             raise ValueError(
-                f'{path}, line {first}: a quote (") in the row that begins there is never closed, or stands inside a '
-                f"field (line {number} at the latest). A field with a quote in it is put into quotes, and the one "
-                'inside is doubled: "say ""hi""".'
+                f'{path}, line {first}: the row that starts here has a quote (") that is never closed, or that stands '
+                f"inside a field (by line {number}). Quote a field that contains quotes, and double those: "
+                '"say ""hi""".'
             )
         if text.strip():
             yield number, row
+
+
+def _noted(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
+    """The lines, each also appended to `seen` as it is read."""
+    for line in lines:
+        seen.append(line)
+        yield line
 
 
 def _parquet(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -201,15 +208,15 @@ def _parquet(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
                     yield number, row
     except UnicodeDecodeError as problem:
         raise ValueError(
-            f"{path}, row {number + 1}: {column!r} is not UTF-8 (byte {problem.start}). Write the file anew with text "
-            "that is, or without that row."
+            f"{path}, row {number + 1}: {column!r} is not UTF-8 (byte {problem.start}). Write the file again "
+            "with that row corrected, or without it."
         ) from None
     except (pa.ArrowException, OSError) as problem:
         raise ValueError(f"{path} cannot be read as Parquet ({problem}). Replace it.") from None
 
 
 def _dicts(batch: pa.RecordBatch) -> Iterable[dict[str, Any]]:
-    """The rows of a batch; one after the other where one of them cannot be read, so that those before it can."""
+    """The rows of a batch; if one cannot be decoded, lazily, so that the rows before it are read."""
     try:
         return batch.to_pylist()
     except UnicodeDecodeError:

@@ -31,7 +31,7 @@ def documents(
 ) -> tuple[Iterable[Document], str | None]:
     """The documents, and the SHA-256 of what was downloaded for them (None where nothing was).
 
-    `advance` hears the bytes of a download as they come, `tell` of each file or record that is left out, why.
+    `advance` hears the bytes of a download as they come, `tell` of each file or row that is left out.
 
     Raises ValueError, FileNotFoundError or ConnectionError, as sentences that say what to do; so do the documents, as
     they are read.
@@ -72,7 +72,7 @@ def _own(section: config.Download, tell: Callable[[str], object]) -> Iterator[Do
     """The documents of a person's own files; names keep their suffix where they would be the same without."""
     found, unread = _own_files(section)
     for why in unread.elements():
-        tell(f"files: {why}")
+        tell(f"file: {why}")
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in found}
     unique = len(set(stems.values())) == len(stems)
     for name, path in found.items():
