@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("here")
 JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。\n"
 CHINESE = "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。\n"
 FRENCH = "Longtemps, je me suis couché de bonne heure. « Je m’endors. » Où êtes-vous, garçon ?\n"
-GERMAN = "Als Gregor Samsa eines Morgens aus unruhigen Träumen erwachte, größer, Füße.\n"
+GERMAN = "Als Gregor Samsa eines Morgens aus unruhigen Träumen erwachte, fand er sich verwandelt. Füße, größer.\n"
 RUSSIAN = "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему.\n"
 
 
@@ -21,6 +21,9 @@ RUSSIAN = "Все счастливые семьи похожи друг на д�
     ("text", "encoding"),
     [
         (JAPANESE, "shift_jis"),
+        ('{"text": "吾輩は猫である。"}\n', "cp932"),
+        ("吾輩は猫である。" * 9999, "cp932"),  # more than is looked at, and no line ends
+        ("a" + "话说天下大势" * 9999, "gbk"),
         (JAPANESE, "euc_jp"),
         (CHINESE, "gbk"),
         (CHINESE, "gb18030"),

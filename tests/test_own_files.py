@@ -47,7 +47,7 @@ def test_a_link_that_cannot_be_followed_is_refused(here: Path) -> None:
         sources.check_source(section())
     RUN(str(told.value).split("`")[1], shell=True, check=True)
     assert texts() == {"a": "a" * 600, "books/b": "b" * 600}
-    for target in (".", here):
+    for target in (".", str(here)):
         Path("own/loop").symlink_to(target)
         with pytest.raises(ValueError, match=r"own/loop is a link to a folder that contains it\. Remove the link"):
             sources.check_source(section())
@@ -83,7 +83,7 @@ def test_what_is_not_read_is_counted_with_the_reason() -> None:
         *2 * ["file: .json (`jq -c '.[]' x.json > x.jsonl` makes records of an array)"],
         "file: empty",
         "file: hidden",
-        "file: neither file nor folder",
+        "file: not a regular file",
         "file: without an extension, and not UTF-8 text",
     ]
     Path("own/f.md").unlink()

@@ -111,6 +111,7 @@ def test_a_quote_that_is_never_closed_fuses_no_rows(line: int, first: str) -> No
             '[{"text": "a"}]',
             r"is JSON, but an array; .*`jq -c '\.\[\]' own/x\.jsonl > own/x\.lines\.jsonl`",
         ),
+        ("x__jsonl", '\n[{"text": "a"}]', "is JSON, but an array"),
         ("x__jsonl", '[\n  {"text": "a"}\n]', "is JSON, but an array"),
         ("x__jsonl", '[{"text": "a"},\n{"text": "b"}]', "is JSON, but an array"),
         ("x__jsonl", '{\n  "text": "a"\n}', r"is JSON, but spread over several lines; .*`jq -c \. own/x\.jsonl"),

@@ -35,9 +35,10 @@ MARKS = {  # byte order marks; UTF-32 first, since its mark starts with UTF-16's
 # Common encodings of text files, by Python's names. Of those that decode a text to the same, the error names the first.
 ENCODINGS = (
     *("cp1252", "cp932", "gb18030", "big5", "cp949", "euc_jp", "cp1251", "koi8_r", "cp1250", "cp1253", "cp1254"),
-    *("cp1255", "cp1256", "cp866", "mac_roman", "cp850"),
+    *("cp1255", "cp1256", "cp874", "cp866", "mac_roman", "cp850"),
 )
 ICONV = {"euc_jp": "euc-jp", "koi8_r": "koi8-r", "mac_roman": "macintosh"}  # Python → iconv, where the names differ
+KANA = re.compile("[\u3041-\u30ff]{3}")  # a run of them: Japanese, which charset-normalizer often takes for Korean
 CONTROL = re.compile(r"[\0-\x07\x0e-\x1a\x1c-\x1f\x7f]")
 
 
@@ -94,7 +95,7 @@ def not_text(path: Path) -> ValueError:
         return _told(path, what, step)
     readings = [f"{name} ({_reading(sample, place - start, name)!r})" for name in _candidates(sample)]
     if not readings:
-        return _told(path, what, "Save it as UTF-8.")
+        return _told(path, what, "No common encoding fits. If it is text, save it as UTF-8.")
     name = ICONV.get(first := readings[0].partition(" ")[0], first)
     step = f"It may be {' or '.join(readings)}. Convert it from the one that reads right, and check the result: "
     return _told(path, what, f"{step}`iconv -f {name} -t utf-8 OLD > NEW`.")
@@ -178,12 +179,18 @@ def _candidates(sample: bytes) -> list[str]:
     import charset_normalizer  # late: slow to load, rarely needed
 
     end = max(sample.rfind(b"\n"), sample.rfind(b" ")) + 1 if len(sample) == SAMPLE else len(sample)
-    found = list(charset_normalizer.from_bytes(sample[: end or None], cp_isolation=list(ENCODINGS)))
-    likely = [match for match in found if match.chaos < found[0].chaos + 0.05]
-    names = {
-        next(name for name in ENCODINGS if name in match.could_be_from_charset): match.coherence for match in likely
-    }
-    return sorted(names, key=lambda name: (-round(names[name], 2), ENCODINGS.index(name)))[:3]
+    ends = [end] if end > SAMPLE // 2 or end == len(sample) else range(SAMPLE - 3, SAMPLE + 1)  # cut no character
+    scores: dict[str, float] = {}  # the less, the likelier
+    for match in (
+        match
+        for end in ends
+        for match in charset_normalizer.from_bytes(sample[:end], cp_isolation=list(ENCODINGS), threshold=0.5)
+    ):
+        name = next(name for name in ENCODINGS if name in match.could_be_from_charset)
+        japanese = KANA.search(str(match)) is not None
+        scores[name] = round(match.chaos - match.coherence / 2 - japanese / 2, 2)
+    ranked = sorted(scores, key=lambda name: (scores[name], ENCODINGS.index(name)))
+    return [name for name in ranked if scores[name] <= scores[ranked[0]] + 0.1][:3]
 
 
 def _reading(sample: bytes, place: int, encoding: str) -> str:

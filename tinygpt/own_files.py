@@ -139,7 +139,7 @@ def _why_not(path: Path, named: bool = False) -> str:
     if path.name.startswith(".") and not named:
         return "hidden"
     if not path.is_file():
-        return "neither file nor folder"
+        return "not a regular file"
     if not path.stat().st_size:
         return "empty"
     if not (extension := kind(path)):

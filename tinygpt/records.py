@@ -79,17 +79,16 @@ def _plain(text: Any, column: str, place: str) -> str:
 
 def _jsonl(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
     with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
+        lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        for count, (number, line) in enumerate(lines):
             try:
                 record = json.loads(line, object_pairs_hook=_unique)
             except (ValueError, RecursionError) as problem:
                 cut = isinstance(problem, json.JSONDecodeError) and problem.pos >= len(line.rstrip())
-                if number == 1 and (line.startswith("[") or (line.startswith("{") and cut)):
+                if not count and (line.startswith("[") or (line.startswith("{") and cut)):
                     raise _one_value(path, line[0]) from None
                 raise ValueError(f"{path}, line {number} is not JSON ({problem}). Correct or remove it.") from None
-            if isinstance(record, list) and number == 1:
+            if isinstance(record, list) and not count:
                 raise _one_value(path, "[")
             if not isinstance(record, dict):
                 raise ValueError(f'{path}, line {number} is not an object such as {{"{column}": "…"}}. Correct it.')
