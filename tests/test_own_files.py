@@ -134,6 +134,8 @@ def test_a_folder_that_is_closed_to_the_reader_is_not_passed_over(monkeypatch: p
 def test_a_path_that_overlaps_with_what_a_pipeline_makes_is_refused(here: Path, path: str, sentence: str) -> None:
     for name in ("dvc.yaml", "finetune/dvc.yaml", "benchmark/dvc.yaml"):
         files.write_text(here / name, (ROOT / name).read_text())
+    (here / "data").mkdir()
+    (here / "data/corpus").symlink_to(here / "cache")  # as DVC's cache.type: symlink has it
     with pytest.raises(ValueError, match=sentence):
         own_files.check_apart(path, Path())
 

@@ -82,23 +82,29 @@ def not_text(path: Path) -> ValueError:
     beginning = _read(path, 0, SAMPLE)
     if known := _format(beginning):
         return _told(path, f"is {known[0]}, not text", f"{known[1]}.")
-    place, encoding = _first_wrong(path), _wide(beginning)
-    if encoding is None and _read(path, place, 1) == b"\0":
+    place, wide = _first_wrong(path), _wide(beginning)
+    if wide is not None:
+        step = f"It is {wide.upper()}. Convert it: `iconv -f {wide} -t utf-8 OLD > NEW`."
+    elif _read(path, place, 1) == b"\0":
         return _told(path, f"is not text (byte {place} is NUL)", "If it is: `tr -d '\\000' < OLD > NEW` removes NULs.")
-    what = f"is not UTF-8 text (byte {place})"
-    if encoding is not None:
-        return _told(path, what, f"It is {encoding.upper()}. Convert it: `iconv -f {encoding} -t utf-8 OLD > NEW`.")
-    start = max(0, place - 2**10)
-    sample = _read(path, start, SAMPLE)
+    else:
+        start = max(0, place - 2**10)
+        step = _conversion(_read(path, start, SAMPLE), place - start)
+    return _told(path, f"is not UTF-8 text (byte {place})", step)
+
+
+def _conversion(sample: bytes, place: int) -> str:
+    """How to convert a text that is wrong at `place` of a sample."""
     if _is_damaged(sample):
-        step = "It is UTF-8 with damaged bytes. Drop those: `iconv -c -f utf-8 -t utf-8 OLD > NEW`."
-        return _told(path, what, step)
-    readings = [f"{name} ({_reading(sample, place - start, name)!r})" for name in _candidates(sample)]
-    if not readings:
-        return _told(path, what, "No common encoding fits. If it is text, save it as UTF-8.")
-    name = ICONV.get(first := readings[0].partition(" ")[0], first)
-    step = f"It may be {' or '.join(readings)}. Convert it from the one that reads right, and check the result: "
-    return _told(path, what, f"{step}`iconv -f {name} -t utf-8 OLD > NEW`.")
+        return "It is UTF-8 with damaged bytes. Drop those: `iconv -c -f utf-8 -t utf-8 OLD > NEW`."
+    names = _candidates(sample)
+    if not names:
+        return "No common encoding fits. If it is text, save it as UTF-8."
+    readings = " or ".join(f"{name} ({_reading(sample, place, name)!r})" for name in names)
+    return (
+        f"It may be {readings}. Convert it from the one that reads right, and check the result: "
+        f"`iconv -f {ICONV.get(names[0], names[0])} -t utf-8 OLD > NEW`."
+    )
 
 
 def _told(path: Path, what: str, step: str) -> ValueError:

@@ -76,10 +76,10 @@ def check_apart(path: str, pipeline: Path) -> None:
 
     pipeline: the folder of the pipeline that reads it. An output of another one may be read, but not lie inside.
     """
-    place = Path(path).resolve()
+    place = Path(os.path.normpath(Path(path).absolute()))  # not resolved, as in DVC: an output may be a link into its cache
     for file in (Path("dvc.yaml"), *sorted(Path().glob("*/dvc.yaml"))):
         for output in _outputs(file) if file.is_file() else ():
-            made = output.resolve()
+            made = output.absolute()
             within = made.is_relative_to(place) and (made != place or file.parent == pipeline)
             if within or (file.parent == pipeline and place.is_relative_to(made)):
                 how = "contains" if within and made != place else "is, or is inside,"
