@@ -95,13 +95,24 @@ def test_an_address_becomes_a_document_named_after_it(monkeypatch: pytest.Monkey
     assert [(name, "".join(pieces)) for name, pieces in found] == [("my book", "word " * 300)]
 
 
-def test_an_address_that_gives_no_utf8_is_told_what_to_do_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (
+            b"caf\xe9 noir",
+            r"is not UTF-8 text \(byte 3\)\. Save it yourself as FILE\. It may be cp1252 .*FILE > FILE.txt`",
+        ),
+        (b"%PDF-1.7", r"is a PDF, not text\. Save it yourself as FILE\. Extract its text: `pdftotext FILE`"),
+        (b"version https://git-lfs.github.com/spec/v1\n", r"is a pointer of git-lfs, .*the site's download button"),
+    ],
+)
+def test_an_address_that_gives_no_utf8_is_told_what_to_do_instead(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, sentence: str
+) -> None:
     fetch = downloads.fetch
-    monkeypatch.setattr(
-        downloads, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(b"caf\xe9 noir"), advance)
-    )
+    monkeypatch.setattr(downloads, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(data), advance))
     found, _ = sources.documents(section(url="https://a.org/book.txt"))
-    with pytest.raises(ValueError, match=r"What download.url gave is not UTF-8 text \(byte 3\)\. Save it yourself"):
+    with pytest.raises(ValueError, match=f"What download.url gave {sentence}"):
         ["".join(pieces) for _, pieces in found]
 
 

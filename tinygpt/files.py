@@ -149,12 +149,17 @@ def check_fetched(path: Path) -> None:
     """ValueError, in a sentence, for what git-lfs or git-annex leaves in place of a file that was not fetched."""
     with path.open("rb") as file:
         beginning = file.read(64)
-    for start, (program, command) in POINTERS.items():
-        if beginning.startswith(start):
-            raise ValueError(
-                f"{path} is a pointer of {program}, not the file itself. Run `{command}` in its repository, which "
-                "fetches what it stands for."
-            )
+    program, command = next((told for start, told in POINTERS.items() if beginning.startswith(start)), ("", ""))
+    if program and path.parent == hidden("downloads"):
+        raise ValueError(
+            f"What download.url gave is a pointer of {program}, not the file itself. Set download.url to the address "
+            "of the site's download button, and download.sha256 to null."
+        )
+    if program:
+        raise ValueError(
+            f"{path} is a pointer of {program}, not the file itself. Run `{command}` in its repository, which fetches "
+            "what it stands for."
+        )
 
 
 def lines(text: str) -> list[str]:

@@ -76,7 +76,8 @@ def check_apart(path: str, pipeline: Path) -> None:
 
     pipeline: the folder of the pipeline that reads it. An output of another one may be read, but not lie inside.
     """
-    place = Path(os.path.normpath(Path(path).absolute()))  # not resolved, as in DVC: an output may be a link into its cache
+    # not resolved, as in DVC: an output may be a link into its cache
+    place = Path(os.path.normpath(Path(path).absolute()))
     for file in (Path("dvc.yaml"), *sorted(Path().glob("*/dvc.yaml"))):
         for output in _outputs(file) if file.is_file() else ():
             made = output.absolute()
