@@ -95,6 +95,14 @@ def test_an_address_becomes_a_document_named_after_it(monkeypatch: pytest.Monkey
     assert [(name, "".join(pieces)) for name, pieces in found] == [("my book", "word " * 300)]
 
 
+def test_an_address_of_records_is_read_as_a_file_of_that_name_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch, data = downloads.fetch, b"id\ttext\n1\tone\n"
+    monkeypatch.setattr(downloads, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(data), advance))
+    for name in ("x.csv", "x.TSV"):
+        found, _ = sources.documents(section(url=f"https://a.org/{name}"))
+        assert [(name, *pieces) for name, pieces in found] == [(f"{name}/2", "one")]
+
+
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [

@@ -6,6 +6,7 @@ hundreds of rows into one where a quote is never closed.
 """
 
 import csv
+import functools
 import itertools
 import json
 import math
@@ -22,7 +23,6 @@ import pyarrow.parquet as pq
 from tinygpt.encodings import not_text, open_text
 
 LARGEST_FIELD = 2**28  # characters of a .csv field: a longer one is a quote that was not closed
-DELIMITERS = {".csv": ",;\t|", ".tsv": "\t,;|"}  # tried in this order
 Records = Iterable[tuple[int, dict[str, Any]]]
 
 
@@ -113,10 +113,10 @@ def _one_value(path: Path, start: str) -> ValueError:
     )
 
 
-def _csv(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The records of a file with a header, delimited as its header is."""
+def _csv(path: Path, column: str, delimiters: str = ",;\t|") -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records of a file with a header, delimited as its header is: by the first of `delimiters` that fits."""
     with open_text(path, newline="") as file:
-        before, head, delimiter = _head(file, column, DELIMITERS[path.suffix.strip().lower()])
+        before, head, delimiter = _head(file, column, delimiters)
         rows = _rows(path, itertools.chain([head] if head else [], file), delimiter, before)
         names = [name.strip() for name in next(rows, (0, []))[1]]
         if names and column not in names:
@@ -222,4 +222,9 @@ def _dicts(batch: pa.RecordBatch) -> Iterable[dict[str, Any]]:
         return (batch.slice(row, 1).to_pylist()[0] for row in range(batch.num_rows))
 
 
-READERS = {".jsonl": _jsonl, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
+READERS: dict[str, Callable[[Path, str], Iterator[tuple[int, dict[str, Any]]]]] = {
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".tsv": functools.partial(_csv, delimiters="\t,;|"),
+    ".parquet": _parquet,
+}
