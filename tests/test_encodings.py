@@ -56,6 +56,7 @@ def test_it_is_shown_how_the_text_reads_in_each_encoding_that_fits() -> None:
     ("name", "data", "sentence"),
     [
         ("x__jsonl", b'{"text": "\xe9"}', r"byte 10"),
+        ("x__jsonl", '{"text": "a"}\n'.encode("utf-16-le"), "byte 1.*It is UTF-16LE"),
         ("x__csv", "text\nhello\n".encode("utf-16"), "byte 0.*`iconv -f utf-16 -t utf-8 own/x.csv"),
         ("x__txt", b"cut off \xe2\x82", r"byte 8"),
         (
