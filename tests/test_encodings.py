@@ -46,6 +46,13 @@ def test_text_in_another_encoding_is_refused_with_a_step_that_gives_back_the_tex
     assert read == "plain\n" * 9 + text * 3
 
 
+def test_the_names_of_files_and_the_words_of_a_text_are_told_apart() -> None:
+    files.write_text(Path("own/NEW/x"), "")
+    Path("own/NEW/OLD.txt").write_bytes("caf\xe9 OLD NEW".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"'café OLD NEW'.*utf-8 own/NEW/OLD\.txt > own/NEW/OLD\.utf8\.txt`"):
+        texts()
+
+
 def test_it_is_shown_how_the_text_reads_in_each_encoding_that_fits() -> None:
     own(x__txt=b"caf\xe9 noir")
     with pytest.raises(ValueError, match=r"It may be cp1252 \('café noir'\) or \w+ \('cafй noir'\)"):

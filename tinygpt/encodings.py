@@ -15,16 +15,17 @@ from tinygpt import files
 
 PIECE = 2**20  # characters or bytes read at once
 SAMPLE = 2**16  # bytes from which an encoding is guessed
+OLD, NEW = "\1", "\2"  # stand for the names of the file and of its replacement until the error is complete
 FORMATS = {  # first bytes → what such a file is, and the next step
-    b"%PDF-": ("a PDF", "Extract its text: `pdftotext FILE`"),
+    b"%PDF-": ("a PDF", f"Extract its text: `pdftotext {OLD}`"),
     b"{\\rtf": ("RTF", "Save it as plain text"),
     b"PK\x03\x04": ("a ZIP archive, as .docx, .odt and .epub are", "Unpack it, or save it as plain text"),
     b"\xd0\xcf\x11\xe0": ("an old Office document", "Save it as plain text"),
     b"PAR1": ("a Parquet file", "Rename it to .parquet"),
-    b"\x1f\x8b": ("gzip-compressed", "Unpack it: `gunzip < OLD > NEW`"),
-    b"BZh91AY&SY": ("bzip2-compressed", "Unpack it: `bunzip2 < OLD > NEW`"),
-    b"\xfd7zXZ\0": ("xz-compressed", "Unpack it: `unxz < OLD > NEW`"),
-    b"(\xb5/\xfd": ("Zstandard-compressed", "Unpack it: `unzstd < OLD > NEW`"),
+    b"\x1f\x8b": ("gzip-compressed", f"Unpack it: `gunzip < {OLD} > {NEW}`"),
+    b"BZh91AY&SY": ("bzip2-compressed", f"Unpack it: `bunzip2 < {OLD} > {NEW}`"),
+    b"\xfd7zXZ\0": ("xz-compressed", f"Unpack it: `unxz < {OLD} > {NEW}`"),
+    b"(\xb5/\xfd": ("Zstandard-compressed", f"Unpack it: `unzstd < {OLD} > {NEW}`"),
 }
 MARKS = {  # byte order marks; UTF-32 first, since its mark starts with UTF-16's
     codecs.BOM_UTF32_LE: "utf-32",
@@ -84,9 +85,11 @@ def not_text(path: Path) -> ValueError:
         return _told(path, f"is {known[0]}, not text", f"{known[1]}.")
     place, wide = _first_wrong(path), _wide(beginning)
     if wide is not None:
-        step = f"It is {wide.upper()}. Convert it: `iconv -f {wide} -t utf-8 OLD > NEW`."
+        step = f"It is {wide.upper()}. Convert it: `iconv -f {wide} -t utf-8 {OLD} > {NEW}`."
     elif _read(path, place, 1) == b"\0":
-        return _told(path, f"is not text (byte {place} is NUL)", "If it is: `tr -d '\\000' < OLD > NEW` removes NULs.")
+        return _told(
+            path, f"is not text (byte {place} is NUL)", "If it is: `tr -d '\\000' < {OLD} > {NEW}` removes NULs."
+        )
     else:
         start = max(0, place - 2**10)
         step = _conversion(_read(path, start, SAMPLE), place - start)
@@ -96,28 +99,26 @@ def not_text(path: Path) -> ValueError:
 def _conversion(sample: bytes, place: int) -> str:
     """How to convert a text that is wrong at `place` of a sample."""
     if _is_damaged(sample):
-        return "It is UTF-8 with damaged bytes. Drop those: `iconv -c -f utf-8 -t utf-8 OLD > NEW`."
+        return f"It is UTF-8 with damaged bytes. Drop those: `iconv -c -f utf-8 -t utf-8 {OLD} > {NEW}`."
     names = _candidates(sample)
     if not names:
         return "No common encoding fits. If it is text, save it as UTF-8."
     readings = " or ".join(f"{name} ({_reading(sample, place, name)!r})" for name in names)
     return (
         f"It may be {readings}. Convert it from the one that reads right, and check the result: "
-        f"`iconv -f {ICONV.get(names[0], names[0])} -t utf-8 OLD > NEW`."
+        f"`iconv -f {ICONV.get(names[0], names[0])} -t utf-8 {OLD} > {NEW}`."
     )
 
 
 def _told(path: Path, what: str, step: str) -> ValueError:
     """The error, with the names of the file and of its replacement put in."""
     if path.parent == files.hidden("downloads"):
-        step = step.replace("OLD", "FILE").replace("NEW", "FILE.txt")
         return ValueError(
-            f"What download.url gave {what}. Save it yourself as FILE. {step} Then set download.path to the result and "
-            "download.url to null."
+            f"What download.url gave {what}. Save it yourself as FILE. {step.translate({1: 'FILE', 2: 'FILE.txt'})} "
+            "Then set download.path to the result and download.url to null."
         )
     old, new = (shlex.quote(str(name)) for name in (path, f"{path.with_suffix('')}.utf8{path.suffix}"))
-    step = step.replace("OLD", old).replace("NEW", new).replace("FILE", old)
-    return ValueError(f"{path} {what}. {step} Then remove the old file.")
+    return ValueError(f"{path} {what}. {step.translate({1: old, 2: new})} Then remove the old file.")
 
 
 def _read(path: Path, start: int, size: int) -> bytes:
