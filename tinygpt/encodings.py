@@ -88,7 +88,7 @@ def not_text(path: Path) -> ValueError:
         step = f"It is {wide.upper()}. Convert it: `iconv -f {wide} -t utf-8 {OLD} > {NEW}`."
     elif _read(path, place, 1) == b"\0":
         return _told(
-            path, f"is not text (byte {place} is NUL)", "If it is: `tr -d '\\000' < {OLD} > {NEW}` removes NULs."
+            path, f"is not text (byte {place} is NUL)", f"If it is: `tr -d '\\000' < {OLD} > {NEW}` removes NULs."
         )
     else:
         start = max(0, place - 2**10)
