@@ -111,6 +111,20 @@ def test_a_damaged_folder_is_refused_in_a_sentence(
         checkpoint.load(tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "lineage.json"])
+def test_a_pointer_of_git_lfs_is_told_from_damage(tmp_path: Path, characters: Tokenizer, name: str) -> None:
+    folder = tmp_path / "model"
+    saved(folder, characters)
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    sentence = rf"{name} is a pointer of git-lfs, not the file itself\. Run `git lfs pull` in its repository"
+    with pytest.raises(ValueError, match=sentence):
+        checkpoint.load(folder)
+    (folder / files.SUMS).unlink()
+    with pytest.raises(ValueError, match=sentence) as told:
+        (checkpoint.hashes if name == "lineage.json" else checkpoint.load)(folder)
+    assert "damaged" not in str(told.value)
+
+
 def test_a_missing_model_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="Run `dvc repro train`"):
         checkpoint.load(tmp_path)

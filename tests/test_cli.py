@@ -161,6 +161,7 @@ def test_check_says_where_the_project_is_in_no_repository(monkeypatch: pytest.Mo
         ("device: auto", "device: cuda", "train.device is 'cuda'"),
         ("precision: auto", "precision: fp16", "needs a CUDA device"),
         ("source: shakespeare", "source: files", "There is no text in data/own"),
+        ("path: data/own", "path: data", "download.path is 'data', which contains data/corpus, an output of dvc.yaml"),
         ("  kind: bpe", "  kind: sentencepiece", "pip install -c requirements.lock -e '.[sentencepiece]'"),
     ],
 )
@@ -170,6 +171,7 @@ def test_check_refuses_what_could_not_run(
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     assert old in text
     (tmp_path / "params.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "data/own").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

@@ -79,6 +79,8 @@ def test_the_model_section_and_gptconfig_name_the_same_things() -> None:
         ({"model.n_kv_head": 2}, "model.n_kv_head is 2, which does not divide model.n_head, 3."),
         ({"tokenize.vocab_size": 100}, "tokenize.vocab_size is 100; a bpe holds the 256 bytes"),
         ({"download.path": "data/*.txt"}, "download.path is 'data/*.txt', which looks like a glob"),
+        ({"download.path": ""}, "download.path is ''; DVC wants a file or a folder, written out, such as data/own."),
+        ({"download.path": "~/book.txt"}, "download.path is '~/book.txt'; DVC wants"),
         ({"download.url": "http://example.org/a.txt"}, "it must start with https://"),
         ({"train": None}, "train is null; it must be a section of keys and values."),
         ({"sample.prompts": []}, "sample.prompts is []; it must have at least 1 item"),

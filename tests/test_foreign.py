@@ -186,6 +186,15 @@ def test_an_index_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["model-00001-of-*.safetensors", "tokenizer.json", "*.index.json"])
+def test_a_pointer_of_git_lfs_is_told_from_damage(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "llama")
+    file = next(tmp_path.glob(name))
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(ValueError, match=rf"{file.name} is a pointer of git-lfs, .* Run `git lfs pull`"):
+        checkpoint.load(tmp_path)
+
+
 def test_the_family_is_told(folder: Path) -> None:
     model, _ = checkpoint.load(folder)
     assert families.family(model.config) == folder.name

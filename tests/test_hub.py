@@ -300,6 +300,23 @@ def test_a_dataset_too_large_to_fetch_whole_wants_a_limit(served: Hub, monkeypat
     assert next(iter(sources.documents(section(max_documents=1))[0]))
 
 
+def test_rows_without_text_are_skipped_and_counted_and_lines_end_as_in_text_files(served: Hub) -> None:
+    served.datasets["a/b"] = {"train.parquet": parquet([None, "one\r\ntwo\r", None, "three"])}  # type: ignore[list-item]
+    left_out: list[str] = []
+    found, _ = sources.documents(section(dataset="a/b"), tell=left_out.append)
+    assert [(name, *pieces) for name, pieces in found] == [("b/2", "one\ntwo\n"), ("b/4", "three")]
+    assert left_out == ["row with null in 'text'"] * 2
+    served.datasets["a/c"] = {"train.parquet": parquet([None] * 3)}  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"'text' is null in all 3 rows .the last is Row 3 of a/c"):
+        texts(dataset="a/c")
+
+
+def test_a_folder_of_pointers_of_git_lfs_says_how_to_fetch_them(served: Hub, here: Path) -> None:
+    files.write_text(here / "set/train.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+    with pytest.raises(ValueError, match=r"train\.parquet is a pointer of git-lfs, .* Run `git lfs pull`"):
+        texts(dataset="./set")
+
+
 # Under DVC
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stages import download
 from tests.conftest import params
 from tests.test_downloads import opener
 from tinygpt import config, downloads, plays, sources, wheels
+from tinygpt.files import Paths
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -49,95 +52,14 @@ def test_names_are_unique_paths() -> None:
     assert list(texts()) == ["a", "sub/a"]
 
 
-def test_only_visible_text_inside_the_folder_counts(here: Path) -> None:
-    own(a__txt="a" * 600, b__txt="b" * 600, __hidden__txt="c" * 600, image__png="d" * 600, empty__txt="")
-    Path("own/.git").mkdir()
-    Path("own/.git/e.txt").write_text("e" * 600)
-    (here / "outside.txt").write_text("f" * 600)
-    Path("own/link.txt").symlink_to(here / "outside.txt")
-    Path("own/inner.txt").symlink_to("a.txt")
-    assert list(texts()) == ["a", "b", "inner"]
-    assert list(texts(pattern="[ab]*")) == ["a", "b"]
-
-
-@pytest.mark.parametrize("pattern", ["../*", "/etc/*"])
-def test_a_pattern_cannot_leave_the_folder(here: Path, pattern: str) -> None:
-    own()
-    (here / "outside.txt").write_text("f" * 2000)
-    with pytest.raises((ValueError, FileNotFoundError), match=r"download\.pattern"):
-        texts(pattern=pattern)
-
-
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        ("jsonl", '{"text": "%s"}\n\n{"text": "%s", "id": 2}\n' % ("a" * 600, "b" * 600)),  # noqa: UP031
-        ("csv", 'id,text\n1,{}\n2,"{}"\n'.format("a" * 600, "b" * 600)),
-    ],
-)
-def test_records_are_a_document_each(name: str, data: str) -> None:
-    own(**{f"x__{name}": data})
-    assert list(texts().values()) == ["a" * 600, "b" * 600]
-
-
-def test_parquet_is_read_by_row() -> None:
-    Path("own").mkdir()
-    pq.write_table(pa.table({"id": [1, 2], "body": ["a" * 600, "b" * 600]}), "own/x.parquet")
-    assert texts(text_column="body") == {"x.parquet/1": "a" * 600, "x.parquet/2": "b" * 600}
-
-
-def test_a_csv_may_begin_with_blank_lines() -> None:
-    own(x__csv="\n \ntext,a\nhi,1\n")
-    assert texts() == {"x.csv/4": "hi"}
-
-
-def test_csv_fields_may_be_long_and_hold_line_ends() -> None:
-    own(x__csv='text\n"{}"\n"one\ntwo"\n'.format("a" * 200_000))
-    assert list(texts().values()) == ["a" * 200_000, "one\ntwo"]
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "sentence"),
-    [
-        ("x__jsonl", '{"text": "a"}\n{"te', r"x\.jsonl, line 2 is not JSON .* Correct"),
-        ("x__jsonl", "[1]", r"x\.jsonl, line 1 is not an object"),
-        ("x__jsonl", '{"body": "a", "id": 1}', "no column 'text'. Set download.text_column to one of: body, id"),
-        ("x__jsonl", '{"text": 5}', r"x\.jsonl, line 1: 'text' holds 5, which is not text"),
-        ("x__jsonl", r'{"text": "\ud800"}', "half of a character"),
-        ("x__csv", "id,body\n1,a\n", "no column 'text'. .* one of: id, body"),
-        ("x__csv", "id,text\n1\n", r"x\.csv, line 2: 'text' holds None"),
-        ("x__parquet", "not parquet", "cannot be read as Parquet"),
-        ("x__txt", b"caf\xe9 noir", r"x\.txt is not UTF-8 text \(byte 3\).*iconv -f latin1"),
-        ("x__jsonl", b'{"text": "\xe9"}', r"byte 10"),
-        ("x__txt", "hello".encode("utf-16"), "iconv -f utf-16"),
-        ("x__txt", b"cut off \xe2\x82", "byte 8"),
-        ("x y__txt", b"\xe9", r"`iconv -f latin1 -t utf-8 'own/x y\.txt' > 'own/x y\.utf8\.txt'`"),
-        ("x__txt", b"\x1f\x8b\x08\x00", r"x\.txt is no text \(byte 1\)\. Unpack it"),
-        ("x__csv", "text;a\nhello;1\n", "its columns are parted by ';', not by commas. Save it with commas"),
-        ("x__csv", "text\ta\nhello\t1\n", "parted by '.t', not by commas"),
-        ("x__csv", "\n\nid,body\n1,a\n", "line 4 has no column 'text'"),
-    ],
-)
-def test_what_cannot_be_read_is_named_with_the_next_step(name: str, data: str | bytes, sentence: str) -> None:
-    own(**{name: data})
-    with pytest.raises(ValueError, match=sentence):
-        texts()
-
-
-def test_the_place_of_a_wrong_byte_counts_from_the_start_of_the_file() -> None:
-    own(x__txt="é".encode() * sources.PIECE + b"x" + b"\xff")
-    with pytest.raises(ValueError, match=rf"byte {2 * sources.PIECE + 1}\)"):
-        texts()
-
-
 def test_a_missing_empty_or_strange_source_says_what_to_do() -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no own\. Put a \.txt file there, or set download.source"):
         sources.check_source(section())
     own(empty__txt="")
-    with pytest.raises(FileNotFoundError, match=r"There is no text in own\."):
+    with pytest.raises(FileNotFoundError, match=r"There is no text in own\. Its only file is not read: 1 empty\."):
         sources.check_source(section())
     own(photo__jpg="x")
-    with pytest.raises(ValueError, match=r"own/photo.jpg is none of \.txt"):
+    with pytest.raises(FileNotFoundError, match=r"own/photo.jpg is not read: \.jpg\. TinyGPT reads \.txt"):
         sources.check_source(section(path="own/photo.jpg"))
     own(a__txt="x")
     sources.check_source(section())
@@ -173,14 +95,41 @@ def test_an_address_becomes_a_document_named_after_it(monkeypatch: pytest.Monkey
     assert [(name, "".join(pieces)) for name, pieces in found] == [("my book", "word " * 300)]
 
 
-def test_an_address_that_gives_no_utf8_is_told_what_to_do_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_of_records_is_read_as_a_file_of_that_name_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch, data = downloads.fetch, b"id\ttext\n1\tone\n"
+    monkeypatch.setattr(downloads, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(data), advance))
+    for name in ("x.csv", "x.TSV"):
+        found, _ = sources.documents(section(url=f"https://a.org/{name}"))
+        assert [(name, *pieces) for name, pieces in found] == [(f"{name}/2", "one")]
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (
+            b"caf\xe9 noir",
+            r"is not UTF-8 text \(byte 3\)\. Save it yourself as FILE\. It may be cp1252 .*FILE > FILE.txt`",
+        ),
+        (b"%PDF-1.7", r"is a PDF, not text\. Save it yourself as FILE\. Extract its text: `pdftotext FILE`"),
+        (b"version https://git-lfs.github.com/spec/v1\n", r"is a pointer of git-lfs, .*the site's download button"),
+    ],
+)
+def test_an_address_that_gives_no_utf8_is_told_what_to_do_instead(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, sentence: str
+) -> None:
     fetch = downloads.fetch
-    monkeypatch.setattr(
-        downloads, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(b"caf\xe9 noir"), advance)
-    )
+    monkeypatch.setattr(downloads, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(data), advance))
     found, _ = sources.documents(section(url="https://a.org/book.txt"))
-    with pytest.raises(ValueError, match=r"What download.url gave is not UTF-8 text \(byte 3\)\. Save it yourself"):
+    with pytest.raises(ValueError, match=f"What download.url gave {sentence}"):
         ["".join(pieces) for _, pieces in found]
+
+
+def test_the_stage_says_what_it_left_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.dumps({"text": text}) for text in [*("word " * 200,) * 9, None, None]]
+    own(a__jsonl="\n".join(rows), b__json="[]")
+    download.main(params(download__source="files", download__path="own"), Paths(here))
+    left_out = "left out: 2 × row with null in 'text'; 1 × file: .json (`jq -c '.[]' x.json > x.jsonl`"
+    assert left_out in capsys.readouterr().out
 
 
 # Shakespeare

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tinygpt import families, foreign
-from tinygpt.files import SUMS, is_ours, read_json, read_sums, seal, sha256, verify, write_json, writing
+from tinygpt.files import SUMS, check_fetched, is_ours, read_json, read_sums, seal, sha256, verify, write_json, writing
 from tinygpt.model import GPT, GPTConfig
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokenizer import load as load_tokenizer
@@ -239,6 +239,7 @@ def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
             slices = {name: file.get_slice(name) for name in file.keys()}
             return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except safetensors.SafetensorError as problem:
+        check_fetched(path)
         raise ValueError(f"{path} is damaged: {problem}.") from problem
 
 

@@ -61,6 +61,7 @@ def check(
         from tinygpt import bases, compiling, config, hardware, loggers, nested, vocabularies
         from tinygpt.corpus import LEAST, check_enough
         from tinygpt.files import Paths
+        from tinygpt.own_files import check_apart
         from tinygpt.repository import git
         from tinygpt.sources import check_source
 
@@ -68,6 +69,7 @@ def check(
             git("rev-parse", "--git-dir")
         params = config.load(Paths(folder).params)
         nested.check(Paths(folder))
+        check_apart(params.download.path, folder)
         size = check_source(params.download)
         if params.tokenize.from_ is not None:
             bases.check_not_own(params.tokenize.from_, Paths(folder))

@@ -65,6 +65,8 @@ class Download(Section):
                 f"download.path is {self.path!r}, which looks like a glob; DVC watches one file or folder. "
                 "Put the folder in download.path and the glob in download.pattern."
             )
+        elif not self.path or self.path.startswith("~"):
+            yield f"download.path is {self.path!r}; DVC wants a file or a folder, written out, such as data/own."
         if self.url is not None and not self.url.startswith("https://"):
             yield f"download.url is {self.url!r}; it must start with https://."
 

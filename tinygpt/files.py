@@ -22,6 +22,10 @@ import psutil
 
 SUMS = "SHA256SUMS"
 MADE_BY = {"corpus": "download", "tokenizer": "tokenize", "tokens": "tokenize", "model": "train", "training": "train"}
+POINTERS = {  # how files begin that stand for others → what wrote them, and what brings the others
+    b"version https://git-lfs.github.com/spec/": ("git-lfs", "git lfs pull"),
+    b"/annex/objects/": ("git-annex", "git annex get ."),
+}
 LARGEST_JSON = 2**28  # bytes; a tokenizer of a million entries, the most that params.yaml allows, takes less than half
 
 
@@ -137,7 +141,25 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as problem:
+        check_fetched(path)
         raise ValueError(f"{path} is damaged: it is not JSON ({problem}).") from problem
+
+
+def check_fetched(path: Path) -> None:
+    """ValueError, in a sentence, for what git-lfs or git-annex leaves in place of a file that was not fetched."""
+    with path.open("rb") as file:
+        beginning = file.read(64)
+    program, command = next((told for start, told in POINTERS.items() if beginning.startswith(start)), ("", ""))
+    if program and path.parent == hidden("downloads"):
+        raise ValueError(
+            f"What download.url gave is a pointer of {program}, not the file itself. Set download.url to the address "
+            "of the site's download button, and download.sha256 to null."
+        )
+    if program:
+        raise ValueError(
+            f"{path} is a pointer of {program}, not the file itself. Run `{command}` in its repository, which fetches "
+            "what it stands for."
+        )
 
 
 def lines(text: str) -> list[str]:
@@ -175,6 +197,8 @@ def verify(folder: Path) -> None:
         if name not in sums:
             raise ValueError(f"{folder} is damaged: {name} is not in its {SUMS}.")
         if not (folder / name).is_file() or sha256(folder / name) != sums[name]:
+            if (folder / name).is_file():
+                check_fetched(folder / name)
             raise ValueError(f"{folder} is damaged: {name} does not match its {SUMS}.")
 
 

@@ -17,7 +17,7 @@ import safetensors
 from safetensors.torch import load_file
 
 from tinygpt import families
-from tinygpt.files import read_json
+from tinygpt.files import check_fetched, read_json
 from tinygpt.foreign_tokenizer import end_of_text, open_tokenizer
 from tinygpt.model import GPT, GPTConfig
 from tinygpt.tokenizer import Tokenizer
@@ -133,6 +133,7 @@ def header(file: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
                 if not NO_WEIGHTS.search(name):
                     yield name, tuple(part.get_shape()), part.get_dtype()
     except safetensors.SafetensorError as problem:
+        check_fetched(file)
         raise ValueError(f"{file} is damaged: {problem}.") from problem
 
 

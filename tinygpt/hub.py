@@ -243,6 +243,7 @@ def _heard_by(advance: Callable[[int], object]) -> Any:
 def _read(section: config.Download, builder: Any, paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """The records of files, one file after the other."""
     for path in paths:
+        files.check_fetched(path)
         try:
             builder.config.data_files = {"train": [str(path)]}
             found = builder.as_streaming_dataset("train")

@@ -78,6 +78,7 @@ def load(folder: Path | str) -> Tokenizer:
     file = Path(folder) / "tokenizer.json"
     if not file.is_file():
         raise FileNotFoundError(f"No tokenizer at {folder}. Run `dvc repro tokenize`.")
+    files.check_fetched(file)
     try:
         found, foreign = files.read_json(file), _told_of_foreign(Path(folder))
         tokenizer = _rebuild(found) if foreign is None else _rebuild_foreign(found, foreign)
