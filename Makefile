@@ -39,7 +39,7 @@ setup: .venv/ready .dvc/plots.html
 	@mv $@.partial $@
 	@.venv/bin/python -m dvc config --local plots.html_template plots.html
 
-# The named sizes of sizes.yaml, each as an experiment: `dvc exp show` compares them.
+# The named sizes of sizes.yaml, each as an experiment: `tinygpt compare` lists them.
 minute ten-minutes hour gpu: check
 	python -m dvc exp run --name $@-$$(date +%s) $$(python -m tinygpt size $@)
 

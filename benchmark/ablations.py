@@ -257,5 +257,5 @@ def stepper(entry: Entry) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
-    with streams.prepared(work_goes_on=True):
+    with streams.prepared(ignore_write_errors=True):
         main()

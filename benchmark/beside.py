@@ -202,5 +202,5 @@ def shown(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    with streams.prepared(work_goes_on=True):
+    with streams.prepared(ignore_write_errors=True):
         main()

@@ -3,9 +3,8 @@
     python -m benchmark.busy                                  # three rounds: alone, beside three, beside six
     python -m benchmark.busy --waits GOMP_SPINCOUNT=3000 threads=1 --busy 0 4 --steps 100
 
-Each measurement is a process of its own that trains the default model on random tokens; all ways and all numbers of
-busy programs take turns. Told are tokens a second after the start (median, lowest to highest) and seconds of the whole
-process.
+Each measurement is a process of its own that trains the default model on random tokens; settings and loads are
+interleaved. Reports tokens per second after start-up (median, lowest to highest) and seconds of the whole process.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from tinygpt.model import GPTConfig
 from tinygpt.state import initial_state
 from tinygpt.training import train_step
 
-LIBRARY = "GOMP_SPINCOUNT="  # no number: libgomp's own bound, 300,000 and more
+LIBRARY = "GOMP_SPINCOUNT="  # no number: libgomp's own bound, 300,000
 WAITS = [LIBRARY, *(LIBRARY + spins for spins in ("100000", "30000", "10000", "3000", "1000", "300"))]
 WAITS += ["OMP_WAIT_POLICY=PASSIVE", "threads=1"]
 WARM = 10  # steps before the clock starts

@@ -276,5 +276,5 @@ def mark(reached: bool) -> str:
 
 
 if __name__ == "__main__":
-    with streams.prepared(work_goes_on=True):
+    with streams.prepared(ignore_write_errors=True):
         main()

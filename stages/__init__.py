@@ -24,7 +24,7 @@ def run(stage: Stage) -> None:
     """Run a stage on the pipeline that the command line names; leave with a sentence and code 1 where it cannot."""
     paths = Paths(Path(sys.argv[1]) if len(sys.argv) > 1 else Path())
     try:
-        with streams.prepared(work_goes_on=True):
+        with streams.prepared(ignore_write_errors=True):
             stage(config.load(paths.params), paths)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

@@ -118,8 +118,8 @@ def announce(state: State, settings: Train, data: dict[str, Any], precision: str
     )
     seconds, share = forecast.seconds_left(state, settings, len(data["validation"]), precision)
     print(f"about {duration(seconds)}{' (timed before compiling)' if compiled else ''} on {machine}")
-    if hardware.busy(share):
-        print(hardware.busy(share))
+    if note := hardware.busy(share):
+        print(note)
     for name in ("warmup_steps", "eval_every"):
         if getattr(settings, name) > settings.steps:
             print(f"train.{name} is {getattr(settings, name)}, longer than the run: cut to its {settings.steps} steps")

@@ -1,6 +1,16 @@
-"""What the tests share: a small configuration, a small text, a small trained model folder."""
+"""What the tests share: a small configuration, a small text, a small trained model folder.
+
+Tests and the processes that they start compute in one thread: models this small run faster so, and beside whatever else
+the machine is doing.
+"""
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded
+
+import tinygpt  # noqa: F401  # likewise: it bounds how long PyTorch's threads spin
+
+# isort: split
 import subprocess
 import sys
 from collections.abc import Iterator

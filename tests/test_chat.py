@@ -16,7 +16,7 @@ from tests.screen import CTRL_C, CTRL_D
 from tinygpt import checkpoint, tokenizer
 from tinygpt.chat import KNOBS, Chat, style
 from tinygpt.sampling import Sampling
-from tinygpt.stopping import part
+from tinygpt.stopping import split_at_stop
 
 LONG = "100000"  # tokens: no answer gets there
 
@@ -151,7 +151,7 @@ def test_an_answer_ends_before_the_next_speaker_however_it_is_cut(
 ) -> None:
     shown, waiting = "", ""
     for start in range(0, len(written), size):
-        sure, waiting, met = part(waiting + written[start : start + size], style(asked).stop)
+        sure, waiting, met = split_at_stop(waiting + written[start : start + size], style(asked).stop)
         shown += sure
         if met:
             break

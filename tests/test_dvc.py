@@ -238,7 +238,7 @@ def test_comparing_with_a_revision_without_results_says_how_to_commit_them(mine:
 
 @pytest.mark.slow
 def test_the_commands_of_the_readme_in_order_lose_nothing_where_head_has_foreign_hashes(foreign: Project) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Your own text")[2]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Two commands")[2]
     commands = [line.strip() for line in re.findall(r"^    (?:dvc|git|tinygpt compare) .*$", readme, re.M)]
     assert COMMIT in commands
     before, own, ever = foreign.results(), (foreign.folder / "data/own/book.txt").read_bytes(), content(foreign)

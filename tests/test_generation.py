@@ -24,7 +24,7 @@ from tinygpt.generation import (
     window_start,
 )
 from tinygpt.sampling import Sampling
-from tinygpt.stopping import Text
+from tinygpt.stopping import StreamDecoder
 from tinygpt.tokenizer import Tokenizer, load
 
 END = 60
@@ -282,7 +282,7 @@ def test_a_prompt_that_is_no_text_is_refused_in_a_sentence(
 
 def test_a_stop_is_found_across_tokens_and_a_half_of_one_is_not_lost(characters: Tokenizer) -> None:
     def told(text: str, *stop: str) -> list[str]:
-        row = Text(characters, stop)
+        row = StreamDecoder(characters, stop)
         return [row.add(token) for token in [*characters.encode(text), None]]
 
     assert told("O R\n\nU", "\n\n") == ["O", " ", "R", "", "", "", ""]

@@ -61,11 +61,11 @@ def test_autocast_multiplies_in_the_precision_asked_for() -> None:
 @pytest.mark.parametrize(
     ("set_before", "torch_loaded", "spins", "says"),
     [
-        ({}, False, "10000", "by spinning 10000 times, then asleep"),
+        ({}, False, "10000", "by spinning 10000 times, then sleeping"),
         ({}, True, None, "torch was loaded before tinygpt"),
-        ({"GOMP_SPINCOUNT": "10000"}, True, "10000", "by spinning 10000 times, then asleep"),  # by the parent process
-        ({"GOMP_SPINCOUNT": "77"}, False, "77", "as GOMP_SPINCOUNT=77 has it"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, False, None, "as OMP_WAIT_POLICY=ACTIVE has it"),
+        ({"GOMP_SPINCOUNT": "10000"}, True, "10000", "by spinning 10000 times, then sleeping"),  # by the parent process
+        ({"GOMP_SPINCOUNT": "77"}, False, "77", "as set by GOMP_SPINCOUNT=77"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, False, None, "as set by OMP_WAIT_POLICY=ACTIVE"),
     ],
 )
 def test_threads_spin_briefly_unless_the_user_says_otherwise_or_torch_is_loaded(
@@ -76,10 +76,13 @@ def test_threads_spin_briefly_unless_the_user_says_otherwise_or_torch_is_loaded(
         monkeypatch.delenv(name)
     for name, value in set_before.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", "linux")
     if not torch_loaded:
         monkeypatch.delitem(sys.modules, "torch")
     assert says in tinygpt._bound_spinning()
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert tinygpt._bound_spinning() == "as this platform's OpenMP has it"
 
 
 TELL = """
@@ -109,5 +112,5 @@ def test_a_thread_that_waits_for_a_core_is_told_from_one_that_computes(monkeypat
     share = hardware.core_share((10.0, 9.0), CPU)
     assert share == 0.4
     assert hardware.busy(0.9) == ""
-    assert "other programs had the core for 60% of the time" in hardware.busy(share)
+    assert "had a core for only 40% of the time" in hardware.busy(share)
     assert hardware.core_share((20.0, 13.0), torch.device("cuda")) == 1.0  # there it waits for the device

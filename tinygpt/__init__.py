@@ -29,16 +29,18 @@ def _bound_spinning() -> str:
     By default they spin for milliseconds, and keep a core from the very thread that they wait for when other programs
     want it, too. GNU's OpenMP, which PyTorch has on Linux, reads the bound once, when torch is loaded.
     """
-    chosen = [name for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ]
-    if chosen and os.environ[chosen[0]] != _SPINS:
-        return f"as {chosen[0]}={os.environ[chosen[0]]} has it"
-    if "torch" in sys.modules and not chosen:
+    if sys.platform != "linux":
+        return "as this platform's OpenMP has it"
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        if os.environ.get(name, _SPINS) != _SPINS:
+            return f"as set by {name}={os.environ[name]}"
+    if "torch" in sys.modules and "GOMP_SPINCOUNT" not in os.environ:
         return "by spinning for milliseconds, since torch was loaded before tinygpt; on a busy machine that is slow"
     os.environ["GOMP_SPINCOUNT"] = _SPINS
-    return f"by spinning {_SPINS} times, then asleep (GOMP_SPINCOUNT)"
+    return f"by spinning {_SPINS} times, then sleeping (GOMP_SPINCOUNT)"
 
 
-waiting = _bound_spinning()
+thread_waiting = _bound_spinning()
 
 _HOMES = {
     "load": "checkpoint",
@@ -78,4 +80,8 @@ if not TYPE_CHECKING:  # a type checker that saw it would believe in every name
 def __dir__() -> list[str]:
     """What there is for others: the names above, and the modules that are loaded."""
     inner = {name for name in globals() if name.startswith("_") and not name.startswith("__")}
-    return sorted({*globals(), *__all__, "__version__"} - inner - {"Any", "TYPE_CHECKING", "importlib", "os", "sys"})
+    return sorted(
+        {*globals(), *__all__, "__version__"}
+        - inner
+        - {"Any", "TYPE_CHECKING", "importlib", "os", "sys", "thread_waiting"}
+    )

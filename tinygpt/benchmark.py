@@ -223,8 +223,8 @@ class Ladder:
 
     def note_if_busy(self, what: str, row: Training | Decoding) -> None:
         """Say that a row was measured while other programs had the cores, so that nobody takes it for the machine's."""
-        if hardware.busy(row.core_share):
-            self.note(f"{what}: {hardware.busy(row.core_share)}.")
+        if sentence := hardware.busy(row.core_share):
+            self.note(f"{what}: {sentence}.")
 
     def note(self, sentence: str) -> None:
         """Keep a sentence on what was not measured, or not well, and say it."""

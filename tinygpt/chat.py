@@ -18,7 +18,7 @@ from tinygpt.files import write_text
 from tinygpt.model import GPT
 from tinygpt.samples import Record, record
 from tinygpt.sampling import Sampling
-from tinygpt.stopping import part
+from tinygpt.stopping import split_at_stop
 from tinygpt.tokenizer import Tokenizer
 
 HEADING = r"\n\n[A-Z][^\n:]{0,40}:\n"  # of the next speech in a play: a name on a line of its own
@@ -165,7 +165,7 @@ class Chat:
         for count, piece in enumerate(generation.stream(self.model, self.tokenizer, self.text + said, **settings)):
             if not count:
                 self.turns.append(turn)  # only now: a text that cannot be encoded was refused before
-            sure, waiting, met = part(waiting + piece, stop)
+            sure, waiting, met = split_at_stop(waiting + piece, stop)
             turn.answer += sure
             yield sure
             if met:

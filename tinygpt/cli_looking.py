@@ -21,7 +21,7 @@ def info(
     with working(f"following the hashes of {path}"):
         import torch
 
-        from tinygpt import config, families, lineage, waiting
+        from tinygpt import config, families, lineage, thread_waiting
         from tinygpt.checkpoint import load
         from tinygpt.files import SUMS, Paths
         from tinygpt.model import count_parameters
@@ -38,12 +38,12 @@ def info(
                 f"{path}: {families.family(shape)}, {count_parameters(model):,} parameters, {shape.n_layer} blocks, "
                 f"width {shape.n_embd}, context {shape.context_length}, vocabulary {shape.vocab_size}; "
                 + ("undamaged" if (path / SUMS).is_file() else f"no {SUMS}, so whether it is damaged cannot be known"),
-                f"{'threads':18} {torch.get_num_threads()}, which wait for each other {waiting}",
             ]
             links = list(lineage.follow(path, params, paths)) if (path / "lineage.json").is_file() else []
     print("\n".join(lines), end="\n" * len(lines))
     for link in links:
         print(f"{link.what:18} {link.claimed[:12]}  {link.where}: {link.verdict}")
+    print(f"{'threads':18} {torch.get_num_threads()}, which wait for each other {thread_waiting}")
 
 
 def inspect(
@@ -215,14 +215,14 @@ def benchmark(
         from tinygpt import benchmark as bench
         from tinygpt import config
         from tinygpt.files import Paths, write_json
-        from tinygpt.streams import let_work_go_on
+        from tinygpt.streams import ignore_write_errors
 
     if json_file is not None:
         must_be_file(json_file, "--json")
     if write_to is not None:
         must_be_folder(write_to, "--write")
     if json_file is not None or write_to is not None:
-        let_work_go_on()
+        ignore_write_errors()
     params = config.load(Paths(folder).params)
     chosen, seconds, compiled = (["0.2M"], 30.0, False) if quick else (sizes.split(","), budget, compile_)
     names = [name.strip() for name in chosen]

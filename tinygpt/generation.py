@@ -17,7 +17,7 @@ from torch import Tensor
 from tinygpt.decoding import Decoder
 from tinygpt.model import GPT
 from tinygpt.sampling import Sampling, Settings, choose, from_keywords, whole
-from tinygpt.stopping import Text
+from tinygpt.stopping import StreamDecoder
 from tinygpt.tokenizer import Tokenizer
 
 THROWS = 64  # of the dice at a time
@@ -193,7 +193,7 @@ def _together(
     advance: Callable[[int], object],
 ) -> list[Completion]:
     length, seeds = whole("max_new_tokens", max_new_tokens, 1), _seeds(seed, len(prompts))
-    starts, rows = _ids(tokenizer, prompts), [Text(tokenizer, stop) for _ in prompts]
+    starts, rows = _ids(tokenizer, prompts), [StreamDecoder(tokenizer, stop) for _ in prompts]
     settings, end = [sampling] * len(rows), tokenizer.end_of_text
     ids: list[list[int]] = [[] for _ in rows]
     texts = [""] * len(rows)
@@ -223,7 +223,7 @@ def stream(
     The pieces, some of them empty, make the whole when they are joined. TypeError and ValueError as in `generate`.
     """
     sampling, length = from_keywords(stream, settings), whole("max_new_tokens", max_new_tokens, 1)
-    seeds, start, text = _seeds(seed, 1), _ids(tokenizer, [prompt]), Text(tokenizer, stop)
+    seeds, start, text = _seeds(seed, 1), _ids(tokenizer, [prompt]), StreamDecoder(tokenizer, stop)
     steps = generate_ids(model, start, [sampling], seeds, length, tokenizer.end_of_text, ended=lambda _: text.ended)
 
     def pieces() -> Iterator[str]:

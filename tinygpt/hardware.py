@@ -91,7 +91,7 @@ def busy(share: float) -> str:
     """What a `core_share` says of a measurement, in a sentence; nothing where the machine was idle."""
     if share >= BUSY:
         return ""
-    return f"this machine is busy: while this was timed, other programs had the core for {1 - share:.0%} of the time"
+    return f"the machine seems busy: this process had a core for only {share:.0%} of the time that was measured"
 
 
 def describe(device: torch.device, precision: str, compiled: bool = False) -> str:

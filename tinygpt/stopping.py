@@ -1,8 +1,8 @@
 """The text of a row as its tokens come, ended before the first text of `stop`.
 
-`text = Text(tokenizer, ["\\n\\n"])`, then `text.add(token)` is the text that is certain after each token, until
-`text.ended`; `text.add(None)` hands out what waited. Half a character waits for its other half, half a stop for its
-rest.
+`text = StreamDecoder(tokenizer, ["\\n\\n"])`, then `text.add(token)` is the text that is certain after each token,
+until `text.ended`; `text.add(None)` hands out what waited. Half a character waits for its other half, half a stop for
+its rest.
 """
 
 import codecs
@@ -13,7 +13,7 @@ import regex
 from tinygpt.base_tokenizer import Tokenizer
 
 
-class Text:
+class StreamDecoder:
     """What is written after one prompt."""
 
     def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str] | None = None) -> None:
@@ -30,12 +30,12 @@ class Text:
         if self.ended:
             return ""
         piece = self.decoder.decode(b"" if token is None else self.tokenizer.token_bytes(token), final=token is None)
-        certain, self.waiting, self.ended = part(self.waiting + piece, self.stop)
+        certain, self.waiting, self.ended = split_at_stop(self.waiting + piece, self.stop)
         return certain + self.waiting if token is None and not self.ended else certain
 
 
-def part(text: str, stop: str) -> tuple[str, str, bool]:
-    """What of a text comes before `stop`, what is it or may become it with more text, and whether it is.
+def split_at_stop(text: str, stop: str) -> tuple[str, str, bool]:
+    """Split a text at `stop`: what is before it, the match or a possible beginning of one, whether it matched in full.
 
     stop: a regular expression; empty: none.
     """

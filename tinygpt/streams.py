@@ -1,8 +1,8 @@
 """Standard streams on which printing never fails for an encoding, and never costs a stage its work.
 
-`with streams.prepared():` around a command, `with streams.prepared(work_goes_on=True):` around what writes its results
-into files. A character that the encoding lacks (ASCII, cp1252, gbk; half a character in UTF-8) is printed as its
-escape, \\u2014. A stream that was closed leads nowhere.
+`with streams.prepared():` around a command, `with streams.prepared(ignore_write_errors=True):` around what writes its
+results into files. A character that the encoding lacks (ASCII, cp1252, gbk; half a character in UTF-8) is printed as
+its escape, \\u2014. A stream that was closed leads nowhere.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ BROKEN_PIPE = 128 + 13  # the exit status that shells give a process that SIGPIP
 
 
 @contextlib.contextmanager
-def prepared(work_goes_on: bool = False) -> Iterator[None]:
+def prepared(ignore_write_errors: bool = False) -> Iterator[None]:
     """Prepare the standard streams, for good; at the end of the block all that was printed is written.
 
     Where it cannot be written: a reader that has left (`| head -1`) ends the process without a word, with BROKEN_PIPE,
@@ -30,19 +30,19 @@ def prepared(work_goes_on: bool = False) -> Iterator[None]:
         elif mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
             if stream is getattr(sys, f"__{name}__"):  # no stand-in, such as a test's
-                setattr(sys, name, forgiving(stream, work_goes_on or name == "stderr"))
+                setattr(sys, name, _tolerant(stream, ignore_write_errors or name == "stderr"))
     try:
         yield
     finally:
         sys.stdout.flush()
 
 
-class Output(io.FileIO):
+class TolerantOutput(io.FileIO):
     """The file descriptor of a stream; after a write that failed it takes all that comes, and drops it."""
 
-    def __init__(self, descriptor: int, work_goes_on: bool) -> None:
+    def __init__(self, descriptor: int, ignore_write_errors: bool) -> None:
         super().__init__(descriptor, "wb", closefd=False)
-        self.work_goes_on, self.lost = work_goes_on, False
+        self.ignore_write_errors, self.lost = ignore_write_errors, False
 
     def write(self, data: Any) -> int:
         if self.lost:
@@ -51,27 +51,27 @@ class Output(io.FileIO):
             return super().write(data)
         except OSError as problem:
             self.lost = True
-            if self.work_goes_on:
+            if self.ignore_write_errors:
                 return len(data)
             if isinstance(problem, BrokenPipeError):
                 sys.exit(BROKEN_PIPE)
             raise
 
 
-def let_work_go_on() -> None:
+def ignore_write_errors() -> None:
     """From now on drop what standard output does not take: a command whose results go into files asks for that."""
     raw = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
-    if isinstance(raw, Output):
-        raw.work_goes_on = True
+    if isinstance(raw, TolerantOutput):
+        raw.ignore_write_errors = True
 
 
-def forgiving(stream: io.TextIOWrapper, work_goes_on: bool) -> io.TextIOWrapper:
-    """The same stream over an Output; as it is where it writes to no file descriptor (a console of Windows)."""
+def _tolerant(stream: io.TextIOWrapper, ignore_write_errors: bool) -> io.TextIOWrapper:
+    """The same stream over a TolerantOutput; as it is where it writes to no file descriptor (a console of Windows)."""
     raw = getattr(stream.buffer, "raw", stream.buffer)
     if not isinstance(raw, io.FileIO):
         return stream
     stream.flush()
-    output = Output(raw.fileno(), work_goes_on)
+    output = TolerantOutput(raw.fileno(), ignore_write_errors)
     return io.TextIOWrapper(
         output if stream.write_through else io.BufferedWriter(output),
         encoding=stream.encoding,
