@@ -279,9 +279,9 @@ waits,e466788,Queued,!,,1,"[0.8, 0.9]",3,abc
 
 
 def test_a_cell_of_the_table_may_hold_any_line_end() -> None:
-    text = 'Experiment,rev,params.yaml:download.path\n,workspace,a\u2028b\x85\na,1234567,"one\ntwo"\n'
+    text = 'Experiment,rev,params.yaml:download.path\n,workspace,a\u2028b\x85c\na,1234567,"one\ntwo"\n'
     assert experiment_table.lines(text) == [
         "experiment  download.path",
-        "workspace   a\u2028b\x85",
+        "workspace   a\u2028b\x85c",
         "a           one\\ntwo",
     ]

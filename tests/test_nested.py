@@ -76,7 +76,7 @@ def test_stages_of_your_own_may_lack_deps_and_repeat_for_items(project: Path) ->
     nested.check(files.Paths())
     changed = (project / "params.yaml").read_text(encoding="utf-8").replace("path: data/own ", "path: data/mine ")
     (project / "params.yaml").write_text(changed, encoding="utf-8")
-    dvc = dvc.replace("- ${download.path}\n", "").replace('["${item}"', '["${download.path}"')
+    dvc = dvc.replace("      - ${download.path}\n", "").replace('["${item}"', '["${download.path}"')
     (project / "dvc.yaml").write_text(dvc, encoding="utf-8")
     with pytest.raises(ValueError, match=r"^data/mine/\.git must not lie in download\.path"):
         nested.check(files.Paths())
