@@ -30,8 +30,8 @@ def main(params: Params, paths: Paths) -> None:
         print(f"{split}: {count}, {part.bytes / 1e6:.3f} MB, {part.characters:,} characters")
     print(overlap.verdict(copies))
     if skipped:
-        told = ((count, *what.split(": ", 1)) for what, count in skipped.most_common())
-        print("skipped " + "; ".join(f"{count:,} {kind}{'s' * (count > 1)}: {why}" for count, kind, why in told))
+        many = ((count, what.replace(":", "s:", 1) if count > 1 else what) for what, count in skipped.most_common())
+        print("skipped " + "; ".join(f"{count:,} {what}" for count, what in many))
     if digest and section.source == "files" and section.sha256 is None:
         print(f"to get this very text everywhere, pin it in params.yaml: `download.sha256: {digest}`")
     bits = measured["bits_per_byte"]
