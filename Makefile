@@ -21,7 +21,7 @@ setup: .venv/ready .dvc/plots.html
 
 # Exact versions for everything, also for what is installed later: the lock serves as constraints.
 .venv/ready: pyproject.toml requirements.lock
-	@git rev-parse --git-dir > /dev/null || { echo "DVC needs git, and this folder in a repository of yours. Of an archive without .git: take a clone instead, or run  git init && git add -A && git commit -m start"; exit 1; }
+	@git rev-parse --git-dir > /dev/null || { echo "git finds no repository here, and DVC needs one. Clone the repository instead of unpacking an archive, or make one: git init && git add -A && git commit -m start"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "TinyGPT needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
 	@echo "building .venv from pinned versions; this takes one to seven minutes"
 	@.venv/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv

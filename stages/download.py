@@ -12,11 +12,11 @@ from tinygpt.yardsticks import NAMES, measure
 
 def main(params: Params, paths: Paths) -> None:
     section, show = params.download, params.runtime.progress
-    left_out: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     with writing(paths.corpus) as folder:
         folder.mkdir()
         with progress(None, "B", "fetching", show) as bar:
-            documents, digest = sources.documents(section, bar.update, lambda what: left_out.update([what]))
+            documents, digest = sources.documents(section, bar.update, lambda what: skipped.update([what]))
         with progress(None, "B", "reading the text", show) as bar:
             written = write_corpus(documents, section, folder, bar.update)
         with progress(len(NAMES), "yardstick", "measuring the yardsticks", show) as bar:
@@ -29,8 +29,9 @@ def main(params: Params, paths: Paths) -> None:
         count = f"{part.documents:,} document{'s' * (part.documents > 1)}"
         print(f"{split}: {count}, {part.bytes / 1e6:.3f} MB, {part.characters:,} characters")
     print(overlap.verdict(copies))
-    if left_out:
-        print("left out: " + "; ".join(f"{count:,} × {what}" for what, count in left_out.most_common()))
+    if skipped:
+        many = ((count, what.replace(":", "s:", 1) if count > 1 else what) for what, count in skipped.most_common())
+        print("skipped " + "; ".join(f"{count:,} {what}" for count, what in many))
     if digest and section.source == "files" and section.sha256 is None:
         print(f"to get this very text everywhere, pin it in params.yaml: `download.sha256: {digest}`")
     bits = measured["bits_per_byte"]

@@ -10,14 +10,14 @@ from tinygpt import bases, vocabularies
 from tinygpt.config import Params
 from tinygpt.corpus import Rows, read_rows
 from tinygpt.files import Paths, read_json, sha256, write_json, writing
-from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_texts
+from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokens import write_tokens
 
 
 def main(params: Params, paths: Paths) -> None:
     sizes = read_json(paths.yardsticks)
     vocabulary = choose(params, paths, sizes["train_bytes"])
-    check_writable(params, vocabulary)
+    bases.check_writable(params, vocabulary)
     with writing(paths.tokenizer) as folder:
         folder.mkdir()
         vocabulary.save(folder)
@@ -50,16 +50,6 @@ def choose(params: Params, paths: Paths, size: int) -> Tokenizer:
     if section.kind in ("bpe", "sentencepiece") and size > vocabularies.LEARNED:
         print(f"learned from {vocabularies.LEARNED / 1e6:.0f} MB of the training text, spread over it evenly")
     return vocabulary
-
-
-def check_writable(params: Params, vocabulary: Tokenizer) -> None:
-    """ValueError, in a sentence, where the prompts or evaluate.base_text have a character outside the vocabulary, which
-    the pipeline would find only after the training.
-    """
-    check_texts(vocabulary, params.sample.prompts, "sample.prompts")
-    if params.train.init_from and params.evaluate.base_text and isinstance(vocabulary, CharTokenizer):
-        rows = read_rows(bases.find_text(params.evaluate.base_text))
-        check_texts(vocabulary, (text for _, text in rows), "evaluate.base_text")
 
 
 def _counted(rows: Rows, bar: "tqdm[Any]") -> Iterator[str]:

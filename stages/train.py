@@ -23,7 +23,7 @@ from tinygpt.files import Paths, hidden, read_json
 from tinygpt.model import GPTConfig, count_parameters, training_flops_per_token
 from tinygpt.state import State, initial_state
 from tinygpt.times import Clock
-from tinygpt.tokenizer import check_texts, load
+from tinygpt.tokenizer import load
 from tinygpt.tokens import TokenDataset, open_tokens
 
 
@@ -31,9 +31,9 @@ def main(params: Params, paths: Paths) -> None:
     distributed.check(params.train)
     loggers.check(params.runtime.logger)
     settings, tokenizer = params.train, load(paths.tokenizer)
-    check_texts(tokenizer, params.sample.prompts, "sample.prompts")  # which are written after the training
     data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
     bases.check_base(params, paths)
+    bases.check_writable(params, tokenizer)
     base, origin = (
         finetuning.open_base(settings.init_from, tokenizer, params.model) if settings.init_from else (None, {})
     )

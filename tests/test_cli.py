@@ -82,7 +82,7 @@ def test_standard_input_that_is_no_utf8_is_answered_with_a_sentence(
     )
     assert (code, printed) == (
         1,
-        "Standard input is no UTF-8 text (byte 1). Convert it first, for instance with `iconv -f latin1 -t utf-8`.",
+        "Standard input is not UTF-8 text (byte 1). Convert it first, for instance with `iconv -f latin1 -t utf-8`.",
     )
 
 
@@ -123,9 +123,11 @@ def test_a_mistake_is_answered_with_a_sentence(generate: Any, words: list[str], 
         ("inspect O --what lens --head 1", "--head is for attention; leave it out, or --what lens."),
         ("inspect O --what lens --top-k 20", "--top-k is for --what next; leave it out."),
         ("inspect O --layer 1 --temperature 1", "--temperature is for --what next; leave it out."),
-        ("benchmark --quick --budget 600", "--budget is settled by --quick; leave out one of the two."),
-        ("benchmark --quick --no-compile", "--compile is settled by --quick"),
-        ("export gguf file --folder finetune", "--folder is for hf, whose card tells score and samples"),
+        ("compare --allow text", "--allow needs two sets: tinygpt compare A B."),
+        ("compare --results runs.jsonl", "--results needs two sets"),
+        ("benchmark --quick --budget 600", "--budget has no effect with --quick; leave one of them out."),
+        ("benchmark --quick --no-compile", "--compile has no effect with --quick"),
+        ("export gguf file --folder finetune", "--folder applies only to hf, whose card shows the score and samples"),
     ],
 )
 def test_an_option_that_would_be_ignored_is_refused(words: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +153,7 @@ def test_check_says_where_the_project_is_in_no_repository(monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     code, printed = tinygpt("check", str(ROOT), monkeypatch=monkeypatch)
     assert code == 1
-    assert "git finds no repository here, and DVC needs one. Take a clone" in printed
+    assert "git finds no repository here, and DVC needs one. Clone" in printed
 
 
 @pytest.mark.parametrize(

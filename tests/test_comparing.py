@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.project import Project
-from tinygpt import cli, comparing, experiment_table, runs
+from tinygpt import cli, comparing, experiment_table, runs, shelf
 from tinygpt.comparing import by_settings, compare, named, quantile, two_sided, welch
 from tinygpt.runs import Run
 
@@ -121,7 +121,8 @@ def test_where_git_refuses_its_own_reason_is_told(results: Path, monkeypatch: py
     monkeypatch.setenv("PATH", str(results.parent))
     theirs = "detected dubious ownership in repository; call: git config --global --add safe.directory /x"
     assert names(theirs) == f"git refuses this repository: {theirs}"
-    assert "and git finds no repository here, and DVC needs one. Take a clone" in names("not a git repository")
+    assert shelf.experiments() == []  # `tinygpt web` offers what lies in folders
+    assert "and git finds no repository here, and DVC needs one. Clone" in names("not a git repository")
     (results.parent / "git").unlink()
     with pytest.raises(ValueError, match="is no folder, experiment or row of results, and git is not installed here"):
         compare("muon-1", "nobody", results)
@@ -222,6 +223,9 @@ def test_dvc_experiments_revisions_and_folders_are_found_by_what_dvc_wrote(proje
     assert {one.name for one in named("HEAD", [])} == {"HEAD", "seed-2"}  # fast-2 differs in more than the seed
     (found,) = compare("HEAD", "fast-2", None)
     assert (found.a.bits[0], len(found.b.runs)) == (here.bits_per_byte, 1)
+    lock = Path("dvc.lock").read_text(encoding="utf-8")
+    Path("dvc.lock").write_text(f"{lock}  mine:\n    cmd: echo hi\n", encoding="utf-8")  # a stage without outputs
+    assert runs.of_folder(Path()) == here
 
 
 def test_metrics_that_are_not_those_of_the_lock_are_refused(project: Project, monkeypatch: Any) -> None:
@@ -271,4 +275,13 @@ waits,e466788,Queued,!,,1,"[0.8, 0.9]",3,abc
         "main        -        1.991          [0.9, 0.95]  3",
         "deep        Success  0.783          [0.9, 0.95]  6",
         "waits       Queued   !              [0.8, 0.9]   3",
+    ]
+
+
+def test_a_cell_of_the_table_may_hold_any_line_end() -> None:
+    text = 'Experiment,rev,params.yaml:download.path\n,workspace,a\u2028b\x85c\na,1234567,"one\ntwo"\n'
+    assert experiment_table.lines(text) == [
+        "experiment  download.path",
+        "workspace   a\u2028b\x85c",
+        "a           one\\ntwo",
     ]

@@ -55,6 +55,10 @@ def test_a_base_text_with_an_unseen_character_is_refused_before_the_training() -
     with pytest.raises(ValueError, match=r"evaluate\.base_text holds 'Zoë.*never saw 'Z'"):
         tokenized(**CHARACTERS, **changes)
     tokenized(**CHARACTERS | changes | {"train__init_from": None})
+    write_json(Path("model/config.json"), {})
+    with pytest.raises(ValueError, match=r"evaluate\.base_text holds 'Zoë.*never saw 'Z'"):  # named after tokenizing
+        stages.train.main(params(**CHARACTERS, **changes), Paths())
+    assert not Path(".tinygpt/runs").exists()
 
 
 def test_a_held_out_part_shorter_than_the_context_is_refused_before_the_training() -> None:

@@ -121,7 +121,14 @@ def test_any_change_to_a_sealed_folder_is_found(tmp_path: Path) -> None:
         (IsADirectoryError(21, "Is a directory", "data"), "data is a folder, and a file is needed there."),
         (PermissionError(13, "Permission denied", b"key"), "key is closed to you (Permission denied)."),
         (FileNotFoundError("There is no model in x."), "There is no model in x."),
-        (UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid start byte"), "What was read is no UTF-8 text (byte 1)."),
+        (
+            UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid start byte"),
+            "What was read is not UTF-8 text (byte 1).",
+        ),
+        (
+            UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+            "A text holds half a character (a lone",
+        ),
         (ValueError("embedded null byte"), "A path has a NUL character in it"),
         (OSError(28, "No space left on device", "x"), "The disk is full"),
     ],

@@ -68,6 +68,9 @@ def test_fine_tuning_keeps_shape_and_tokenizer_and_gains_on_its_text(project: Pr
     assert told["base_text"].keys() == {"before", "after"}
     before = json.loads((project.folder / "data/evaluation/metrics.json").read_text(encoding="utf-8"))
     assert told["base_text"]["before"] == pytest.approx(before["bits_per_byte"])
+    drawn = project.run("dvc", "plots", "show", "finetune/data/training/validation.tsv", "-x", "step", "-y", "loss")
+    assert "failed to load" not in drawn  # docs/finetune.md has this command
+    assert "validation.tsv" in (project.folder / "dvc_plots/index.html").read_text(encoding="utf-8")
 
 
 def test_samples_stand_side_by_side_with_the_same_seeds(project: Project) -> None:

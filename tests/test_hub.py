@@ -305,7 +305,7 @@ def test_rows_without_text_are_skipped_and_counted_and_lines_end_as_in_text_file
     left_out: list[str] = []
     found, _ = sources.documents(section(dataset="a/b"), tell=left_out.append)
     assert [(name, *pieces) for name, pieces in found] == [("b/2", "one\ntwo\n"), ("b/4", "three")]
-    assert left_out == ["row with null in 'text'"] * 2
+    assert left_out == ["row: null in 'text'"] * 2
     served.datasets["a/c"] = {"train.parquet": parquet([None] * 3)}  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"'text' is null in all 3 rows .the last is Row 3 of a/c"):
         texts(dataset="a/c")

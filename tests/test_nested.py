@@ -62,3 +62,21 @@ def test_a_model_cloned_from_the_hub_is_refused_where_dvc_reads_it(project: Path
     nested.check(files.Paths())  # the top-level dvc.yaml does not name it
     with pytest.raises(ValueError, match=r"^data/gpt2/\.git must not lie in train\.init_from"):
         nested.check(files.Paths(Path("finetune")))
+
+
+def test_stages_of_your_own_may_lack_deps_and_repeat_for_items(project: Path) -> None:
+    (project / "data/mine/.git").mkdir(parents=True)
+    stages = """
+  begun:
+  mine: {cmd: echo hi}
+  also: {foreach: [a, b], do: {cmd: "cat ${item}", deps: ["${item}", "${seed}", "${nothing.there}"]}}
+"""
+    dvc = (project / "dvc.yaml").read_text(encoding="utf-8").replace("stages:", f"stages:{stages.rstrip()}", 1)
+    (project / "dvc.yaml").write_text(dvc, encoding="utf-8")
+    nested.check(files.Paths())
+    changed = (project / "params.yaml").read_text(encoding="utf-8").replace("path: data/own ", "path: data/mine ")
+    (project / "params.yaml").write_text(changed, encoding="utf-8")
+    dvc = dvc.replace("      - ${download.path}\n", "").replace('["${item}"', '["${download.path}"')
+    (project / "dvc.yaml").write_text(dvc, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"^data/mine/\.git must not lie in download\.path"):
+        nested.check(files.Paths())

@@ -84,7 +84,13 @@ def test_much_that_is_copied_is_warned_of_with_the_documents_that_have_it() -> N
     line = verdict({"a": (0, 1000), "b": (200, 1000)})
     assert "copies: 10.0% of the held-out text" in line
     assert "warning" in line
-    assert "b (20%)" in line
+    assert "Most copies are in b (20%)" in line
+
+
+def test_of_a_long_held_out_text_the_verdict_names_what_was_looked_at() -> None:
+    assert verdict({"a": (0, overlap.HELD - 1)}).startswith("copies: 0.0% of the held-out text stands word for word")
+    line = verdict({"a": (0, 1000), "b": (0, overlap.HELD - 1000)})
+    assert line.startswith("copies: 0.0% of the first 1,048,576 held-out characters stand word for word")
 
 
 def test_documents_that_share_much_are_one_group_and_others_stay_alone() -> None:
@@ -111,9 +117,18 @@ def test_of_much_text_a_sketch_finds_the_same_groups(monkeypatch: pytest.MonkeyP
     assert len(exact) == 50
     monkeypatch.setattr(overlap, "SKETCH", 60 * 400 * 6 // 20)
     monkeypatch.setattr(overlap, "BLOCK", 5000)
-    kept, _ = overlap._sketches(enumerate(texts), overlap.SKETCH)
+    kept, _ = overlap._sketches(overlap._windows(enumerate(texts), SHINGLE), overlap.SKETCH)
     assert 0 < len(kept) <= overlap.SKETCH
     assert groups(*texts) == exact
+
+
+def test_of_many_short_texts_a_sketch_joins_copies_and_not_what_begins_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [prose(7)[:30] + random.Random(seed).randbytes(15).hex() for seed in range(400)]
+    expected = [{n, 400} if n == 5 else {n} for n in range(400)]
+    assert groups(*texts, texts[5]) == expected
+    monkeypatch.setattr(overlap, "SKETCH", 4000)
+    monkeypatch.setattr(overlap, "SKETCH_EACH", 1)
+    assert groups(*texts, texts[5]) == expected
 
 
 def test_documents_in_pieces_have_the_groups_of_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:

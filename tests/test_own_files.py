@@ -150,6 +150,14 @@ def test_a_path_beside_what_a_pipeline_makes_or_in_anothers_is_not_refused(here:
         own_files.check_apart("finetune/data/corpus", Path("finetune"))
 
 
+def test_a_stage_that_is_repeated_for_items_makes_its_outputs_too(here: Path) -> None:
+    repeated = "{foreach: [a], do: {cmd: make, wdir: data, outs: [made: {cache: false}]}}"
+    files.write_text(here / "dvc.yaml", f"stages:\n  mine: {{cmd: echo hi}}\n  also: {repeated}\n")
+    with pytest.raises(ValueError, match=r"download\.path is 'data/made', which is, or is inside, data/made"):
+        own_files.check_apart("data/made", Path())
+    own_files.check_apart("data/own", Path())
+
+
 @pytest.mark.parametrize("pattern", ["../*", "/etc/*"])
 def test_a_pattern_cannot_leave_the_folder(here: Path, pattern: str) -> None:
     own()

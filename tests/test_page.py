@@ -105,6 +105,13 @@ def test_a_page_needs_nothing_but_itself(tmp_path: Path, picture: bytes) -> None
     assert {link[1:] for link in found.links if link[0] == "#"} <= set(found.places)
 
 
+def test_a_run_in_this_folder_has_a_page_where_git_knows_nothing(
+    tmp_path: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "<tr><td>git commit</td><td>not known</td></tr>" in written(tmp_path, outputs(picture, ".")).source
+
+
 def test_what_models_write_is_shown_and_never_interpreted(tmp_path: Path, picture: bytes) -> None:
     found = written(tmp_path, outputs(picture), notes=[HOSTILE])
     assert found.tags.count("img") == len(found.figures)

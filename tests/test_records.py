@@ -181,7 +181,7 @@ def test_rows_without_text_are_skipped_and_counted(kind: str) -> None:
     left_out: list[str] = []
     found = [(name, *pieces) for name, pieces in sources.documents(section(), tell=left_out.append)[0]]
     assert found == [(f"x.{kind}/2", "one"), (f"x.{kind}/4", ""), (f"x.{kind}/5", "two")]
-    assert left_out == ["row with null in 'text'"] * 5
+    assert left_out == ["row: null in 'text'"] * 5
 
 
 def test_a_column_of_null_alone_is_refused_before_any_work() -> None:

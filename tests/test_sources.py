@@ -124,12 +124,12 @@ def test_an_address_that_gives_no_utf8_is_told_what_to_do_instead(
         ["".join(pieces) for _, pieces in found]
 
 
-def test_the_stage_says_what_it_left_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_stage_says_what_it_skipped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [json.dumps({"text": text}) for text in [*("word " * 200,) * 9, None, None]]
     own(a__jsonl="\n".join(rows), b__json="[]")
     download.main(params(download__source="files", download__path="own"), Paths(here))
-    left_out = "left out: 2 × row with null in 'text'; 1 × file: .json (`jq -c '.[]' x.json > x.jsonl`"
-    assert left_out in capsys.readouterr().out
+    skipped = "skipped 2 rows: null in 'text'; 1 file: .json (`jq -c '.[]' x.json > x.jsonl`"
+    assert skipped in capsys.readouterr().out
 
 
 # Shakespeare

@@ -15,7 +15,7 @@ from tinygpt.config import Params
 from tinygpt.files import Paths, find_folder, is_ours
 from tinygpt.foreign_tokenizer import read_tokenizer
 from tinygpt.hub_problems import short
-from tinygpt.tokenizer import Tokenizer, load
+from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_texts, load
 
 ON_HUB = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)@(\w+)")
 
@@ -55,6 +55,19 @@ def check_base(params: Params, paths: Paths) -> None:
         check(params.train.init_from)
         if params.evaluate.base_text is not None:
             find_text(params.evaluate.base_text)
+
+
+def check_writable(params: Params, tokenizer: Tokenizer) -> None:
+    """ValueError, in a sentence, where the prompts or evaluate.base_text hold a character the tokenizer lacks, which a
+    pipeline would find only after the training.
+    """
+    check_texts(tokenizer, params.sample.prompts, "sample.prompts")
+    if params.train.init_from and params.evaluate.base_text and isinstance(tokenizer, CharTokenizer):
+        import pyarrow.parquet as pq  # not corpus.read_rows: training would depend on how a corpus is split
+
+        batches = pq.ParquetFile(find_text(params.evaluate.base_text)).iter_batches(columns=["text"])
+        texts = (text for batch in batches for text in batch["text"].to_pylist())
+        check_texts(tokenizer, texts, "evaluate.base_text")
 
 
 def check_not_own(name: str, paths: Paths) -> None:

@@ -110,6 +110,7 @@ def inspect(
 
 
 def compare(
+    context: typer.Context,
     sets: Annotated[
         list[str] | None,
         typer.Argument(
@@ -143,6 +144,7 @@ def compare(
         print("\n".join(told))
         return
     if not sets:
+        refuse(context, ("allow", "results"), "needs two sets: tinygpt compare A B")
         with working("reading the experiments"):
             from tinygpt import experiment_table
 
@@ -210,7 +212,7 @@ def benchmark(
 ) -> None:
     """Measure training and decoding on this machine: speed, memory, and the batch sizes that pay."""
     if quick:
-        refuse(context, ("sizes", "budget", "compile_"), "is settled by --quick; leave out one of the two")
+        refuse(context, ("sizes", "budget", "compile_"), "has no effect with --quick; leave one of them out")
     with working("looking at this machine"):
         from tinygpt import benchmark as bench
         from tinygpt import config

@@ -113,7 +113,9 @@ def export(
 ) -> None:
     """Write a model for others: a transformers folder with a card, a GGUF file for llama.cpp, or LoRA's adapter."""
     if kind != "hf":
-        refuse(context, ("folder",), f"is for hf, whose card tells score and samples; leave it out of {kind}")
+        refuse(
+            context, ("folder",), f"applies only to hf, whose card shows the score and samples; leave it out of {kind}"
+        )
     with working(f"writing {target}"):
         from tinygpt import gguf_file, publishing
         from tinygpt.files import Paths
@@ -148,7 +150,7 @@ def typed(text: str) -> str:
         given = sys.stdin.buffer.read().decode("utf-8")  # whatever this machine's own encoding is
     except UnicodeDecodeError as problem:
         raise ValueError(
-            f"Standard input is no UTF-8 text (byte {problem.start}). Convert it first, for instance with "
+            f"Standard input is not UTF-8 text (byte {problem.start}). Convert it first, for instance with "
             "`iconv -f latin1 -t utf-8`."
         ) from None
     return given.replace("\r\n", "\n")

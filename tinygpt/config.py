@@ -66,7 +66,7 @@ class Download(Section):
                 "Put the folder in download.path and the glob in download.pattern."
             )
         elif not self.path or self.path.startswith("~"):
-            yield f"download.path is {self.path!r}; DVC wants a file or a folder, written out, such as data/own."
+            yield f"download.path is {self.path!r}; write a file or folder in full, without ~, such as data/own."
         if self.url is not None and not self.url.startswith("https://"):
             yield f"download.url is {self.url!r}; it must start with https://."
 
@@ -180,7 +180,7 @@ class Sample(Section):
 
     def problems(self) -> Iterator[str]:
         for prompt in self.prompts:
-            if any("\ud800" <= character <= "\udfff" for character in prompt):
+            if prompt != prompt.encode("utf-8", "replace").decode():
                 yield f"sample.prompts holds {prompt!r:.60}, with half of a character (a lone surrogate). Leave it out."
 
 
@@ -227,6 +227,12 @@ def read_yaml(file: Path | str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(file, ["It holds no sections. `git checkout params.yaml` brings the original back."])
     return values
+
+
+def read_stages(file: Path) -> list[dict[str, Any]]:
+    """The stages of a dvc.yaml, raising as `read_yaml` does; of one that is repeated (`foreach`), what is repeated."""
+    stages = (read_yaml(file).get("stages") or {}).values()
+    return [stage.get("do", stage) for stage in stages if isinstance(stage, dict)]
 
 
 def read_value(text: str) -> Any:

@@ -34,7 +34,7 @@ LEAST_HELD = 100  # characters of the held-out part; whether its tokens fill a c
 SCHEMA = pa.schema([("document", pa.string()), ("text", pa.string())])
 
 Document = tuple[str, Iterable[str]]  # its name, and its text in pieces
-Rows = Iterable[tuple[str, str]]  # document, text
+Rows = overlap.Rows
 Sizes = np.ndarray[Any, np.dtype[np.int64]]  # characters of each document, (documents,)
 
 

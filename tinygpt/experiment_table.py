@@ -5,6 +5,7 @@ byte and the parameters that differ.
 """
 
 import csv
+import io
 import subprocess
 import sys
 
@@ -21,7 +22,7 @@ def table() -> list[str]:
 
 def lines(text: str) -> list[str]:
     """The same from the text of a CSV file."""
-    rows = list(csv.DictReader(text.splitlines()))
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
     kept = [column for column in rows[0] if _is_told(column, {row[column] for row in rows} - {""})]
     heads = ["experiment", *(column.removeprefix("params.yaml:") for column in kept)]
     cells = [[row["Experiment"] or row["rev"], *(_cell(column, row[column]) for column in kept)] for row in rows]
@@ -38,4 +39,6 @@ def _is_told(column: str, values: set[str]) -> bool:
 
 
 def _cell(column: str, value: str) -> str:
-    return f"{float(value):.3f}" if column.endswith("bits_per_byte") and value not in ("", "!") else value or "-"
+    if column.endswith("bits_per_byte") and value not in ("", "!"):
+        return f"{float(value):.3f}"
+    return value.replace("\n", "\\n") or "-"

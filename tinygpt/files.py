@@ -224,8 +224,9 @@ def _told(problem: Exception) -> str | None:
     if isinstance(problem, ValueError) and "embedded null" in str(problem):  # so says Python of any path
         return "A path has a NUL character in it, which no file can be called. Write another path."
     if isinstance(problem, UnicodeDecodeError | UnicodeEncodeError):
-        where = f"byte {problem.start}" if isinstance(problem, UnicodeDecodeError) else "half a character is in it"
-        return f"What was read is no UTF-8 text ({where}). Save it as UTF-8, and run this again."
+        read = f"What was read is not UTF-8 text (byte {problem.start}). Save it as UTF-8"
+        half = "A text holds half a character (a lone surrogate). Remove it"
+        return f"{read if isinstance(problem, UnicodeDecodeError) else half}, and run this again."
     return None if isinstance(problem, RuntimeError) else str(problem)
 
 

@@ -22,10 +22,11 @@ def check(pipeline: files.Paths) -> None:
     if not file.is_file():
         return  # a params.yaml alone: DVC runs nothing of it
     values = config.read_yaml(pipeline.params)
-    deps = {dep for stage in config.read_yaml(file)["stages"].values() for dep in stage["deps"]}
+    deps = {dep for stage in config.read_stages(file) for dep in stage.get("deps") or () if isinstance(dep, str)}
     for name in sorted(dep.removeprefix("${").removesuffix("}") for dep in deps if dep.startswith("${")):
         section, _, key = name.partition(".")
-        if isinstance(folder := values[section][key], str):
+        keys = values.get(section)
+        if isinstance(keys, dict) and isinstance(folder := keys.get(key), str):
             _check_folder(name, Path(folder))
 
 

@@ -46,7 +46,8 @@ def hashes(text: str, width: int) -> Hashes:
 
 def near_duplicates(pieces: Pieces, count: int) -> Ints:
     """The group of each of `count` documents, (count,): of near-duplicates the number of one of them, else its own."""
-    shingles, documents = _sketches(pieces, max(SKETCH, SKETCH_EACH * count))
+    runs, sums = np.zeros(count, np.int64), np.zeros(count, np.uint64)  # a document's shingles, and its fingerprint
+    shingles, documents = _sketches(_noted(pieces, runs, sums), max(SKETCH, SKETCH_EACH * count))
     kept = np.bincount(documents, minlength=count)
     pairs = [
         documents[:-step][same] * count + documents[step:][same]
@@ -56,8 +57,12 @@ def near_duplicates(pieces: Pieces, count: int) -> Ints:
     found, shared = np.unique(np.concatenate(pairs), return_counts=True)
     one, other = np.divmod(found, count)
     shorter = np.minimum(kept[one], kept[other])
-    near = shared >= np.maximum(ALIKE * shorter, np.minimum(LEAST_SHARED, shorter))
-    return _joined(one[near].tolist(), other[near].tolist(), count)
+    least = np.minimum(LEAST_SHARED, np.minimum(runs[one], runs[other]))  # however few of them a sketch kept
+    near = shared >= np.maximum(ALIKE * shorter, least)
+    order = np.argsort(sums, kind="stable")
+    same = sums[order[:-1]] == sums[order[1:]]  # copies, of which a sketch may have kept next to nothing
+    ones, others = np.append(one[near], order[:-1][same]), np.append(other[near], order[1:][same])
+    return _joined(ones.tolist(), others.tolist(), count)
 
 
 def copied(
@@ -85,18 +90,17 @@ def copied(
 
 def verdict(copies: dict[str, tuple[int, int]]) -> str:
     """What `copied` found, in a line, or two where it is too much."""
-    share = sum(part for part, _ in copies.values()) / sum(size for _, size in copies.values())
-    line = (
-        f"copies: {share:.1%} of the held-out text stands word for word in the training text, in passages of {COPY} "
-        "characters or more"
-    )
+    total = sum(size for _, size in copies.values())
+    share = sum(part for part, _ in copies.values()) / total
+    what = "the held-out text stands" if total < HELD else f"the first {total:,} held-out characters stand"
+    line = f"copies: {share:.1%} of {what} word for word in the training text, in passages of {COPY} characters or more"
     if share <= TOO_MUCH:
         return line
     most = sorted(copies, key=lambda name: -copies[name][0])[:3]
     names = ", ".join(f"{name} ({copies[name][0] / copies[name][1]:.0%})" for name in most)
     return (
-        f"{line}\nwarning: that is much, and a model that learns by heart looks better than it is. Most of it is in "
-        f"{names}. Take out what the text has twice."
+        f"{line}\nwarning: this is a lot. A model that memorizes it looks better than it is. Most copies are in "
+        f"{names}. Remove the duplicates from the text."
     )
 
 
@@ -125,12 +129,21 @@ def _numbered(rows: Rows) -> Iterator[tuple[int, str]]:
         yield from ((number, text) for _, text in group)
 
 
-def _sketches(pieces: Pieces, most: int) -> tuple[Hashes, Ints]:
+def _noted(pieces: Pieces, runs: Ints, sums: Hashes) -> Iterator[tuple[Hashes, Ints]]:
+    """The shingles of documents, as `_windows` has them; counts each document's, and adds up their hashes."""
+    for shingles, documents in _windows(pieces, SHINGLE):
+        starts = np.flatnonzero(np.diff(documents, prepend=-1))
+        runs[documents[starts]] += np.diff(starts, append=len(documents))
+        sums[documents[starts]] += np.add.reduceat(shingles, starts)
+        yield shingles, documents
+
+
+def _sketches(windows: Iterable[tuple[Hashes, Ints]], most: int) -> tuple[Hashes, Ints]:
     """The different shingles of each document, sorted, beside the numbers of the documents: all, or of many those with
     the lowest hashes, so that two documents keep the same of what they share (Broder 1997).
     """
     found, owners, limit, size = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], np.uint64(2**64 - 1), 0
-    for shingles, documents in _windows(pieces, SHINGLE):
+    for shingles, documents in windows:
         low = shingles <= limit
         found, owners = [*found, shingles[low]], [*owners, documents[low]]
         size += len(found[-1])

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from tinygpt.config import read_yaml
+from tinygpt.config import read_stages
 from tinygpt.encodings import is_text
 from tinygpt.records import READERS
 
@@ -92,10 +92,10 @@ def check_apart(path: str, pipeline: Path) -> None:
 
 def _outputs(file: Path) -> Iterator[Path]:
     """The outputs of all stages of a dvc.yaml."""
-    for stage in (read_yaml(file).get("stages") or {}).values():
+    for stage in read_stages(file):
         for output in (each for key in ("outs", "metrics", "plots") for each in stage.get(key) or ()):
             name = output if isinstance(output, str) else next(iter(output))
-            yield Path(os.path.normpath(file.parent / stage.get("wdir", "") / name))
+            yield Path(os.path.normpath(file.parent / (stage.get("wdir") or "") / name))
 
 
 def _inside(root: Path) -> Iterator[Path]:
@@ -114,8 +114,8 @@ def _inside(root: Path) -> Iterator[Path]:
 
 def _check_followed(root: Path, path: Path) -> None:
     """ValueError or FileNotFoundError for a link or a name that DVC cannot handle."""
-    if any("\ud800" <= character <= "\udfff" for character in path.name):
-        spelt = "".join("?" if "\ud800" <= character <= "\udfff" else character for character in path.name)
+    spelt = path.name.encode("utf-8", "replace").decode()
+    if spelt != path.name:
         raise ValueError(
             f"The name of {path.parent / spelt} is not UTF-8 (each ? is a byte that is not), and DVC fails on it. "
             f"Rename it: `mv {path.parent / spelt} {path.parent}/…`."

@@ -5,6 +5,7 @@ and printed, and follows the reader's light or dark setting. Its look is page.ht
 its samples page_samples.py's. Everything that a run wrote is escaped.
 """
 
+import contextlib
 import html
 import itertools
 from collections.abc import Callable, Sequence
@@ -195,7 +196,7 @@ def _hashes(each: Outputs) -> dict[str, str]:
     text = each.lineage.get("text", {})
     writers = {sample["hashes"]["model"] for sample in each.samples}
     return {
-        "git commit": each.run.commit or (commit_here() if each.run.name == "." else ""),
+        "git commit": each.run.commit or (_commit_here() if each.run.name == "." else ""),
         "code (of training and evaluation)": str(each.run.settings.get("code", "")),
         "training text": text.get("train", ""),
         "held-out text": text.get("validation", ""),
@@ -204,6 +205,13 @@ def _hashes(each: Outputs) -> dict[str, str]:
         "model": each.weights,
         "samples were written by model": " ".join(sorted(writers)),
     }
+
+
+def _commit_here() -> str:
+    """The current commit; "" where there is none, as in an unpacked folder of results."""
+    with contextlib.suppress(OSError):
+        return commit_here()
+    return ""
 
 
 def _inside(runs: Sequence[Outputs]) -> str:

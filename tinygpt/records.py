@@ -42,7 +42,7 @@ def texts(
         text = record.get(column)
         if text is None or (isinstance(text, float) and math.isnan(text)):  # pandas writes NaN for none
             nulls += 1
-            tell(f"row with null in {column!r}")
+            tell(f"row: null in {column!r}")
             continue
         read += 1
         yield number, _plain(text, column, place(number))

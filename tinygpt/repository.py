@@ -22,8 +22,8 @@ def git(*words: str) -> str:
     reason = done.stderr.decode("utf-8", errors="replace")
     if "not a git repository" in reason:
         raise FileNotFoundError(
-            "git finds no repository here, and DVC needs one. Take a clone instead of an archive, or make one of this "
-            "folder: git init && git add -A && git commit -m start"
+            "git finds no repository here, and DVC needs one. Clone the repository instead of unpacking an archive, or "
+            "make one: git init && git add -A && git commit -m start"
         )
     if "safe.directory" in reason:
         told = reason.removeprefix("fatal: ").strip().replace("\n", ". ", 1)

@@ -154,7 +154,7 @@ def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
             raise FileNotFoundError(f"{name} holds no {path}. {remedy if commit else 'Run `dvc repro` there first.'}")
     try:
         stages = config.read_value(texts[LOCK] or "")["stages"]
-        made = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+        made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
         read_by = {
             stage: {dep["path"]: dep["md5"] for dep in stages[stage]["deps"]} for stage in (*SECTIONS, "evaluate")
         }

@@ -125,8 +125,12 @@ def experiments() -> list[runs.Run]:
 
     That leaves out those of finetune/, whose outputs are not cached.
     """
-    found = []
-    for name, ref in runs.experiment_refs()[-MOST:]:
+    found: list[runs.Run] = []
+    try:
+        refs = runs.experiment_refs()[-MOST:]
+    except OSError:  # git refuses the repository: it is somebody else's
+        return found
+    for name, ref in refs:
         with contextlib.suppress(ValueError, OSError):  # unfinished
             if not runs.pipeline_of(ref):
                 found.append(runs.of_revision(ref, name))
