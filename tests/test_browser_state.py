@@ -38,7 +38,7 @@ def test_a_long_conversation_is_stored_without_the_oldest_token_ids_and_within_i
         *([JSON | {"ids": wrong}] for wrong in (None, [-1], [1.5], ["1"], [True], [2**31], [1] * (NEW_TOKENS + 1))),
         *([JSON | {"settings": wrong}] for wrong in ([], [1, 3, 0.9], [9, 3, 0.9, 0.1], [1, 2.5, 0.9, 0], ["1"] * 4)),
         [JSON | {"settings": [float("nan"), 0, 1, 0]}],
-        [JSON | {"written": "a\ud800"}],
+        [JSON | {"written": "a\ud800"}], [JSON] * 2000,
     ],
 )  # fmt: skip
 def test_what_no_page_stored_is_refused_whole(value: Any) -> None:

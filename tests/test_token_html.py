@@ -122,12 +122,13 @@ def test_tokens_carry_what_their_card_shows(model_folder: Path) -> None:
 
 
 def test_a_token_that_is_not_among_the_likeliest_is_shown_after_them(pairs: tokenizer.Tokenizer) -> None:
-    likeliest = ((65, 0.5, 0.7), (66, 0.2, 0.3))
-    facts = token_html.details(Seen(67, 0.0125, 29, likeliest, 0.0), pairs)
+    first, second, third = pairs.encode("ABC")
+    likeliest = ((first, 0.5, 0.7), (second, 0.2, 0.3))
+    facts = token_html.details(Seen(third, 0.0125, 29, likeliest, 0.0), pairs)
     assert facts["a"] == [["A", 0.5, 0.7], ["B", 0.2, 0.3], ["C", 0.0125, 0.0]]
     assert (facts["c"], facts["r"]) == (2, 29)
-    assert token_html.details(Seen(67, 0.0125, 29, likeliest), pairs)["a"][2] == ["C", 0.0125]
-    assert token_html.details(Seen(66, 0.2, 2, likeliest, 0.3), pairs)["a"] == [["A", 0.5, 0.7], ["B", 0.2, 0.3]]
+    assert token_html.details(Seen(third, 0.0125, 29, likeliest), pairs)["a"][2] == ["C", 0.0125]
+    assert token_html.details(Seen(second, 0.2, 2, likeliest, 0.3), pairs)["a"] == [["A", 0.5, 0.7], ["B", 0.2, 0.3]]
 
 
 def test_the_tokens_of_every_answer_open(pairs: tokenizer.Tokenizer) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import pytest
@@ -78,8 +78,8 @@ class Asked:
     """A page's events, called as Gradio calls them; `conversation` is what they last showed of it."""
 
     def __init__(self, serving: Serving, name: str) -> None:
-        self.page, self.request = Page(serving), SimpleNamespace(session_hash=name)
-        self.kept: Any = None
+        self.page, self.kept = Page(serving), None
+        self.request: Any = SimpleNamespace(session_hash=name)
 
     def __call__(self, event: str, *values: Any) -> dict[str, Any]:
         """What of the conversation is shown after an event; of one that writes, at its end."""
@@ -152,7 +152,7 @@ def test_undo_puts_its_text_before_what_is_in_the_box(page: tuple[str, Serving],
     one = Asked(page[1], "undo")
     one("begin", None, "ROMEO:", model, *PLAIN)
     one("write")
-    assert one.page.undo(cast(Any, one.request), None, " unsent")[0] == "ROMEO: unsent"
+    assert one.page.undo(one.request, None, " unsent")[0] == "ROMEO: unsent"
 
 
 def test_an_order_while_an_answer_is_written_is_refused_and_changes_no_button(

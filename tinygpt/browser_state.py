@@ -1,9 +1,10 @@
 """A conversation as the browser stores it, so that reloading the page keeps it.
 
 `stored(turns)` makes JSON of it, `restored(value)` turns of that. What comes back from a browser is not trusted: one
-wrong type or bound, and all of it is refused. Its size is bounded by that of a request (guarding.py).
+wrong type, bound or size, and all of it is refused.
 """
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -64,10 +65,10 @@ def stored(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 
 def restored(value: object) -> list[Turn]:
     """The turns of what a browser stored, none where it stored nothing. ValueError where it is something else."""
-    try:
-        return [one.turn() for one in TURNS.validate_python(value or [])]
-    except ValueError:
-        raise ValueError("The conversation that this browser stored is damaged; a new one begins.") from None
+    with contextlib.suppress(ValueError, RecursionError):
+        if size(value) <= LARGEST:  # ValueError where a character is half of one
+            return [one.turn() for one in TURNS.validate_python(value or [])]
+    raise ValueError("The conversation that this browser stored is damaged; a new one begins.")
 
 
 def size(value: object) -> int:

@@ -82,7 +82,7 @@ def reading(seen: Sequence[Seen], tokenizer: Tokenizer, left_out: int) -> str:
     steps = "".join(f'<span class="t shade" style="--s:{n / MOST_BITS:.2f}">{n}</span>' for n in range(0, 13, 3))
     scale = f'<p class="scale">Bits: {steps} and more. Bluer is less expected.</p>'
     text = f'<div class="text always">{tokens(seen, tokenizer, "The text, token by token")}</div>'
-    return f'<p class="sum">{told}{cut}</p>{scale}<div class="sheet">{text}{card()}</div>'
+    return f'<p class="sum">{told}{cut}</p>{scale}<div id="scored" class="sheet">{text}{card()}</div>'
 
 
 def tokens(seen: Sequence[Seen], tokenizer: Tokenizer, name: str) -> str:

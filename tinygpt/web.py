@@ -91,7 +91,7 @@ def page(serving: Serving) -> gr.Blocks:
         with gr.Row(elem_id="top"):
             html(TITLE, "title")
             with gr.Column(elem_id="which", min_width=280):
-                parts.model.render()
+                put(parts.model)
                 about = html(token_html.sentence(""), "about")
         with gr.Tabs():
             with gr.Tab("Write"):
@@ -119,15 +119,12 @@ def write_tab(does: Page, parts: Parts) -> None:
         with gr.Column(scale=7, min_width=320):
             with gr.Row(elem_id="sheet", elem_classes="sheet"):
                 with gr.Column(elem_id="text", elem_classes="text"):
-                    parts.sheet.render()
-                    parts.live.render()
+                    put(parts.sheet, parts.live)
                 html(token_html.card(), "card")
-            parts.line.render()
-            parts.box.render()
+            put(parts.line, parts.box)
             html(KEYS, "keys")
             with gr.Row(elem_classes="buttons"):
-                for one in (parts.write, parts.stop, parts.again, parts.undo, parts.clear):
-                    one.render()
+                put(parts.write, parts.stop, parts.again, parts.undo, parts.clear)
         with gr.Column(scale=2, min_width=250, elem_id="settings"):
             html("<h2>Sampling</h2>")
             sliders = [
@@ -161,10 +158,10 @@ def bind_conversation(does: Page, parts: Parts, settings: list[Any]) -> None:
 
 def surprisal_tab(does: Page, parts: Parts, tab: gr.Tab) -> Callable[..., Any]:
     """A text of the visitor's own, shaded by surprisal; returns what binds an event to scoring it."""
-    parts.to_score.render()
+    score, use = button("Score", variant="primary"), parts.uses[0]
+    put(parts.to_score)
     with gr.Row(elem_classes="buttons"):
-        score = button("Score", variant="primary").render()
-        use = parts.uses[0].render()
+        put(score, use)
     shown = html("", "reading")
 
     def scores(event: Any) -> None:
@@ -178,10 +175,10 @@ def surprisal_tab(does: Page, parts: Parts, tab: gr.Tab) -> Callable[..., Any]:
 
 def attention_tab(does: Page, parts: Parts, tab: gr.Tab) -> tuple[gr.Radio, gr.Radio, Callable[..., Any]]:
     """Where one head attends to; returns the choices of block and head, and what binds an event to showing it."""
-    parts.to_map.render()
+    show, use = button("Show", variant="primary"), parts.uses[1]
+    put(parts.to_map)
     with gr.Row(elem_classes="buttons"):
-        show = button("Show", variant="primary").render()
-        use = parts.uses[1].render()
+        put(show, use)
     with gr.Row(elem_classes="choices"):
         block, head = (gr.Radio([1], value=1, label=titled(name), elem_id=name) for name in ("block", "head"))
     shown = html("", "attention")
@@ -198,6 +195,12 @@ def attention_tab(does: Page, parts: Parts, tab: gr.Tab) -> tuple[gr.Radio, gr.R
 def empties(text: gr.Textbox, shown: gr.HTML) -> None:
     """What is shown of a text goes as soon as the text is another."""
     text.input(None, [], [shown], js="() => ''", show_progress="hidden")
+
+
+def put(*parts: Any) -> None:
+    """Components that were made before, in the place where they are shown."""
+    for part in parts:
+        part.render()
 
 
 def textbox(label: str, most: int, name: str) -> gr.Textbox:
