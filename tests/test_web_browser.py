@@ -212,8 +212,7 @@ def test_an_order_that_still_waits_for_its_turn_can_be_stopped(
     slowly.set()
     assert until(lambda: site[1].running == 0, seconds=20)
     opened.write("HAMLET:")
-    opened.page.locator("#sheet").get_by_text("HAMLET:").wait_for()
-    assert opened.answer()
+    assert opened.answer(2)
 
 
 def test_closing_the_page_frees_the_worker(window: Any, site: tuple[str, Serving], slowly: threading.Event) -> None:
@@ -281,7 +280,7 @@ def test_another_model_can_be_chosen(opened: Open) -> None:
     opened.page.get_by_role("combobox", name="Model").click()
     opened.page.get_by_role("option", name="finetune/data/model").click()
     opened.write("ROMEO:")
-    written = "ROMEO:" + opened.answer()
+    written = "ROMEO:" + opened.answer().replace("↵", "\n", 1)  # its mark for a line break at the beginning
     assert "--model finetune/data/model" in str(opened.page.locator(".command").text_content())
     opened.tab("Surprisal")
     opened.button("Use generated text").click()
@@ -298,14 +297,17 @@ def test_all_of_it_can_be_done_with_the_keyboard_alone(opened: Open) -> None:
     opened.page.get_by_label("Your text").focus()
     opened.page.keyboard.type("ROMEO:")
     opened.page.keyboard.press("Shift+Enter")
-    composer = opened.context.new_cdp_session(opened.page)
-    composer.send("Input.imeSetComposition", {"text": "a", "selectionStart": 1, "selectionEnd": 1})
-    opened.page.keyboard.press("Enter")  # which ends a composition, and writes nothing
-    assert until(lambda: opened.page.get_by_label("Your text").input_value() == "ROMEO:\na")
-    composer.send("Input.insertText", {"text": "a"})
+    opened.page.keyboard.type("O")
+    composing = [{"keyCode": 229}, {"keyCode": 13, "isComposing": True}]  # the Enter that ends a composition: some
+    for key in composing:  # browsers send a keypress after it, which writes nothing
+        opened.page.evaluate(
+            """key => ["keydown", "keypress"].forEach(kind => document.activeElement.dispatchEvent(
+                new KeyboardEvent(kind, { key: "Enter", bubbles: true, ...key })))""",
+            key,
+        )
     opened.page.keyboard.press("Enter")
     opened.answer()
-    assert opened.page.locator("#sheet .you .says").text_content() == "ROMEO:\na"
+    assert opened.page.locator("#sheet .you .says").all_text_contents() == ["ROMEO:\nO"]
     reached: list[str] = []
     for _ in range(40):
         opened.page.keyboard.press("Shift+Tab")

@@ -21,9 +21,9 @@ from tinygpt.serving import Seen, Turn
 from tinygpt.tokenizer import Tokenizer
 
 HINT = (
-    '<span class="pointed">Point at a token of an answer, or click it, to see what else could have come. With the '
-    "keyboard: Tab to the answer, then ← and →.</span>"
-    '<span class="tapped">Tap a token of an answer to see what else could have come.</span>'
+    '<span class="pointed">Point at a token, or click it, to see what else the model expected there. With the '
+    "keyboard: Tab to the text, then ← and →.</span>"
+    '<span class="tapped">Tap a token to see what else the model expected there.</span>'
 )
 CELL = 16  # units of a square of an attention map
 NAME = 88  # … of the names beside and above it

@@ -71,7 +71,7 @@ class Parts:
         self.model = gr.Dropdown(list(names), value=names[0], label="Model", filterable=False, render=False)
         self.box = textbox("Your text", 8, "box")
         self.to_score = textbox("Text to score", 12, "to-score")
-        self.to_map = textbox("Text", 8, "to-map")
+        self.to_map = textbox("Text", 12, "to-map")
         self.sheet, self.live = html(token_html.transcript([]), "past", False), html("", "live", False)
         self.line = html(token_html.sentence(""), "line", False)
         self.write, self.stop = button("Write", variant="primary"), button("Stop", interactive=False)
@@ -194,7 +194,7 @@ def attention_tab(does: Page, parts: Parts, tab: gr.Tab) -> tuple[gr.Radio, gr.R
 
 def empties(text: gr.Textbox, shown: gr.HTML) -> None:
     """What is shown of a text goes as soon as the text is another."""
-    text.input(None, [], [shown], js="() => ''", show_progress="hidden")
+    text.input(None, [], [shown], js="() => ['']", show_progress="hidden")
 
 
 def put(*parts: Any) -> None:

@@ -96,9 +96,11 @@
   }, true);
 
   // The text stays at its end, whatever is written and however it is laid out, until its reader scrolls up.
-  let text, at = 0, atEnd = true, writing = false;
+  let text, at = 0, atEnd = true, layout = "", writing = false;
+  const laidOut = () => `${text.scrollHeight} ${text.clientHeight}`;
   const follow = () => {
     if (text.clientHeight) text.scrollTop = atEnd ? text.scrollHeight : at;
+    layout = laidOut();
   };
   const sizes = new ResizeObserver(follow);
   const found = (now) => {
@@ -106,8 +108,8 @@
     Object.assign(text, { tabIndex: 0, role: "group", ariaLabel: "The text so far" });
     for (const one of [text, ...text.children]) sizes.observe(one);
     text.addEventListener("scroll", () => {
-      const below = text.scrollHeight - text.clientHeight - text.scrollTop;
-      atEnd = below < 8 || (atEnd && text.scrollTop >= at);
+      if (layout !== laidOut()) return; // not its reader's doing: there is more text, or less, and `follow` comes next
+      atEnd = text.scrollHeight - text.clientHeight - text.scrollTop < 8;
       at = text.scrollTop;
     });
   };
