@@ -8,6 +8,7 @@ Gradio's own checks of values are left out (preprocess=False): serving.py makes 
 
 import contextlib
 import hashlib
+import json
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -103,7 +104,8 @@ def page(serving: Serving) -> gr.Blocks:
         suits = [about, block, head, parts.box, parts.to_score, parts.to_map]
         on(blocks.load, does.refresh, [parts.kept], [parts.model, *suits, *parts.conversation], heavy=True)
         inputs = [parts.kept, parts.model, parts.to_score, parts.to_map]
-        chosen = on(parts.model.input, does.choose, inputs, [*suits, parts.sheet], heavy=True)
+        instead(parts.model.input, about, token_html.sentence("Opening …"))
+        chosen = on([parts.model.input], does.choose, inputs, [*suits, parts.sheet], heavy=True)
         for again in (score, attend):
             again(chosen.then)
         blocks.unload(does.leave)
@@ -169,7 +171,8 @@ def surprisal_tab(does: Page, parts: Parts, tab: gr.Tab) -> Callable[..., Any]:
 
     scores([score.click, parts.to_score.submit, tab.select])
     scores(on(use.click, does.written, [parts.kept], [parts.to_score]).then)
-    empties(parts.to_score, shown)
+    for event in (parts.to_score.change, parts.model.input):
+        instead(event, shown)
     return scores
 
 
@@ -188,13 +191,14 @@ def attention_tab(does: Page, parts: Parts, tab: gr.Tab) -> tuple[gr.Radio, gr.R
 
     shows([show.click, parts.to_map.submit, block.input, head.input, tab.select])
     shows(on(use.click, does.written, [parts.kept], [parts.to_map]).then)
-    empties(parts.to_map, shown)
+    for event in (parts.to_map.change, parts.model.input):
+        instead(event, shown)
     return block, head, shows
 
 
-def empties(text: gr.Textbox, shown: gr.HTML) -> None:
-    """What is shown of a text goes as soon as the text is another."""
-    text.input(None, [], [shown], js="() => ['']", show_progress="hidden")
+def instead(event: Any, shown: gr.HTML, value: str = "") -> None:
+    """What is shown goes as soon as an event makes it stale; the browser does that by itself."""
+    event(None, [], [shown], js=f"() => {json.dumps(value)}", show_progress="hidden")
 
 
 def put(*parts: Any) -> None:

@@ -102,26 +102,25 @@
     if (text.clientHeight) text.scrollTop = atEnd ? text.scrollHeight : at;
     layout = laidOut();
   };
-  const sizes = new ResizeObserver(follow);
   const found = (now) => {
     text = now;
     Object.assign(text, { tabIndex: 0, role: "group", ariaLabel: "The text so far" });
-    for (const one of [text, ...text.children]) sizes.observe(one);
+    new ResizeObserver(follow).observe(text);
     text.addEventListener("scroll", () => {
       if (layout !== laidOut()) return; // not its reader's doing: there is more text, or less, and `follow` comes next
       atEnd = text.scrollHeight - text.clientHeight - text.scrollTop < 8;
       at = text.scrollTop;
     });
   };
-  new MutationObserver(() => {
+  new MutationObserver((changes) => {
     const now = document.getElementById("text");
     if (now && now !== text) found(now);
     const caret = text?.querySelector(".caret");
     if (caret && !writing) {
       atEnd = true; // whoever asks for an answer wants to see it
       text.scrollIntoView({ block: "nearest" });
-      follow();
     }
+    if (text && changes.some((change) => text.contains(change.target))) follow();
     writing = Boolean(caret);
     for (const about of document.querySelectorAll(".card .about:not(:empty)"))
       if (!about.closest(".sheet").querySelector(".chosen")) about.replaceChildren(); // its token is gone
