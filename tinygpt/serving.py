@@ -203,7 +203,7 @@ class Serving:
         for turn in visitor.turns:
             before += turn.written
             if turn.ids and not turn.tokens:
-                with contextlib.suppress(ValueError, OSError):
+                with contextlib.suppress(ValueError, OSError, MemoryError, RuntimeError):
                     opened = self.shelf.load(turn.model)
                     known = opened.version == turn.version and max(turn.ids) < opened.tokenizer.vocab_size
                     if known and opened.tokenizer.decode(turn.ids) == turn.continued:

@@ -97,8 +97,9 @@ class Page:
     def stop(self, request: gr.Request) -> tuple[Any, ...]:
         """End an answer, or an order before its turn: the conversation."""
         visitor = self.serving.visitor(request.session_hash)
+        waiting = visitor.order is not None and not visitor.writing
         self.serving.stop(visitor)
-        if visitor.writing:
+        if not waiting:
             return (gr.skip(),) * CONVERSATION  # the answer says so itself, within a token
         return self.shown(visitor, token_html.sentence("Stopped before it began."))
 
