@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tests.conftest import TEXT
 from tinygpt import cli, generation, inspecting, serving
-from tinygpt.asking import BOUNDS, CHARACTERS, make_order, number, text
+from tinygpt.asking import BOUNDS, CHARACTERS, make_order, number, text, titled
 from tinygpt.serving import Serving, Visitor
 from tinygpt.shelf import Shelf
 
@@ -96,7 +96,7 @@ def test_an_order_that_still_waits_can_be_stopped(ours: Serving) -> None:
     ours.begin(visitor, "ROMEO:", only(ours), *SETTINGS)
     ours.stop(visitor)
     assert list(ours.write(visitor)) == []
-    assert (visitor.text, visitor.note) == ("ROMEO:", "0 tokens, seed 7; stopped.")
+    assert (visitor.text, visitor.order) == ("ROMEO:", None)
 
 
 def test_an_order_that_was_stopped_and_never_had_its_turn_keeps_nobody_waiting(ours: Serving) -> None:
@@ -235,7 +235,7 @@ def test_an_attention_map_is_of_the_head_asked_for(ours: Serving) -> None:
     assert (len(ids), more) == (10, False)
     torch.testing.assert_close(shares, inspecting.look_at(opened.model, ids).shares[1, 0])
     assert ours.attend(TEXT[:99], only(ours), 1, 1)[3]
-    for block, head, says in ((3, 1, "The block is 3"), (1, 0, "The head is 0"), ("1", 1, "The block is '1'")):
+    for block, head, says in ((3, 1, "Block is 3"), (1, 0, "Head is 0"), ("1", 1, "Block is '1'")):
         with pytest.raises(ValueError, match=says):
             ours.attend(TEXT[:10], only(ours), block, head)
 
@@ -246,11 +246,13 @@ NUMBERS: list[Any] = [math.nan, math.inf, -math.inf, -1, 1e308, 10**400, "0.8", 
 @pytest.mark.parametrize("value", NUMBERS, ids=[repr(value)[:12] for value in NUMBERS])
 @pytest.mark.parametrize("name", BOUNDS)
 def test_a_slider_that_says_anything_else_is_refused_in_a_sentence(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"The {name} is .{{1,30}}; it must be a (whole )?number from .* to .*\."):
+    with pytest.raises(
+        ValueError, match=rf"^{titled(name)} is .{{1,30}}; it must be a (whole )?number from .* to .*\."
+    ):
         number(name, value, *BOUNDS[name])
 
 
-@pytest.mark.parametrize(("name", "value"), [("top-k", 1.5), ("seed", 0.1), ("length", 2.000001)])
+@pytest.mark.parametrize(("name", "value"), [("top-k", 1.5), ("seed", 0.1), ("max new tokens", 2.000001)])
 def test_what_is_counted_is_whole(name: str, value: float) -> None:
     with pytest.raises(ValueError, match="must be a whole number"):
         number(name, value, *BOUNDS[name])
@@ -261,9 +263,9 @@ def test_what_is_counted_is_whole(name: str, value: float) -> None:
     [
         ("x" * (CHARACTERS + 1), "has 20,001 characters"),
         ("a\ud800", "half a character"),
-        (b"x", "no text"),
-        (["x"], "no text"),
-        (7, "no text"),
+        (b"x", "not text"),
+        (["x"], "not text"),
+        (7, "not text"),
     ],
 )
 def test_a_text_that_is_none_is_refused_in_a_sentence(value: Any, says: str) -> None:

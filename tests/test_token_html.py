@@ -11,7 +11,7 @@ import torch
 from tests.conftest import TEXT, params
 from tinygpt import checkpoint, token_html, tokenizer, vocabularies
 from tinygpt.config import Tokenize
-from tinygpt.serving import Seen, Turn, look
+from tinygpt.serving import ALTERNATIVES, Seen, Turn, look
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -70,10 +70,12 @@ def pairs() -> tokenizer.Tokenizer:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_text_stays_text_whoever_wrote_it(pairs: tokenizer.Tokenizer, text: str) -> None:
     ids = pairs.encode(text)
-    turn = Turn(text, text, [Seen(token, 0.5, 1, ((token, 0.5, 0.5),), 0.5) for token in ids])
+    tokens = [Seen(token, 0.5, 1, ((token, 0.5, 0.5),), 0.5) for token in ids]
+    turn = Turn(text, text, tokens=tokens, tokenizer=pairs)
     for html in (
-        token_html.transcript([turn], pairs),
-        token_html.transcript([turn], writing=True),
+        token_html.transcript([turn]),
+        token_html.transcript([], text),
+        token_html.live(turn),
         token_html.reading(turn.tokens, pairs, 0),
         token_html.attention([text], torch.ones(1, 1), text, False),
         token_html.sentence(text, command=text),
@@ -115,7 +117,25 @@ def test_tokens_carry_what_their_card_shows(model_folder: Path) -> None:
         assert (facts["r"], facts["v"]) == (one.rank, words.vocab_size)
         chances = [chance for _, chance in facts["a"]]
         assert chances == sorted(chances, reverse=True)
-        assert facts["c"] == (facts["r"] - 1 if facts["r"] <= len(chances) else -1)
+        assert len(chances) == ALTERNATIVES + (facts["r"] > ALTERNATIVES)
+        assert facts["c"] == min(facts["r"] - 1, ALTERNATIVES)
+
+
+def test_a_token_that_is_not_among_the_likeliest_is_shown_after_them(pairs: tokenizer.Tokenizer) -> None:
+    first, second, third = pairs.encode("ABC")
+    likeliest = ((first, 0.5, 0.7), (second, 0.2, 0.3))
+    facts = token_html.details(Seen(third, 0.0125, 29, likeliest, 0.0), pairs)
+    assert facts["a"] == [["A", 0.5, 0.7], ["B", 0.2, 0.3], ["C", 0.0125, 0.0]]
+    assert (facts["c"], facts["r"]) == (2, 29)
+    assert token_html.details(Seen(third, 0.0125, 29, likeliest), pairs)["a"][2] == ["C", 0.0125]
+    assert token_html.details(Seen(second, 0.2, 2, likeliest, 0.3), pairs)["a"] == [["A", 0.5, 0.7], ["B", 0.2, 0.3]]
+
+
+def test_the_tokens_of_every_answer_open(pairs: tokenizer.Tokenizer) -> None:
+    turns = [Turn("a", "b", tokens=[Seen(66, 0.5, 1)], tokenizer=pairs) for _ in range(3)]
+    html = token_html.transcript([*turns, Turn("a", "its model is gone")])
+    assert html.count('role="listbox"') == html.count("data-t=") == 3
+    assert "its model is gone" in html
 
 
 def test_a_character_in_parts_is_shown_once_and_its_beginnings_as_marks(pairs: tokenizer.Tokenizer) -> None:
@@ -131,5 +151,5 @@ def test_a_map_says_in_words_what_it_shows() -> None:
     html = token_html.attention(["a", "b"], shares, "Block 1, head 2.", left_out=True)
     assert html.count("<rect") == 3
     assert "b 75%, a 25%" in html
-    assert "<title>b gathers 25% from a</title>" in html
-    assert "Shown are the first 2 tokens" in html
+    assert "<title>b attends 25% to a</title>" in html
+    assert "Only the first 2 tokens are shown." in html

@@ -98,6 +98,7 @@ def browser() -> Iterator[Any]:
     quiet = ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
     sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with sync_playwright() as driver:
-        window = driver.chromium.launch(executable_path=chromium(), args=[*quiet, *sandbox])
+        shown = ["--hide-scrollbars"]  # which Playwright passes, and with which a page is wider than it is for people
+        window = driver.chromium.launch(executable_path=chromium(), args=[*quiet, *sandbox], ignore_default_args=shown)
         yield window
         window.close()

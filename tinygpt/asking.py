@@ -27,7 +27,7 @@ BOUNDS = {  # what the page's sliders allow, ends included: lowest, highest, who
     "top-k": (0, 200, True),
     "top-p": (0.01, 1, False),
     "min-p": (0, 0.5, False),
-    "length": (1, NEW_TOKENS, True),
+    "max new tokens": (1, NEW_TOKENS, True),
     "seed": (0, 2**31 - 1, True),
 }
 
@@ -62,8 +62,13 @@ def number(name: str, value: object, lowest: float, highest: float, whole: bool)
         kind = "a whole number" if whole else "a number"
         shown = repr(value)
         shown = shown if len(shown) <= 30 else shown[:29] + "…"
-        raise ValueError(f"The {name} is {shown}; it must be {kind} from {lowest} to {highest}.")
+        raise ValueError(f"{titled(name)} is {shown}; it must be {kind} from {lowest} to {highest}.")
     return value  # type: ignore[return-value]
+
+
+def titled(name: str) -> str:
+    """A setting's name as its label, and at the beginning of a sentence."""
+    return name[0].upper() + name[1:]
 
 
 def text(value: object) -> str:
@@ -71,13 +76,13 @@ def text(value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError("That is no text.")
+        raise ValueError("That is not text.")
     if len(value) > CHARACTERS:
         raise ValueError(f"That text has {len(value):,} characters; the page takes {CHARACTERS:,}. Shorten it.")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError("That text holds half a character (a lone surrogate); write it anew.") from None
+        raise ValueError("That text holds half a character (a lone surrogate); type it again.") from None
     return value
 
 

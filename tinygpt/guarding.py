@@ -22,7 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-LARGEST = 2**18  # bytes of a request: the longest text, written as JSON in its longest way, and the settings
+LARGEST = 2**18  # bytes of a request: the longest text, written as JSON in its longest way, and a stored conversation
 DRAINED = 2**24  # bytes of a request that are read before it is refused
 SHORTEST = 8  # characters of a password
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")

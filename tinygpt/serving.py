@@ -51,7 +51,11 @@ class Turn:
 
     written: str
     continued: str = ""
-    tokens: list[Seen] = field(default_factory=list)  # of `continued`, once it is finished
+    model: str = ""  # who wrote it, and how
+    version: str = ""
+    sampling: Sampling = AS_IT_IS
+    ids: list[int] = field(default_factory=list)  # of `continued`, once it is finished
+    tokens: list[Seen] = field(default_factory=list)  # the same, as the model saw them come
     tokenizer: Tokenizer | None = None  # theirs: the model may be another by the time that they are shown again
 
 
@@ -66,14 +70,14 @@ class Visitor:
 
     writing: bool = False  # whether it is being carried out
     replaced: Turn | None = None  # the turn in whose place it puts another answer
+    restored: bool = False  # whether what the browser stored has been looked at
+    example: str = ""  # the passage that was last offered
 
     @property
     def text(self) -> str:
         return "".join(turn.written + turn.continued for turn in self.turns)
 
     def must_be_idle(self) -> None:
-        if self.order and self.order.stop.is_set() and not self.writing:
-            self.settle()  # stopped before its turn, which may never come: the queue was full, or the line broke
         if self.order:
             raise ValueError("An answer is being written already. Wait for it, or press Stop.")
 
@@ -119,7 +123,7 @@ class Serving:
         visitor.must_be_idle()
         order = make_order(visitor.text + text(written), model, settings)
         self.shelf.book(model)
-        visitor.turns.append(Turn(text(written)))
+        visitor.turns.append(Turn(text(written), model=order.model, sampling=order.sampling))
         visitor.order = order
 
     def again(self, visitor: Visitor, model: object, *settings: object) -> int:
@@ -132,7 +136,8 @@ class Serving:
         order = make_order(before + last.written, model, settings)
         order = replace(order, seed=min(order.seed + 1, int(BOUNDS["seed"][1])))
         self.shelf.book(model)
-        visitor.turns[-1], visitor.replaced = Turn(last.written), last
+        visitor.turns[-1] = Turn(last.written, model=order.model, sampling=order.sampling)
+        visitor.replaced = last
         visitor.order = order
         return order.seed
 
@@ -170,10 +175,8 @@ class Serving:
                 if time.monotonic() - shown > PACE:
                     yield
                     shown = time.monotonic()
-        turn.continued = opened.tokenizer.decode(ids)
-        prompt = prompt or [end_of_text]
-        turn.tokenizer = opened.tokenizer
-        turn.tokens = list(look(opened.model, prompt + ids, len(prompt), order.sampling))
+        turn.continued, turn.ids, turn.version = opened.tokenizer.decode(ids), ids, opened.version
+        look_at_turn(turn, prompt, opened)
         visitor.command = command(order, opened.book.folder)
         visitor.note = ending(len(ids), order, late=time.monotonic() > ends)
 
@@ -189,7 +192,23 @@ class Serving:
 
     def stop(self, visitor: Visitor) -> None:
         """End what is being written for a visitor, or waits to be, within a token."""
-        visitor.leave()
+        with self._lock:
+            visitor.leave()
+            if not visitor.writing:  # its turn may never come: the queue was full, or the connection broke
+                visitor.settle()
+
+    def look_again(self, visitor: Visitor) -> None:
+        """Work out the tokens of turns that were restored, where the model that wrote them is still what it was."""
+        before = ""
+        for turn in visitor.turns:
+            before += turn.written
+            if turn.ids and not turn.tokens:
+                with contextlib.suppress(ValueError, OSError, MemoryError, RuntimeError):
+                    opened = self.shelf.load(turn.model)
+                    known = opened.version == turn.version and max(turn.ids) < opened.tokenizer.vocab_size
+                    if known and opened.tokenizer.decode(turn.ids) == turn.continued:
+                        look_at_turn(turn, opened.tokenizer.encode(before), opened)
+            before += turn.continued
 
     def undo(self, visitor: Visitor) -> str:
         """Take back the last turn; returns what the visitor wrote in it."""
@@ -220,6 +239,13 @@ class Serving:
         ids = whole[: min(MAP_TOKENS, config.context_length)]
         shares = inspecting.look_at(opened.model, ids).shares[int(chosen[0]) - 1, int(chosen[1]) - 1]
         return opened, ids, shares, len(whole) > len(ids)
+
+
+def look_at_turn(turn: Turn, prompt: list[int], opened: Opened) -> None:
+    """Put into a turn how the model saw its tokens come after a prompt."""
+    prompt = prompt or [opened.tokenizer.end_of_text]
+    turn.tokens = list(look(opened.model, prompt + turn.ids, len(prompt), turn.sampling))
+    turn.tokenizer = opened.tokenizer
 
 
 @torch.inference_mode()
@@ -254,5 +280,5 @@ def _seen(logits: Tensor, came: Tensor, sampling: Sampling | None) -> Iterator[S
 def ending(count: int, order: Order, late: bool) -> str:
     """How an answer ended, in a sentence."""
     why = "stopped" if order.stop.is_set() else f"stopped after {SECONDS:.0f} seconds" if late else ""
-    why = why or ("" if count == order.length else "here a document would end")
+    why = why or ("" if count == order.length else "end of text")
     return f"{count} token{'' if count == 1 else 's'}, seed {order.seed}" + (f"; {why}." if why else ".")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from tinygpt import checkpoint, foreign, runs
+from tinygpt import checkpoint, foreign, runs, web_example
 from tinygpt.files import Paths, hidden, writing
 from tinygpt.model import GPT
 from tinygpt.tokenizer import Tokenizer
@@ -46,6 +46,8 @@ class Opened:
     book: Book
     model: GPT
     tokenizer: Tokenizer
+    version: str  # another one as soon as its files change
+    example: str  # a passage that suits it
 
 
 class Shelf:
@@ -94,7 +96,10 @@ class Shelf:
             changed = tuple(file.stat().st_mtime_ns for file in sorted(book.folder.iterdir()))
             key = book.folder, changed  # trained anew: opened anew
             if key not in self._open:
-                self._open[key] = Opened(book, *checkpoint.load(book.folder, self.device))
+                loaded = checkpoint.load(book.folder, self.device)
+                self._open[key] = Opened(
+                    book, *loaded, checkpoint.digest(changed), web_example.passage(book.folder, *loaded)
+                )
             self._open.move_to_end(key)
             while len(self._open) > LOADED:
                 self._open.popitem(last=False)

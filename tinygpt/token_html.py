@@ -1,7 +1,7 @@
 """What the page shows of texts, as HTML in which every character of a text is a character, never a tag.
 
-`transcript(turns, …)`: what was written by whom; `reading(tokens, …)`: a text shaded by surprisal; both with tokens
-that open in a card (web_page/page.js fills it). `attention(labels, shares)`: a map, and the same in words. Everything
+`transcript(turns)`: what was written by whom; `reading(tokens, …)`: a text shaded by surprisal; both with tokens that
+open in a card (web_page/page.js fills it). `attention(labels, shares)`: a map, and the same in words. Everything
 that comes from a model or a person goes through `escape`; nothing is Markdown. Left out: where the numbers come from
 (serving.py).
 """
@@ -21,40 +21,49 @@ from tinygpt.serving import Seen, Turn
 from tinygpt.tokenizer import Tokenizer
 
 HINT = (
-    "Point at a token, or click it, to see what else could have come. With the keyboard: Tab to the text, then ← and →."
+    '<span class="pointed">Point at a token, or click it, to see what else the model expected there. With the '
+    "keyboard: Tab to the text, then ← and →.</span>"
+    '<span class="tapped">Tap a token to see what else the model expected there.</span>'
 )
 CELL = 16  # units of a square of an attention map
 NAME = 88  # … of the names beside and above it
-TELLS = 0.01  # the smallest share that is put into words
+TELLS = 0.01  # the smallest weight that is put into words
 
 
-def transcript(turns: Sequence[Turn], tokenizer: Tokenizer | None = None, writing: bool = False) -> str:
-    """What was written, and what the model made of it; the tokens of the last answer open in a card.
+def transcript(turns: Sequence[Turn], example: str = "") -> str:
+    """What was written, and what the model made of it, with tokens that open in a card; without any, what to do.
 
-    tokenizer: of the last answer's model; without it, and while it is being written, its text stands alone.
+    example: a prompt that suits the model.
     """
     if not turns:
+        offered = f"Try <q>{escape(example)}</q>, or leave" if example.strip() else "Leave"
         return (
-            '<div class="empty"><p>Write how a text begins; the model goes on with it.</p>'
-            "<p>Try ROMEO: and press Write. With an empty box it begins a text of its own.</p></div>"
+            '<div class="empty"><p>Write how a text begins, and the model continues it.</p>'
+            f"<p>{offered} the box empty: then the model begins a text of its own.</p></div>"
         )
-    opens = tokenizer is not None and not writing and bool(turns[-1].tokens)
-    parts = []
-    for number, turn in enumerate(turns, 1):
-        if turn.written:
-            parts.append(
-                f'<div class="turn you"><span class="who">You</span><div class="says">{shown(turn.written)}</div></div>'
-            )
-        last = number == len(turns)
-        if last and opens and tokenizer:
-            inside = f'<div class="says">{tokens(turn.tokens, tokenizer, "The answer, token by token")}</div>'
-        else:
-            caret = '<span class="caret"></span>' if last and writing else ""
-            inside = f'<div class="says">{shown(turn.continued)}{caret}</div>'
-        if turn.continued or last:
-            parts.append(f'<div class="turn model"><span class="who">Model</span>{inside}</div>')
-    text = f'<div class="text" role="group" aria-label="The text so far" tabindex="0">{"".join(parts)}</div>'
-    return f'<div class="sheet">{text}{card() if opens else ""}</div>'
+    return "".join(
+        you(turn) + model_turn(answer(turn, f"Answer {number}, token by token")) for number, turn in enumerate(turns, 1)
+    )
+
+
+def live(turn: Turn | None) -> str:
+    """A turn that is being written; its tokens do not open yet."""
+    return "" if turn is None else you(turn) + model_turn(f'{shown(turn.continued)}<span class="caret"></span>')
+
+
+def you(turn: Turn) -> str:
+    if not turn.written:
+        return ""
+    return f'<div class="turn you"><span class="who">You</span><div class="says">{shown(turn.written)}</div></div>'
+
+
+def model_turn(inside: str) -> str:
+    return f'<div class="turn model"><span class="who">Model</span><div class="says">{inside}</div></div>'
+
+
+def answer(turn: Turn, name: str) -> str:
+    """The text alone where its tokens are not known: the model that wrote it has changed, or is gone."""
+    return tokens(turn.tokens, turn.tokenizer, name) if turn.tokens and turn.tokenizer else shown(turn.continued)
 
 
 def shown(text: str) -> str:
@@ -67,13 +76,13 @@ def reading(seen: Sequence[Seen], tokenizer: Tokenizer, left_out: int) -> str:
     """A text shaded by how many bits each token told the model, with a scale and the mean."""
     bits = [-math.log2(max(one.probability or 0.0, 1e-30)) for one in seen]
     size = sum(len(tokenizer.token_bytes(one.token)) for one in seen)
-    told = f"{sum(bits):,.0f} bits in {len(bits):,} tokens and {size:,} bytes: "
-    told += f"{sum(bits) / len(bits):.2f} a token, {sum(bits) / size:.3f} a byte."
-    cut = f" {left_out:,} tokens more are left out." if left_out else ""
+    told = f"Surprisal: {sum(bits):,.0f} bits over {len(bits):,} tokens ({size:,} bytes), "
+    told += f"{sum(bits) / len(bits):.2f} bits per token, {sum(bits) / size:.3f} bits per byte."
+    cut = f" The other {left_out:,} tokens are left out." if left_out else ""
     steps = "".join(f'<span class="t shade" style="--s:{n / MOST_BITS:.2f}">{n}</span>' for n in range(0, 13, 3))
-    scale = f'<p class="scale">Bits: {steps} and more: the bluer, the less expected.</p>'
+    scale = f'<p class="scale">Bits: {steps} and more. Bluer is less expected.</p>'
     text = f'<div class="text always">{tokens(seen, tokenizer, "The text, token by token")}</div>'
-    return f'<p class="sum">{told}{cut}</p>{scale}<div class="sheet">{text}{card()}</div>'
+    return f'<p class="sum">{told}{cut}</p>{scale}<div id="scored" class="sheet">{text}{card()}</div>'
 
 
 def tokens(seen: Sequence[Seen], tokenizer: Tokenizer, name: str) -> str:
@@ -83,35 +92,40 @@ def tokens(seen: Sequence[Seen], tokenizer: Tokenizer, name: str) -> str:
     for place, one in enumerate(seen):
         text = decoder.decode(tokenizer.token_bytes(one.token), final=place == len(seen) - 1)
         bits = -math.log2(max(one.probability or 0.0, 1e-30))
-        facts = escape(json.dumps(details(one, tokenizer), ensure_ascii=False, separators=(",", ":")))
+        facts = json.dumps(details(one, tokenizer), ensure_ascii=False, separators=(",", ":"))
+        facts = escape(facts, quote=False).replace("'", "&#39;")  # JSON's own quotes, which are many, stay short
         part = "" if text else " part"  # the beginning of a character that the next token ends
         spoken = "" if text.strip() else f' aria-label="{escape(label(tokenizer, one.token))}"'
         inner = shown(text) if place == 0 else escape(text)
         parts.append(
             f'<span class="t{part}" role="option" aria-selected="false"{spoken} '
-            f'style="--s:{min(1, bits / MOST_BITS):.2f}" data-t="{facts}">{inner}</span>'
+            f"style=\"--s:{min(1, bits / MOST_BITS):.2f}\" data-t='{facts}'>{inner}</span>"
         )
     return f'<div class="tokens" role="listbox" tabindex="0" aria-label="{escape(name)}">{"".join(parts)}</div>'
 
 
 def details(one: Seen, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What the card of a token shows, as JSON: n name, p probability, r rank, s sampled, a the alternatives."""
+    """What the card of a token shows, as JSON: n name, p probability, r rank, v vocabulary size, s after sampling
+    settings, a the likeliest tokens, and after them the one that came where it is not among them, c its row.
+    """
     others = [
         [label(tokenizer, token), round(p, 5), *([round(q, 5)] if one.sampled is not None else [])]
         for token, p, q in one.alternatives
     ]
-    came = next((row for row, (token, _, _) in enumerate(one.alternatives) if token == one.token), -1)
-    facts = {
-        "n": label(tokenizer, one.token, 24),
-        "p": round(one.probability or 0.0, 7),
-        "r": one.rank,
-        "v": tokenizer.vocab_size,
-    }
-    return facts | {"c": came, "a": others} | ({} if one.sampled is None else {"s": round(one.sampled, 5)})
+    name, p = label(tokenizer, one.token, 24), round(one.probability or 0.0, 7)
+    sampled = [] if one.sampled is None else [round(one.sampled, 5)]
+    came = next((row for row, (token, _, _) in enumerate(one.alternatives) if token == one.token), len(others))
+    if came == len(others):
+        others.append([name, p, *sampled])
+    facts = {"n": name, "p": p, "r": one.rank, "v": tokenizer.vocab_size, "c": came, "a": others}
+    return facts | dict(zip("s", sampled, strict=False))
 
 
 def card() -> str:
-    return f'<aside class="card" aria-live="polite" aria-label="About one token"><p class="hint">{HINT}</p></aside>'
+    return (
+        '<aside class="card" aria-live="polite" aria-label="About one token">'
+        f'<p class="hint">{HINT}</p><div class="about"></div></aside>'
+    )
 
 
 def attention(labels: Sequence[str], shares: Tensor, title: str, left_out: bool) -> str:
@@ -127,16 +141,16 @@ def attention(labels: Sequence[str], shares: Tensor, title: str, left_out: bool)
         f'<tr><th scope="row">{escape(labels[row])}</th><td>{escape(in_words(given[: row + 1], labels))}</td></tr>'
         for row, given in enumerate(rows)
     )
-    cut = f" Shown are the first {size} tokens." if left_out else ""
+    cut = f" Only the first {size} tokens are shown." if left_out else ""
     sentences = (
-        f"{title} A row is a token, and shows what it gathers from itself and the tokens before it; blue is much, and "
-        f"a row sums to 100%.{cut}"
+        f"{title} Each row is a token and shows how much it attends to itself and to the tokens before it. Bluer is "
+        f"more; a row sums to 100%.{cut}"
     )
     return (
         f'<p class="sum">{escape(sentences)}</p><div class="maps">'
         f'<svg viewBox="0 0 {side} {side}" role="img" aria-label="{escape(title)} In words in the table that follows.">'
         f'{names}{squares}</svg><div class="told" tabindex="0" role="group" aria-label="The map in words"><table>'
-        '<thead><tr><th scope="col">token</th><th scope="col">gathers most from</th></tr></thead>'
+        '<thead><tr><th scope="col">Token</th><th scope="col">Attends most to</th></tr></thead>'
         f"<tbody>{told}</tbody></table></div></div>"
     )
 
@@ -147,7 +161,7 @@ def _row(row: int, given: Sequence[float], labels: Sequence[str]) -> str:
     squares = "".join(
         f'<rect x="{NAME + CELL * column}" y="{top}" width="{CELL - 1}" height="{CELL - 1}" '
         f'style="--s:{share**0.5:.2f}">'
-        f"<title>{name} gathers {share:.0%} from {escape(labels[column])}</title></rect>"
+        f"<title>{name} attends {share:.0%} to {escape(labels[column])}</title></rect>"
         for column, share in enumerate(given)
     )
     return f'<g><text x="{NAME - 6}" y="{top + 0.72 * CELL:.0f}" text-anchor="end">{name}</text>{squares}</g>'

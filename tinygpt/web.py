@@ -7,9 +7,12 @@ Gradio's own checks of values are left out (preprocess=False): serving.py makes 
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from gradio.themes.utils.fonts import Font
 from gradio.utils import LRUCache
 
 from tinygpt import token_html
-from tinygpt.asking import BOUNDS, DEFAULTS
+from tinygpt.asking import BOUNDS, DEFAULTS, titled
 from tinygpt.guarding import LOOPBACK, Guard, is_loopback
 from tinygpt.serving import VISITORS, Serving
 from tinygpt.web_events import Page
@@ -40,39 +43,71 @@ CONNECTIONS = 400  # open at a time
 SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # what the visitor's own system has
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 TITLE = (
-    "<h1>TinyGPT</h1><p>A small language model to look into. It completes a text, token by token; "
+    "<h1>TinyGPT</h1><p>Look inside a small language model. It continues a text, token by token; "
     "it does not answer questions.</p>"
 )
-EXAMPLE = "ROMEO:\nBut, soft! what light through yonder window breaks?\nIt is the east, and Juliet is the sun."
+KEYS = (
+    '<p class="hint">It is added right after the text above; left empty, the model just continues. '
+    '<span class="pointed">Enter writes, Shift+Enter breaks the line.</span></p>'
+)
 INFO = {
-    "temperature": "0 takes the likeliest",
-    "top-k": "0 keeps all",
-    "top-p": "1 keeps all",
-    "min-p": "0 keeps all",
-    "length": "tokens, at most",
+    "temperature": "0: always the likeliest",
+    "top-k": "0: off",
+    "top-p": "1: off",
+    "min-p": "0: off",
+    "max new tokens": "of one answer",
 }
-STEPS = {"temperature": 0.05, "top-k": 1, "top-p": 0.01, "min-p": 0.01, "length": 1}
-START = {name: DEFAULTS[name.replace("-", "_").replace("length", "max_new_tokens")] for name in BOUNDS}
+STEPS = {"temperature": 0.05, "top-k": 1, "top-p": 0.01, "min-p": 0.01, "max new tokens": 1}
+START = {name: DEFAULTS[name.replace("-", "_").replace(" ", "_")] for name in BOUNDS}
+
+
+class Parts:
+    """What several tabs share."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """names: of the models."""
+        folder = hashlib.sha256(str(Path().resolve()).encode()).hexdigest()[:16]
+        # a name and a key of its own for each project, so that another's page at the same address finds nothing
+        self.kept = gr.BrowserState(None, storage_key=f"tinygpt-{folder}", secret=folder)
+        self.model = gr.Dropdown(list(names), value=names[0], label="Model", filterable=False, render=False)
+        self.box = textbox("Your text", 8, "box")
+        self.to_score = textbox("Text to score", 12, "to-score")
+        self.to_map = textbox("Text", 12, "to-map")
+        self.sheet, self.live = html(token_html.transcript([]), "past", False), html("", "live", False)
+        self.line = html(token_html.sentence(""), "line", False)
+        self.write, self.stop = button("Write", variant="primary"), button("Stop", interactive=False)
+        self.again, self.undo, self.clear = (button(name, interactive=False) for name in ("Retry", "Undo", "Clear"))
+        self.uses = [button("Use generated text", min_width=180, interactive=False) for _ in range(2)]
+        self.conversation = [  # in the order of Page.shown
+            *(self.sheet, self.live, self.line, self.kept, self.write, self.stop),
+            *(self.again, self.undo, self.clear, *self.uses),
+        ]
 
 
 def page(serving: Serving) -> gr.Blocks:
     """The page, its parts in the order in which they are read."""
     does, names = Page(serving), list(serving.shelf.find())
     with gr.Blocks(title="TinyGPT", analytics_enabled=False, fill_width=True) as blocks:
+        parts = Parts(names)
         with gr.Row(elem_id="top"):
             html(TITLE, "title")
             with gr.Column(elem_id="which", min_width=280):
-                model = gr.Dropdown(names, value=names[0], label="Model", filterable=False)
+                put(parts.model)
                 about = html(token_html.sentence(""), "about")
         with gr.Tabs():
             with gr.Tab("Write"):
-                write_tab(does, model)
-            with gr.Tab("Read") as tab:
-                read_tab(does, model, tab)
+                write_tab(does, parts)
+            with gr.Tab("Surprisal") as tab:
+                score = surprisal_tab(does, parts, tab)
             with gr.Tab("Attention") as tab:
-                block, head = attention_tab(does, model, tab)
-        on(blocks.load, does.refresh, [], [model, about, block, head], heavy=True)
-        on(model.input, does.choose, [model], [about, block, head], heavy=True)
+                block, head, attend = attention_tab(does, parts, tab)
+        suits = [about, block, head, parts.box, parts.to_score, parts.to_map]
+        on(blocks.load, does.refresh, [parts.kept], [parts.model, *suits, *parts.conversation], heavy=True)
+        inputs = [parts.kept, parts.model, parts.to_score, parts.to_map]
+        instead(parts.model.input, about, token_html.sentence("Opening …"))
+        chosen = on([parts.model.input], does.choose, inputs, [*suits, parts.sheet], heavy=True)
+        for again in (score, attend):
+            again(chosen.then)
         blocks.unload(does.leave)
     blocks.queue(max_size=WAITING, api_open=False)
     blocks.state_session_capacity = VISITORS
@@ -80,90 +115,119 @@ def page(serving: Serving) -> gr.Blocks:
     return blocks
 
 
-def write_tab(does: Page, model: gr.Dropdown) -> None:
-    """What was written, where to write on, and how the next token is chosen."""
+def write_tab(does: Page, parts: Parts) -> None:
+    """What was written, where to write on, and how the next token is sampled."""
     with gr.Row(elem_classes="wide"):
         with gr.Column(scale=7, min_width=320):
-            sheet = html(token_html.transcript([]), "sheet")
-            line = html(token_html.sentence(""), "line")
-            box = gr.Textbox(
-                label="Your text",
-                info="Put right after what stands above. Empty: the model goes on. Shift+Enter writes.",
-                placeholder="ROMEO:",
-                lines=2,
-                max_lines=8,
-                elem_id="box",
-            )
+            with gr.Row(elem_id="sheet", elem_classes="sheet"):
+                with gr.Column(elem_id="text", elem_classes="text"):
+                    put(parts.sheet, parts.live)
+                html(token_html.card(), "card")
+            put(parts.line, parts.box)
+            html(KEYS, "keys")
             with gr.Row(elem_classes="buttons"):
-                write, stop = button("Write", variant="primary"), button("Stop", interactive=False)
-                again, undo, clear = button("Retry"), button("Undo"), button("Clear")
+                put(parts.write, parts.stop, parts.again, parts.undo, parts.clear)
         with gr.Column(scale=2, min_width=250, elem_id="settings"):
-            html("<h2>How a token is chosen</h2>")
+            html("<h2>Sampling</h2>")
             sliders = [
-                gr.Slider(*BOUNDS[name][:2], START[name], step=step, label=name, info=INFO[name], buttons=[])
+                gr.Slider(*BOUNDS[name][:2], START[name], step=step, label=titled(name), info=INFO[name], buttons=[])
                 for name, step in STEPS.items()
             ]
-            seed = gr.Number(START["seed"], label="seed", info="same seed, same text", precision=0)
-            shades = gr.Checkbox(label="Shade the answer by surprise")
-    settings, both = [*sliders, seed], [write, stop]
-    for start in (write.click, box.submit):
-        begun = on(start, does.begin, [box, model, *settings], [sheet, line, box, *both])
-        on(begun.then, does.write, [], [sheet, line, *both], heavy=True)
-    begun = on(again.click, does.again, [model, *settings], [sheet, line, seed, *both])
-    on(begun.then, does.write, [], [sheet, line, *both], heavy=True)
-    on(stop.click, does.stop, [], [line, *both])
-    on(undo.click, does.undo, [], [sheet, line, box])
-    on(clear.click, does.clear, [], [sheet, line])
+            seed = gr.Number(START["seed"], label="Seed", info="same seed, same text", precision=0)
+            shades = gr.Checkbox(label="Shade tokens by surprisal")
+    bind_conversation(does, parts, [*sliders, seed])
     shades.input(None, [shades], js="on => { document.body.classList.toggle('shaded', on); return []; }")
 
 
-def read_tab(does: Page, model: gr.Dropdown, tab: gr.Tab) -> None:
-    """A text of the visitor's own, shaded by surprisal."""
-    text = gr.Textbox(
-        EXAMPLE, label="A text to be read", info="Of each token the shade says how many bits it told the model.",
-        lines=4, max_lines=12, elem_id="to-read",
-    )  # fmt: skip
+def bind_conversation(does: Page, parts: Parts, settings: list[Any]) -> None:
+    """What the buttons of the Write tab do, and the Enter key; settings: in the order of BOUNDS."""
+    kept, shown = parts.kept, parts.conversation
+    starts = [
+        on(
+            [parts.write.click, parts.box.submit],
+            does.begin,
+            [kept, parts.box, parts.model, *settings],
+            [parts.box, *shown],
+        ),
+        on(parts.again.click, does.again, [kept, parts.model, *settings], [settings[-1], *shown]),
+    ]
+    for begun in starts:
+        on(begun.then, does.write, [], shown, heavy=True)
+    on(parts.stop.click, does.stop, [], shown)
+    on(parts.undo.click, does.undo, [kept, parts.box], [parts.box, *shown])
+    on(parts.clear.click, does.clear, [kept], shown)
+
+
+def surprisal_tab(does: Page, parts: Parts, tab: gr.Tab) -> Callable[..., Any]:
+    """A text of the visitor's own, shaded by surprisal; returns what binds an event to scoring it."""
+    score, use = button("Score", variant="primary"), parts.uses[0]
+    put(parts.to_score)
     with gr.Row(elem_classes="buttons"):
-        read, take = button("Read", variant="primary"), button("Take what was written", min_width=210)
+        put(score, use)
     shown = html("", "reading")
-    on(take.click, does.written, [], [text])
-    for start in (read.click, text.submit, tab.select):
-        on(start, does.read, [text, model], [shown], heavy=True)
+
+    def scores(event: Any) -> None:
+        on(event, does.read, [parts.to_score, parts.model], [shown], heavy=True)
+
+    scores([score.click, parts.to_score.submit, tab.select])
+    scores(on(use.click, does.written, [parts.kept], [parts.to_score]).then)
+    for event in (parts.to_score.change, parts.model.input):
+        instead(event, shown)
+    return scores
 
 
-def attention_tab(does: Page, model: gr.Dropdown, tab: gr.Tab) -> tuple[gr.Radio, gr.Radio]:
-    """Where one head looks; returns the choices of block and head."""
-    text = gr.Textbox(
-        EXAMPLE,
-        label="A text to be read",
-        info="The map is of its first tokens.",
-        lines=3,
-        max_lines=8,
-        elem_id="to-map",
-    )
+def attention_tab(does: Page, parts: Parts, tab: gr.Tab) -> tuple[gr.Radio, gr.Radio, Callable[..., Any]]:
+    """Where one head attends to; returns the choices of block and head, and what binds an event to showing it."""
+    show, use = button("Show", variant="primary"), parts.uses[1]
+    put(parts.to_map)
     with gr.Row(elem_classes="buttons"):
-        show, take = button("Show", variant="primary"), button("Take what was written", min_width=210)
+        put(show, use)
     with gr.Row(elem_classes="choices"):
-        block, head = (gr.Radio([1], value=1, label=name, elem_id=name) for name in ("block", "head"))
+        block, head = (gr.Radio([1], value=1, label=titled(name), elem_id=name) for name in ("block", "head"))
     shown = html("", "attention")
-    on(take.click, does.written, [], [text])
-    for start in (show.click, text.submit, block.input, head.input, tab.select):
-        on(start, does.attend, [text, model, block, head], [shown], heavy=True)
-    return block, head
+
+    def shows(event: Any) -> None:
+        on(event, does.attend, [parts.to_map, parts.model, block, head], [shown], heavy=True)
+
+    shows([show.click, parts.to_map.submit, block.input, head.input, tab.select])
+    shows(on(use.click, does.written, [parts.kept], [parts.to_map]).then)
+    for event in (parts.to_map.change, parts.model.input):
+        instead(event, shown)
+    return block, head, shows
 
 
-def html(value: str, name: str = "") -> gr.HTML:
-    return gr.HTML(value, elem_id=name or None, js_on_load=None, apply_default_css=False)
+def instead(event: Any, shown: gr.HTML, value: str = "") -> None:
+    """What is shown goes as soon as an event makes it stale; the browser does that by itself."""
+    event(None, [], [shown], js=f"() => {json.dumps(value)}", show_progress="hidden")
+
+
+def put(*parts: Any) -> None:
+    """Components that were made before, in the place where they are shown."""
+    for part in parts:
+        part.render()
+
+
+def textbox(label: str, most: int, name: str) -> gr.Textbox:
+    """One that grows to `most` lines. Of one line to begin with, or Gradio's Enter would break the line."""
+    return gr.Textbox("", label=label, lines=1, max_lines=most, elem_id=name, elem_classes="written", render=False)
+
+
+def html(value: str, name: str = "", render: bool = True) -> gr.HTML:
+    return gr.HTML(value, elem_id=name or None, js_on_load=None, apply_default_css=False, render=render)
 
 
 def button(name: str, min_width: int = 84, **how: Any) -> gr.Button:
-    return gr.Button(name, size="md", scale=0, min_width=min_width, **how)
+    return gr.Button(name, size="md", scale=0, min_width=min_width, render=False, **how)
 
 
 def on(event: Any, does: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], heavy: bool = False) -> Any:
-    """Bind an event. heavy: it asks a model, so it waits for one of the AT_ONCE places; others are answered at once."""
+    """Bind an event, or several of which the last one counts. heavy: it asks a model, so it waits for one of the
+    AT_ONCE places; others are answered at once.
+    """
     places: Any = {"concurrency_limit": AT_ONCE, "concurrency_id": "model"} if heavy else {"queue": False}
-    return event(
+    many: Any = {"trigger_mode": "always_last"} if heavy else {}
+    bind = partial(gr.on, event, **many) if isinstance(event, list) else event
+    return bind(
         does, list(inputs), list(outputs), preprocess=False, show_progress="hidden", api_visibility="private", **places
     )
 

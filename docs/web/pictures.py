@@ -23,7 +23,7 @@ def main() -> None:
         take(window, address, "write", WIDE, write, 40)
         take(window, address, "dark", WIDE | DARK, write, 40)
         take(window, address, "phone", PHONE, write, 40)
-        take(window, address, "read", WIDE, read)
+        take(window, address, "surprisal", WIDE, surprisal)
         take(window, address, "attention", WIDE | {"viewport": {"width": 1240, "height": 1100}}, attention)
         take(window, address, "refused", WIDE, refused)
 
@@ -42,16 +42,18 @@ def take(window: Any, address: str, name: str, how: dict[str, Any], show: Any, *
 
 
 def write(page: Any, token: int) -> None:
-    page.get_by_label("Shade the answer").check()
-    page.get_by_label("Your text").fill("ROMEO:")
-    page.get_by_role("button", name="Write", exact=True).click()
-    page.locator("#sheet .t").nth(token).click()
+    page.get_by_label("Shade tokens").check()
+    for number, text in enumerate(("ROMEO:", "\n\nJULIET:"), 1):
+        page.get_by_label("Your text").fill(text)
+        page.get_by_role("button", name="Write", exact=True).click()
+        page.get_by_label(f"Answer {number}, token by token").wait_for()
+    page.get_by_label("Answer 2, token by token").locator(".t").nth(token).click()
     if page.viewport_size["width"] < 720:
         page.locator("#sheet").evaluate("sheet => sheet.scrollIntoView()")
 
 
-def read(page: Any) -> None:
-    page.get_by_role("tab", name="Read").click()
+def surprisal(page: Any) -> None:
+    page.get_by_role("tab", name="Surprisal").click()
     page.locator("#reading .t").nth(12).click()
 
 

@@ -10,47 +10,59 @@
     return made;
   };
 
-  const fill = (card, facts) => {
+  const fill = (about, facts) => {
     const bits = -Math.log2(Math.max(facts.p, 1e-30));
-    card.replaceChildren();
-    add(card, "div", facts.n, "name");
-    const told = `${percent(facts.p)} likely, ${bits.toFixed(1)} bits, number ${facts.r.toLocaleString("en")} of ${facts.v.toLocaleString("en")}`;
-    add(card, "p", facts.s === undefined ? told : `${told}; after temperature and cuts ${percent(facts.s)}`, "facts");
-    const table = add(card, "table");
+    const sampled = facts.s !== undefined;
+    about.replaceChildren();
+    add(about, "div", facts.n, "name");
+    const told = `Probability ${percent(facts.p)}, ${bits.toFixed(1)} bits, rank ${facts.r.toLocaleString("en")} of ${facts.v.toLocaleString("en")}`;
+    add(about, "p", sampled ? `${told}; ${percent(facts.s)} after sampling settings` : told, "facts");
+    const table = add(about, "table");
     const head = add(add(table, "thead"), "tr");
-    for (const name of ["could have come", "model", ...(facts.s === undefined ? [] : ["sampled"])]) add(head, "th", name).scope = "col";
+    for (const name of ["#", "token", "model", ...(sampled ? ["after sampling"] : [])]) add(head, "th", name).scope = "col";
     const body = add(table, "tbody");
     facts.a.forEach(([name, p, q], place) => {
-      const row = add(body, "tr", undefined, (place === facts.c ? "came" : "") + (q === 0 ? " cut" : ""));
+      const came = place === facts.c;
+      const rank = came ? facts.r : place + 1;
+      const row = add(body, "tr", undefined, (came ? "came" : "") + (rank > place + 1 ? " beyond" : "") + (q === 0 ? " cut" : ""));
+      add(row, "td", rank.toLocaleString("en"), "rank");
       const cell = add(row, "th", name);
       cell.scope = "row";
       cell.style.setProperty("--p", p);
       add(row, "td", percent(p));
-      if (q !== undefined) add(row, "td", q === 0 ? "cut" : percent(q));
+      if (q !== undefined) add(row, "td", percent(q));
     });
+  };
+
+  const chosen = (sheet) => sheet.querySelector("[aria-selected=true]");
+
+  const release = (sheet) => {
+    const token = chosen(sheet);
+    token?.setAttribute("aria-selected", "false");
+    token?.removeAttribute("id");
+    token?.closest(".tokens").removeAttribute("aria-activedescendant");
   };
 
   const choose = (token, keep) => {
     const list = token.closest(".tokens");
-    const card = list.closest(".sheet").querySelector(".card");
-    for (const other of list.querySelectorAll(".chosen")) other.classList.remove("chosen");
+    const sheet = list.closest(".sheet");
+    const card = sheet.querySelector(".card");
+    for (const other of sheet.querySelectorAll(".chosen")) other.classList.remove("chosen");
     token.classList.add("chosen");
-    fill(card, JSON.parse(token.dataset.t));
+    fill(card.querySelector(".about"), JSON.parse(token.dataset.t));
     if (!keep) return;
     card.scrollIntoView({ block: "nearest" }); // below the text on a phone
-    for (const other of list.querySelectorAll("[aria-selected=true]")) other.setAttribute("aria-selected", "false");
+    release(sheet);
     token.setAttribute("aria-selected", "true");
-    token.id = "token";
-    list.setAttribute("aria-activedescendant", "token");
-    for (const other of list.querySelectorAll("#token")) if (other !== token) other.removeAttribute("id");
+    token.id = sheet.id + "-token";
+    list.setAttribute("aria-activedescendant", token.id);
   };
 
   const tokenAt = (event) => event.target.closest?.(".tokens [role=option]");
 
   document.addEventListener("pointerover", (event) => {
     const token = tokenAt(event);
-    const kept = token?.closest(".tokens").querySelector("[aria-selected=true]");
-    if (token && !kept && event.pointerType !== "touch") choose(token, false);
+    if (token && !chosen(token.closest(".sheet")) && event.pointerType !== "touch") choose(token, false);
   });
   document.addEventListener("click", (event) => {
     const token = tokenAt(event);
@@ -64,7 +76,7 @@
     const all = [...list.querySelectorAll("[role=option]")];
     const now = all.findIndex((token) => token.getAttribute("aria-selected") === "true");
     if (event.key === "Escape") {
-      if (now >= 0) all[now].setAttribute("aria-selected", "false");
+      release(list.closest(".sheet"));
       return;
     }
     const then = Math.min(all.length - 1, Math.max(0, now + steps[event.key]));
@@ -72,10 +84,46 @@
     all[then].scrollIntoView({ block: "nearest" });
   });
 
-  // The text scrolls with what is written, as long as its end is in view.
-  new MutationObserver(() => {
-    const text = document.querySelector("#sheet .text");
-    if (text && document.querySelector("#sheet .caret")) text.scrollTop = text.scrollHeight;
+  // Enter writes, which Gradio does; but not the Enter that ends a composition, nor that of a phone, which has no Shift.
+  const touch = matchMedia("(hover: none) and (pointer: coarse)");
+  let breaks = false;
+  const inBox = (event) => event.key === "Enter" && event.target.matches?.(".written textarea");
+  document.addEventListener("keydown", (event) => {
+    if (inBox(event)) breaks = event.isComposing || event.keyCode === 229 || touch.matches;
+  }, true);
+  document.addEventListener("keypress", (event) => {
+    if (inBox(event) && breaks) event.stopImmediatePropagation();
+  }, true);
+
+  // The text stays at its end, whatever is written and however it is laid out, until its reader scrolls up.
+  let text, at = 0, atEnd = true, layout = "", writing = false;
+  const laidOut = () => `${text.scrollHeight} ${text.clientHeight}`;
+  const follow = () => {
+    if (text.clientHeight) text.scrollTop = atEnd ? text.scrollHeight : at;
+    layout = laidOut();
+  };
+  const found = (now) => {
+    text = now;
+    Object.assign(text, { tabIndex: 0, role: "group", ariaLabel: "The text so far" });
+    new ResizeObserver(follow).observe(text);
+    text.addEventListener("scroll", () => {
+      if (layout !== laidOut()) return; // not its reader's doing: there is more text, or less, and `follow` comes next
+      atEnd = text.scrollHeight - text.clientHeight - text.scrollTop < 8;
+      at = text.scrollTop;
+    });
+  };
+  new MutationObserver((changes) => {
+    const now = document.getElementById("text");
+    if (now && now !== text) found(now);
+    const caret = text?.querySelector(".caret");
+    if (caret && !writing) {
+      atEnd = true; // whoever asks for an answer wants to see it
+      text.scrollIntoView({ block: "nearest" });
+    }
+    if (text && changes.some((change) => text.contains(change.target))) follow();
+    writing = Boolean(caret);
+    for (const about of document.querySelectorAll(".card .about:not(:empty)"))
+      if (!about.closest(".sheet").querySelector(".chosen")) about.replaceChildren(); // its token is gone
   }).observe(document.documentElement, { childList: true, subtree: true });
 
   document.documentElement.lang = "en";
