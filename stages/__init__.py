@@ -52,13 +52,20 @@ def thousands(number: float) -> str:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], int]]:
-    """Turn Ctrl-C and SIGTERM into a question, asked when it suits: the signal's number, or 0. A second one kills."""
+    """Turn Ctrl-C, SIGTERM and a closed terminal into a question, asked when it suits: the signal's number, or 0.
+
+    A second Ctrl-C or SIGTERM kills. Where SIGHUP is ignored, as nohup asks for, it stays so.
+    """
     caught: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    hangup = getattr(signal, "SIGHUP", None)  # of a closed terminal; Windows has none
+    if hangup and signal.getsignal(hangup) != signal.SIG_IGN:
+        before[hangup] = signal.getsignal(hangup)
 
     def note(number: int, _: FrameType | None) -> None:
         caught.append(number)
-        signal.signal(number, signal.SIG_DFL)
+        if number != hangup:  # the shell and the system both send it
+            signal.signal(number, signal.SIG_DFL)
 
     for number in before:
         signal.signal(number, note)

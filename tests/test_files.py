@@ -1,6 +1,8 @@
 """Files appear whole or not at all, and a folder's sums tell of any change."""
 
+import errno
 import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -83,6 +85,34 @@ def test_a_folder_replaces_the_one_before_it(tmp_path: Path) -> None:
     assert [file.name for file in target.iterdir()] == ["two"]
 
 
+def test_a_folder_takes_the_place_of_a_link_and_not_of_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/ids").write_text("old")
+    (tmp_path / "tokens").symlink_to("disk")
+    with files.writing(tmp_path / "tokens") as partial:
+        partial.mkdir()
+        (partial / "ids").write_text("new")
+    assert not (tmp_path / "tokens").is_symlink()
+    assert [(tmp_path / name / "ids").read_text() for name in ("tokens", "disk")] == ["new", "old"]
+
+
+def test_where_folders_cannot_be_flushed_all_is_written_and_a_files_failure_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = stat.S_ISDIR
+
+    def fsync(descriptor: int) -> None:
+        if refused(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_text(tmp_path / "data/metrics.json", "{}")
+    assert (tmp_path / "data/metrics.json").read_text() == "{}"
+    refused = stat.S_ISREG
+    with pytest.raises(OSError, match="Invalid argument"):
+        files.write_text(tmp_path / "data/metrics.json", "[]")
+
+
 def test_text_is_utf8_with_unix_line_ends_everywhere(tmp_path: Path) -> None:
     files.write_text(tmp_path / "a", "é\n")
     assert (tmp_path / "a").read_bytes() == b"\xc3\xa9\n"
@@ -120,6 +150,7 @@ def test_any_change_to_a_sealed_folder_is_found(tmp_path: Path) -> None:
         (FileNotFoundError(2, "No such file or directory", "text.txt"), "There is no text.txt. See how it is spelt"),
         (IsADirectoryError(21, "Is a directory", "data"), "data is a folder, and a file is needed there."),
         (PermissionError(13, "Permission denied", b"key"), "key is closed to you (Permission denied)."),
+        (OSError(30, "Read-only file system", "m.gguf"), "m.gguf is closed to you (Read-only file system)."),
         (FileNotFoundError("There is no model in x."), "There is no model in x."),
         (
             UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid start byte"),

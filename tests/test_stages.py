@@ -2,6 +2,7 @@
 
 import ast
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from stages import thousands
+from stages import interruptible, thousands
 from stages.train import duration, report
 from tests.conftest import ROOT
 from tinygpt import config
@@ -150,3 +151,21 @@ def test_time_left_never_shows_sixty_seconds(steps: float, left: str) -> None:
         model=SimpleNamespace(config=SimpleNamespace(context_length=128)),
     )
     assert report(cast(Any, state), settings, speed=1.0).endswith(f"{left} left")
+
+
+def test_a_terminal_that_closes_asks_for_a_stop_and_does_not_kill() -> None:
+    with interruptible() as interrupted:
+        signal.raise_signal(signal.SIGHUP)  # by the shell
+        signal.raise_signal(signal.SIGHUP)  # by the system
+        assert interrupted() == signal.SIGHUP
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible() as interrupted:
+            signal.raise_signal(signal.SIGHUP)
+            assert not interrupted()
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from typer.testing import CliRunner
@@ -229,6 +230,16 @@ def test_without_the_extra_the_command_says_how_to_install_it(model_folder: Path
     monkeypatch.delattr("tinygpt.web", raising=False)
     result = CliRunner().invoke(cli.app, ["web", "--model", str(model_folder)])
     assert "pip install -c requirements.lock -e '.[web]'" in str(result.exception)
+
+
+def test_a_proxy_of_any_kind_hinders_no_page(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("all_proxy", "socks://127.0.0.1:9"), ("no_proxy", ""), ("NO_PROXY", "")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="Unknown scheme for proxy"):
+        httpx.Client()  # as Gradio makes one when it is imported
+    monkeypatch.setattr("tinygpt.web.run", lambda *_: httpx.Client().close())
+    result = CliRunner().invoke(cli.app, ["web", "--model", str(model_folder)], catch_exceptions=False)
+    assert result.exit_code == 0
 
 
 NUMBERS = [float("nan"), float("inf"), -1, 10**30, "0.8", None, True, [], {"x": [1]}, 1e-320]

@@ -218,6 +218,7 @@ def web(
         word = read_password(password_file)
     check_host(host)
     check_password(word, is_loopback(host))
+    os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), "*")  # the page needs none, and some break Gradio's start
     try:
         from tinygpt import web
     except ModuleNotFoundError as missing:

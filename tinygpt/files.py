@@ -115,8 +115,8 @@ def writing(path: Path) -> Iterator[Path]:
         yield partial
         for file in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:
             _flush(file)
-        if path.is_dir() and not path.is_symlink() and partial.is_dir():
-            shutil.rmtree(path)  # a folder cannot be replaced in one move; nor by a file: that raises IsADirectoryError
+        if partial.is_dir() and (path.is_dir() or path.is_symlink()):  # a file in a folder's place: IsADirectoryError
+            _remove(path)  # a folder, or a link to one, cannot be replaced in one move
         partial.replace(path)
         _flush(path.parent)
     finally:
@@ -248,7 +248,7 @@ def _of_path(problem: OSError, path: Path) -> str:
         return f"There is no {path}. {next_step}."
     if isinstance(problem, IsADirectoryError):
         return f"{path} is a folder, and a file is needed there. Write another path."
-    if isinstance(problem, PermissionError):
+    if isinstance(problem, PermissionError) or problem.errno == errno.EROFS:
         return f"{path} is closed to you ({problem.strerror}). Change whose it is, or write another path."
     return str(problem)
 
@@ -259,6 +259,9 @@ def _flush(path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as problem:  # some shares (CIFS, VirtualBox) flush no folders
+            if problem.errno != errno.EINVAL or not path.is_dir():
+                raise
         finally:
             os.close(descriptor)
 
