@@ -38,6 +38,13 @@ def test_check_refuses_another_repository_in_the_text_and_names_it(project: Path
     )
 
 
+def test_results_on_another_disk_are_refused_before_any_work(project: Path) -> None:
+    (project / "data").rename(project.parent / "disk")
+    (project / "data").symlink_to(project.parent / "disk")
+    with pytest.raises(ValueError, match=r"^data leads to .*/disk, and DVC keeps no results outside the repository"):
+        nested.check(files.Paths())
+
+
 def test_a_clone_elsewhere_a_plain_folder_and_what_dvc_added_itself_are_no_matter(project: Path) -> None:
     for folder in (project / "data/own/notes", project.parent / "clone/.git"):
         folder.mkdir(parents=True)

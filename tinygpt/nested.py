@@ -1,4 +1,5 @@
-"""What must not lie in a folder that a pipeline reads: another repository. `check(Paths())` refuses it.
+"""What must not lie in a folder that a pipeline reads: another repository. `check(Paths())` refuses it, and a `data`
+that leads out of the project.
 
 DVC takes such a folder as it is: it hashes all that is in it, and `dvc exp run` adds to git what git does not track.
 """
@@ -17,10 +18,18 @@ REFUSED = {  # name → what DVC does with it
 
 
 def check(pipeline: files.Paths) -> None:
-    """ValueError, as a sentence, where a folder that dvc.yaml names by a parameter holds such a thing."""
+    """ValueError, as a sentence, where a folder that dvc.yaml names by a parameter holds such a thing, or `data` is a
+    link to elsewhere.
+    """
     file = pipeline.folder / "dvc.yaml"
     if not file.is_file():
         return  # a params.yaml alone: DVC runs nothing of it
+    if pipeline.folder.resolve() not in (data := pipeline.folder / "data").resolve().parents:
+        raise ValueError(
+            f"{data} leads to {data.resolve()}, and DVC keeps no results outside the repository: it would refuse them "
+            "after all the work. Make it a folder again, and keep what is large on the other disk: `dvc cache dir "
+            "--local FOLDER` and `dvc config --local cache.type symlink`."
+        )
     values = config.read_yaml(pipeline.params)
     deps = {dep for stage in config.read_stages(file) for dep in stage.get("deps") or () if isinstance(dep, str)}
     for name in sorted(dep.removeprefix("${").removesuffix("}") for dep in deps if dep.startswith("${")):
