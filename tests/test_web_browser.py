@@ -155,6 +155,9 @@ def test_a_conversation_stays_in_view_and_outlives_a_reload_until_it_is_cleared(
     assert until(opened.is_at_its_end)
     text, shown = opened.page.locator("#text"), opened.page.locator("#past")
     assert text.evaluate("text => text.scrollHeight > 1.3 * text.clientHeight")
+    for width in (390, 1280):  # the same text takes more lines, or fewer
+        opened.page.set_viewport_size({"width": width, "height": 560})
+        assert until(opened.is_at_its_end)
     for number in (2, 1):  # every answer's tokens open
         token = opened.page.get_by_label(f"Answer {number}, token by token").locator(".t").nth(5)
         token.click()
@@ -298,16 +301,14 @@ def test_all_of_it_can_be_done_with_the_keyboard_alone(opened: Open) -> None:
     opened.page.keyboard.type("ROMEO:")
     opened.page.keyboard.press("Shift+Enter")
     opened.page.keyboard.type("O")
-    composing = [{"keyCode": 229}, {"keyCode": 13, "isComposing": True}]  # the Enter that ends a composition: some
-    for key in composing:  # browsers send a keypress after it, which writes nothing
-        opened.page.evaluate(
-            """key => ["keydown", "keypress"].forEach(kind => document.activeElement.dispatchEvent(
-                new KeyboardEvent(kind, { key: "Enter", bubbles: true, ...key })))""",
-            key,
-        )
+    keys = opened.context.new_cdp_session(opened.page)  # the Enter that ends a composition, as Safari sends it
+    keys.send("Input.dispatchKeyEvent", {"type": "rawKeyDown", "key": "Enter", "windowsVirtualKeyCode": 229})
+    keys.send("Input.dispatchKeyEvent", {"type": "char", "key": "Enter", "text": "\r"})
+    assert until(lambda: opened.page.get_by_label("Your text").input_value() == "ROMEO:\nO\n")  # and nothing is written
+    opened.page.keyboard.type("!")
     opened.page.keyboard.press("Enter")
     opened.answer()
-    assert opened.page.locator("#sheet .you .says").all_text_contents() == ["ROMEO:\nO"]
+    assert opened.page.locator("#sheet .you .says").all_text_contents() == ["ROMEO:\nO\n!"]
     reached: list[str] = []
     for _ in range(40):
         opened.page.keyboard.press("Shift+Tab")
@@ -406,5 +407,9 @@ def test_nothing_overflows_and_axe_finds_no_serious_fault(opened: Open) -> None:
         told = str(opened.page.evaluate("document.body.innerText"))
         if opened.page.evaluate("matchMedia('(hover: none)').matches"):
             assert not re.search(r"Shift|[Pp]oint|[Cc]lick|[Kk]eyboard|← and →", told)
+            box = opened.page.locator("textarea:visible")
+            box.fill("a")
+            box.press("Enter")  # of a keyboard without a Shift that could break the line
+            assert box.input_value() == "a\n"
         assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert opened.faults() == []

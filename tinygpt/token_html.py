@@ -118,7 +118,7 @@ def details(one: Seen, tokenizer: Tokenizer) -> dict[str, Any]:
     if came == len(others):
         others.append([name, p, *sampled])
     facts = {"n": name, "p": p, "r": one.rank, "v": tokenizer.vocab_size, "c": came, "a": others}
-    return facts | dict(zip("s", sampled, strict=False))
+    return facts | ({"s": sampled[0]} if sampled else {})
 
 
 def card() -> str:

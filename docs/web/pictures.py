@@ -23,7 +23,7 @@ def main() -> None:
         take(window, address, "write", WIDE, write, 40)
         take(window, address, "dark", WIDE | DARK, write, 40)
         take(window, address, "phone", PHONE, write, 40)
-        take(window, address, "surprisal", WIDE, surprisal)
+        take(window, address, "surprisal", WIDE | {"viewport": {"width": 1240, "height": 900}}, surprisal)
         take(window, address, "attention", WIDE | {"viewport": {"width": 1240, "height": 1100}}, attention)
         take(window, address, "refused", WIDE, refused)
 

@@ -96,18 +96,15 @@
   }, true);
 
   // The text stays at its end, whatever is written and however it is laid out, until its reader scrolls up.
-  let text, at = 0, atEnd = true, layout = "", writing = false;
-  const laidOut = () => `${text.scrollHeight} ${text.clientHeight}`;
+  let text, at = 0, atEnd = true, writing = false;
   const follow = () => {
     if (text.clientHeight) text.scrollTop = atEnd ? text.scrollHeight : at;
-    layout = laidOut();
   };
   const found = (now) => {
     text = now;
     Object.assign(text, { tabIndex: 0, role: "group", ariaLabel: "The text so far" });
     new ResizeObserver(follow).observe(text);
     text.addEventListener("scroll", () => {
-      if (layout !== laidOut()) return; // not its reader's doing: there is more text, or less, and `follow` comes next
       atEnd = text.scrollHeight - text.clientHeight - text.scrollTop < 8;
       at = text.scrollTop;
     });
