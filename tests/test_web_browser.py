@@ -412,4 +412,6 @@ def test_nothing_overflows_and_axe_finds_no_serious_fault(opened: Open) -> None:
             box.press("Enter")  # of a keyboard without a Shift that could break the line
             assert box.input_value() == "a\n"
         assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        paper = "getComputedStyle(document.{}).backgroundColor"  # of the page, and of the gutter of its scroll bar
+        assert opened.page.evaluate(paper.format("body")) == opened.page.evaluate(paper.format("documentElement"))
         assert opened.faults() == []
