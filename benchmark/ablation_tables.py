@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark import scaling
 from benchmark.common import ROOT
-from tinygpt import benchmark_figures
-from tinygpt.comparing import Side, welch
-from tinygpt.files import write_text
-from tinygpt.runs import Run
+from tinygpt.bench import figures
+from tinygpt.experiments.compare import Side, welch
+from tinygpt.experiments.runs import Run
+from tinygpt.files.text import write_text
 
 if TYPE_CHECKING:
     from benchmark.ablations import Entry
@@ -37,7 +37,7 @@ def renew_page(entries: Sequence["Entry"], known: Sequence[Run], page: Path = PA
     if len(best) > 3 and large:
         text = renewed(text, "scaling", sizes_table([*sizes, *last], best))
         text = renewed(text, "forecast", forecast_lines(best, large))
-        benchmark_figures.scaling(figure, points(sizes), points(last), scaling.law_of(best).loss)
+        figures.scaling(figure, points(sizes), points(last), scaling.law_of(best).loss)
     write_text(page, text)
 
 

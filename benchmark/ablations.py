@@ -26,11 +26,14 @@ import torch
 
 from benchmark import ablation_tables
 from benchmark.common import ROOT, parameters
-from tinygpt import config, hardware, runs, streams, training
-from tinygpt.files import read_json, write_json, write_text
-from tinygpt.model import GPTConfig
-from tinygpt.runs import Run
-from tinygpt.state import initial_state
+from tinygpt import config, console
+from tinygpt.experiments import runs
+from tinygpt.experiments.runs import Run
+from tinygpt.files.text import read_json, write_json, write_text
+from tinygpt.model import hardware
+from tinygpt.model.gpt import GPTConfig
+from tinygpt.training.loop import train
+from tinygpt.training.state import initial_state
 
 PLAN, RESULTS, TIMES = (ROOT / "benchmark" / name for name in ("ablations.yaml", "ablations.jsonl", "step_times.json"))
 CLOSE = 0.05  # a step that takes as long to this share, about the noise of timing: the run is not repeated for its time
@@ -253,9 +256,9 @@ def stepper(entry: Entry) -> Iterator[Any]:
     precision = hardware.pick_precision(params.train.precision, device)
     shape = GPTConfig(vocab_size=vocabulary, **params.model.model_dump())
     state = initial_state(shape, params.train, 1, device, precision)
-    return training.train(state, params.train, {"train": tokens, "validation": tokens}, 1, precision)
+    return train(state, params.train, {"train": tokens, "validation": tokens}, 1, precision)
 
 
 if __name__ == "__main__":
-    with streams.prepared(ignore_write_errors=True):
+    with console.prepared(ignore_write_errors=True):
         main()

@@ -22,8 +22,10 @@ import torch
 
 from benchmark import common
 from benchmark.contestant import BATCHES, SIZES, Task, write_model
-from tinygpt import gguf_file, hardware, streams
-from tinygpt.files import write_json
+from tinygpt import console
+from tinygpt.export import gguf
+from tinygpt.files.text import write_json
+from tinygpt.model import hardware
 
 Speeds = dict[Task, dict[str, list[float]]]  # tokens a second, by task and system, one a repeat
 GOALS: dict[tuple[str, str | int, str], float] = {  # how many times as fast TinyGPT means to be, on a CPU
@@ -70,7 +72,7 @@ class LlamaBench:
         _, size, _, _ = task
         model = self.folder / f"gpt2-{size}.gguf"
         if not model.is_file():
-            gguf_file.write(self.folder / f"gpt2-{size}", model)
+            gguf.write(self.folder / f"gpt2-{size}", model)
         words = ["-m", model, "-p", 0, "-n", SIZES[size]["context_length"] - 1, "-r", 1, "-o", "json"]
         words += ["-t", torch.get_num_threads()]
         done = subprocess.run([self.program, *map(str, words)], capture_output=True, text=True, check=True)
@@ -202,5 +204,5 @@ def shown(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    with streams.prepared(ignore_write_errors=True):
+    with console.prepared(ignore_write_errors=True):
         main()

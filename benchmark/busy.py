@@ -19,10 +19,11 @@ from collections.abc import Iterator
 import torch
 
 from benchmark.common import ROOT
-from tinygpt import config, hardware, streams
-from tinygpt.model import GPTConfig
-from tinygpt.state import initial_state
-from tinygpt.training import train_step
+from tinygpt import config, console
+from tinygpt.model import hardware
+from tinygpt.model.gpt import GPTConfig
+from tinygpt.training.loop import train_step
+from tinygpt.training.state import initial_state
 
 LIBRARY = "GOMP_SPINCOUNT="  # no number: libgomp's own bound, 300,000
 WAITS = [LIBRARY, *(LIBRARY + spins for spins in ("100000", "30000", "10000", "3000", "1000", "300"))]
@@ -106,5 +107,5 @@ def summary(figures: list[tuple[float, float]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    with streams.prepared():
+    with console.prepared():
         main()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from tinygpt import hardware
+from tinygpt.model import hardware
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -19,13 +19,17 @@ from typing import Any, cast
 import torch
 
 from benchmark.common import parameters
-from tinygpt import compiling, config, hardware, training
-from tinygpt.checkpoint import load, save_model
-from tinygpt.generation import generate_ids
-from tinygpt.model import GPT, GPTConfig
-from tinygpt.sampling import Sampling
-from tinygpt.state import initial_state
-from tinygpt.tokenizer import CharTokenizer
+from tinygpt import config
+from tinygpt.checkpoints.model_folder import load, save_model
+from tinygpt.data.dataset import Batch
+from tinygpt.generation.generate import generate_ids
+from tinygpt.generation.sampling import Sampling
+from tinygpt.model import hardware
+from tinygpt.model.gpt import GPT, GPTConfig
+from tinygpt.tokenizer.char import CharTokenizer
+from tinygpt.training import compilation
+from tinygpt.training.loop import train_step
+from tinygpt.training.state import initial_state
 
 Task = tuple[
     str, str, str, str | int
@@ -74,7 +78,7 @@ def write_model(folder: Path, shape: str, size: str) -> None:
 
 
 class TinyGPT:
-    """Ours: the step of tinygpt.training, and tinygpt.generation."""
+    """Ours: the step of tinygpt.training.loop, and tinygpt.generation.generate."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder, self.device = folder, device
@@ -86,11 +90,11 @@ class TinyGPT:
         model_config, settings = configured("gpt2", size, recipe)
         state = initial_state(model_config, settings, 1, self.device, precision)
         if self.device.type == "cuda":
-            compiling.compile_blocks(state.model)
+            compilation.compile_blocks(state.model)
         x, y = batch(size, self.device)
 
         def step() -> int:
-            training.train_step(state, (x, y), settings, hardware.autocast(self.device, precision))
+            train_step(state, (x, y), settings, hardware.autocast(self.device, precision))
             return x.numel()
 
         return step
@@ -180,7 +184,7 @@ class Transformers:
         return piece
 
 
-def batch(size: str, device: torch.device) -> training.Batch:
+def batch(size: str, device: torch.device) -> Batch:
     """Random tokens to train on, always the same: inputs and targets, int64 (B, T)."""
     shape = (BATCHES[size], SIZES[size]["context_length"] + 1)
     tokens = torch.randint(SIZES[size]["vocab_size"], shape, generator=torch.Generator().manual_seed(1)).to(device)

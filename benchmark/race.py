@@ -26,9 +26,11 @@ import yaml
 from benchmark import common
 from benchmark.common import ROOT, Watched, python, watch
 from benchmark.rivals import Curve, NanoChat, NanoGPT, Result, compiled_anew
-from tinygpt import benchmark_figures, streams
-from tinygpt.files import Paths, read_json, write_json
-from tinygpt.training import read_curve
+from tinygpt import console
+from tinygpt.bench import figures
+from tinygpt.files.paths import Paths
+from tinygpt.files.text import read_json, write_json
+from tinygpt.plots.curves import read_curve
 
 COMMON = {"download.source": "files", "tokenize.kind": "bpe"}
 SHORT = {  # seconds rather than minutes: a smaller context and a higher learning rate, and the held-out text read less
@@ -221,7 +223,7 @@ def report(results: list[Result], options: argparse.Namespace, marks: dict[str, 
     }
     write_json(options.results, facts)
     drawn = {f"{system}, {run}": middle(group) for (system, run), group in groups.items()}
-    benchmark_figures.race(options.figure, drawn, marks | {"nanoGPT on an A100": A100})
+    figures.race(options.figure, drawn, marks | {"nanoGPT on an A100": A100})
     print(f"\n{facts['machine']}\n")
     common.print_table([("system", "run", "bits per byte", "whole process, s", "steps, s"), *map(row, groups.values())])
     print("\n" + "\n".join(facts["verdicts"]))
@@ -276,5 +278,5 @@ def mark(reached: bool) -> str:
 
 
 if __name__ == "__main__":
-    with streams.prepared(ignore_write_errors=True):
+    with console.prepared(ignore_write_errors=True):
         main()

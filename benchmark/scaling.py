@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinygpt.runs import Run
+from tinygpt.experiments.runs import Run
 
 ALIKE = 1.1  # budgets within this factor count as one
 TERA = 1e12

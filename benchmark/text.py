@@ -79,18 +79,21 @@ def task(name: str, folder: Path, gigabytes: float) -> Callable[[], object]:
     """What to time: making the text; or TinyGPT, or a library by itself, on the first ROWS rows of training text."""
     if name == "make":
         return lambda: (folder / "text.txt").open("w", encoding="utf-8").writelines(make_text(int(gigabytes * 1e9)))
-    from tinygpt import config, corpus, tokenizer, tokens, vocabularies
+    from tinygpt import config
+    from tinygpt.data import corpus, train_tokenizer
+    from tinygpt.data.encode import write_tokens
+    from tinygpt.tokenizer.folder import load
 
     rows = list(itertools.islice(corpus.read_rows(folder / "data/corpus/train.parquet"), ROWS))
     texts, section = [text for _, text in rows], config.load(folder / "params.yaml").tokenize
     if name == "learn":
-        return lambda: vocabularies.build(section, iter(texts))
+        return lambda: train_tokenizer.build(section, iter(texts))
     if name == "bare learn":
         pieces = [text[start : start + 2**14] for text in texts for start in range(0, len(text), 2**14)]
         return lambda: learn_bare(pieces, section.vocab_size)
-    words: Any = tokenizer.load(folder / "data/tokenizer")
+    words: Any = load(folder / "data/tokenizer")
     if name == "encode":
-        return lambda: tokens.write_tokens(rows, words, folder / "tokens.npy")
+        return lambda: write_tokens(rows, words, folder / "tokens.npy")
     groups = [texts[start : start + 16] for start in range(0, len(texts), 16)]
     batch = functools.partial(words._encoding.encode_ordinary_batch, num_threads=os.cpu_count() or 1)
     return lambda: [len(batch(group)) for group in groups]

@@ -26,7 +26,7 @@ What can be called from Python, made of the docstrings by `python -m docs.api`. 
     print(tinygpt.generate(model, tokenizer, "ROMEO:", max_new_tokens=100, temperature=0.5, stop="\\n\\n")[0].text)
 
 `tinygpt` itself offers {names}, each fetched on first use; all else is imported from its module, as in
-`from tinygpt.training import train`. Everything is typed: `mypy --strict` and editors see it.
+`from tinygpt.training.loop import train`. Everything is typed: `mypy --strict` and editors see it.
 
 Letters for sizes: B sequences in a batch, T tokens in a sequence, C = n_embd, H heads, D = head_dim, V = vocab_size.
 Losses are in nats per token where nothing else is said. A file or a value that is not what it should be is answered

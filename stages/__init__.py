@@ -10,12 +10,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from tqdm import tqdm
-
-from tinygpt import config, streams
-from tinygpt.files import Paths, explain
+from tinygpt import config, console
+from tinygpt.errors import explain
+from tinygpt.files.paths import Paths
 
 Stage = Callable[[config.Params, Paths], None]
 
@@ -24,7 +22,7 @@ def run(stage: Stage) -> None:
     """Run a stage on the pipeline that the command line names; leave with a sentence and code 1 where it cannot."""
     paths = Paths(Path(sys.argv[1]) if len(sys.argv) > 1 else Path())
     try:
-        with streams.prepared(ignore_write_errors=True):
+        with console.prepared(ignore_write_errors=True):
             stage(config.load(paths.params), paths)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
@@ -33,21 +31,6 @@ def run(stage: Stage) -> None:
         if text is None:
             raise  # not foreseen: whoever mends it wants the traceback
         sys.exit(f"\n{Path(sys.argv[0]).stem}: {text}")
-
-
-def progress(total: float | None, unit: str, what: str, show: bool) -> "tqdm[Any]":
-    """A progress bar with the time left; only in a terminal."""
-    scale = total is None or total >= 1000  # 1.2M, but 7 and not 7.00
-    return tqdm(total=total, unit=unit, unit_scale=scale, desc=what, disable=None if show else True, leave=False)
-
-
-def thousands(number: float) -> str:
-    """5300000 → 5.3M, for people."""
-    rounded = float(f"{number:.3g}")
-    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if rounded >= size:
-            return f"{rounded / size:.3g}{letter}"
-    return f"{rounded:.3g}"
 
 
 @contextlib.contextmanager

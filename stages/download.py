@@ -2,12 +2,16 @@
 
 from collections import Counter
 
-from stages import progress, run
-from tinygpt import overlap, sources
+from stages import run
 from tinygpt.config import Params
-from tinygpt.corpus import read_rows, write_corpus
-from tinygpt.files import Paths, write_json, writing
-from tinygpt.yardsticks import NAMES, measure
+from tinygpt.console import progress
+from tinygpt.data import overlap
+from tinygpt.data.baselines import NAMES, measure
+from tinygpt.data.corpus import read_rows, write_corpus
+from tinygpt.data.sources import documents as sources
+from tinygpt.files.atomic import writing
+from tinygpt.files.paths import Paths
+from tinygpt.files.text import write_json
 
 
 def main(params: Params, paths: Paths) -> None:

@@ -4,18 +4,25 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from stages import progress, run
-from tinygpt import curves, finetuning, forgetting, hardware, views
-from tinygpt.checkpoint import load
+from stages import run
+from tinygpt.checkpoints import base_model
+from tinygpt.checkpoints.model_folder import load
 from tinygpt.config import Params, Train
-from tinygpt.evaluation import evaluate, metrics, verdict
-from tinygpt.files import Paths, hidden, read_json, write_json, write_text, writing
-from tinygpt.inspecting import EXAMPLE, VIEWS
-from tinygpt.model import GPT
-from tinygpt.reading import Subject, held_out
-from tinygpt.tokenizer import Tokenizer
-from tinygpt.tokens import evaluation_windows, open_tokens
-from tinygpt.training import Batch, read_curve
+from tinygpt.console import progress
+from tinygpt.data.dataset import Batch, evaluation_windows, open_tokens
+from tinygpt.evaluation import before_after
+from tinygpt.evaluation.metrics import evaluate, metrics, verdict
+from tinygpt.files.atomic import writing
+from tinygpt.files.paths import Paths, hidden
+from tinygpt.files.text import read_json, write_json, write_text
+from tinygpt.inspection import figures
+from tinygpt.inspection.activations import EXAMPLE, VIEWS
+from tinygpt.inspection.text import Subject, held_out
+from tinygpt.model import hardware
+from tinygpt.model.gpt import GPT
+from tinygpt.plots import curves
+from tinygpt.plots.curves import read_curve
+from tinygpt.tokenizer.base import Tokenizer
 
 
 def main(params: Params, paths: Paths) -> None:
@@ -23,7 +30,7 @@ def main(params: Params, paths: Paths) -> None:
     precision = hardware.pick_precision(params.train.precision, device)
     hardware.make_deterministic()
     model, tokenizer = load(paths.model, device)
-    base = finetuning.base_of(paths.model, model.config.context_length)
+    base = base_model.base_of(paths.model, model.config.context_length)
     old = old_text(params.evaluate.base_text, base is not None, tokenizer)
     tokens = open_tokens(paths.ids("validation"))
     windows = evaluation_windows(tokens, model.config.context_length, params.evaluate.batch_size)
@@ -39,20 +46,20 @@ def main(params: Params, paths: Paths) -> None:
         draw(paths, numbers, params.train, held_out(model, tokenizer, tokens, result.by_position), bar.update)
     print(verdict(numbers, remember(numbers)))
     if base:
-        print(forgetting.verdict(numbers["fine_tuning"]))
+        print(before_after.verdict(numbers["fine_tuning"]))
 
 
-def old_text(corpus: str | None, fine_tuned: bool, tokenizer: Tokenizer) -> dict[str, forgetting.Text]:
+def old_text(corpus: str | None, fine_tuned: bool, tokenizer: Tokenizer) -> dict[str, before_after.Text]:
     """The text to see what was forgotten of, if there is one; says so where it is asked for in vain."""
     if corpus is not None and not fine_tuned:
         print("evaluate.base_text counts only with train.init_from: this model was trained from nothing")
-    return {"base_text": forgetting.base_text(corpus, tokenizer)} if corpus is not None and fine_tuned else {}
+    return {"base_text": before_after.base_text(corpus, tokenizer)} if corpus is not None and fine_tuned else {}
 
 
 def before_and_after(
     base: GPT,
     model: GPT,
-    texts: dict[str, forgetting.Text],
+    texts: dict[str, before_after.Text],
     known: dict[str, float],
     tokenizer: Tokenizer,
     params: Params,
@@ -63,9 +70,9 @@ def before_and_after(
     found = {}
     with progress(len(texts), "text", "before and after", params.runtime.progress) as bar:
         for name, text in texts.items():
-            found[name] = {"before": forgetting.bits_per_byte(base, text, tokenizer, size, cast)}
+            found[name] = {"before": before_after.bits_per_byte(base, text, tokenizer, size, cast)}
             found[name]["after"] = (
-                known[name] if name in known else forgetting.bits_per_byte(model, text, tokenizer, size, cast)
+                known[name] if name in known else before_after.bits_per_byte(model, text, tokenizer, size, cast)
             )
             bar.update()
     return found
@@ -106,7 +113,7 @@ def draw(
         curves.yardstick_bars(folder / "yardsticks.png", {"this model": (bits, error)}, marks)
         if "fine_tuning" in numbers:
             curves.before_and_after(folder / "fine_tuning.png", numbers["fine_tuning"])
-        views.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head), advance)
+        figures.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head), advance)
 
 
 def remember(numbers: dict[str, Any]) -> dict[str, Any] | None:

@@ -3,13 +3,20 @@
 import json
 import sys
 
-from stages import progress, run
-from tinygpt import curves, finetuning, hardware, samples
-from tinygpt.checkpoint import hashes, load
+from stages import run
+from tinygpt.checkpoints import base_model
+from tinygpt.checkpoints.model_folder import hashes, load
 from tinygpt.config import Params
-from tinygpt.corpus import read_rows
-from tinygpt.files import Paths, read_json, sha256, write_json, write_text, writing
-from tinygpt.generation import for_terminal
+from tinygpt.console import progress
+from tinygpt.data.corpus import read_rows
+from tinygpt.files.atomic import writing
+from tinygpt.files.checksums import sha256
+from tinygpt.files.paths import Paths
+from tinygpt.files.text import read_json, write_json, write_text
+from tinygpt.generation import samples
+from tinygpt.generation.generate import for_terminal
+from tinygpt.model import hardware
+from tinygpt.plots import curves
 
 LINES = 16
 
@@ -26,7 +33,7 @@ def main(params: Params, paths: Paths) -> None:
         for sample in samples.collect(model, tokenizer, section, params.seed, traced):
             records.append(sample)
             bar.update()
-    base = finetuning.base_of(paths.model, model.config.context_length)
+    base = base_model.base_of(paths.model, model.config.context_length)
     device = next(model.parameters()).device
     before = list(samples.continued(base[0].to(device), tokenizer, section, params.seed, base[1])) if base else []
     real = []

@@ -5,19 +5,24 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages import progress, run
-from tinygpt import bases, vocabularies
+from stages import run
+from tinygpt.checkpoints import locate
 from tinygpt.config import Params
-from tinygpt.corpus import Rows, read_rows
-from tinygpt.files import Paths, read_json, sha256, write_json, writing
-from tinygpt.tokenizer import Tokenizer
-from tinygpt.tokens import write_tokens
+from tinygpt.console import progress
+from tinygpt.data import train_tokenizer
+from tinygpt.data.corpus import Rows, read_rows
+from tinygpt.data.encode import write_tokens
+from tinygpt.files.atomic import writing
+from tinygpt.files.checksums import sha256
+from tinygpt.files.paths import Paths
+from tinygpt.files.text import read_json, write_json
+from tinygpt.tokenizer.base import Tokenizer
 
 
 def main(params: Params, paths: Paths) -> None:
     sizes = read_json(paths.yardsticks)
     vocabulary = choose(params, paths, sizes["train_bytes"])
-    bases.check_writable(params, vocabulary)
+    locate.check_writable(params, vocabulary)
     with writing(paths.tokenizer) as folder:
         folder.mkdir()
         vocabulary.save(folder)
@@ -42,13 +47,13 @@ def choose(params: Params, paths: Paths, size: int) -> Tokenizer:
     """The tokenizer that is kept, or one that is learned from the training text of `size` bytes."""
     section = params.tokenize
     if section.from_ is not None:
-        bases.check_not_own(section.from_, paths)
+        locate.check_not_own(section.from_, paths)
         print(f"keeping the tokenizer of {section.from_}")
-        return bases.kept_tokenizer(section.from_)
+        return locate.kept_tokenizer(section.from_)
     with progress(size, "B", f"learning a {section.kind} tokenizer", params.runtime.progress) as bar:
-        vocabulary = vocabularies.build(section, _counted(read_rows(paths.text("train")), bar), size)
-    if section.kind in ("bpe", "sentencepiece") and size > vocabularies.LEARNED:
-        print(f"learned from {vocabularies.LEARNED / 1e6:.0f} MB of the training text, spread over it evenly")
+        vocabulary = train_tokenizer.build(section, _counted(read_rows(paths.text("train")), bar), size)
+    if section.kind in ("bpe", "sentencepiece") and size > train_tokenizer.LEARNED:
+        print(f"learned from {train_tokenizer.LEARNED / 1e6:.0f} MB of the training text, spread over it evenly")
     return vocabulary
 
 

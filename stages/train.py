@@ -15,16 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages import interruptible, progress, run, thousands
-from tinygpt import bases, compiling, distributed, finetuning, forecast, hardware, loggers, lora, training
-from tinygpt.checkpoint import Run, digest, fingerprint, save_model, save_weights
+from stages import interruptible, run
+from tinygpt.checkpoints import base_model, locate
+from tinygpt.checkpoints.model_folder import save_model, save_weights
 from tinygpt.config import Params, Train
-from tinygpt.files import Paths, hidden, read_json
-from tinygpt.model import GPTConfig, count_parameters, training_flops_per_token
-from tinygpt.state import State, initial_state
-from tinygpt.times import Clock
-from tinygpt.tokenizer import load
-from tinygpt.tokens import TokenDataset, open_tokens
+from tinygpt.console import progress, thousands
+from tinygpt.data.dataset import TokenDataset, open_tokens
+from tinygpt.files.checksums import digest
+from tinygpt.files.paths import Paths, hidden
+from tinygpt.files.text import read_json
+from tinygpt.model import hardware
+from tinygpt.model.gpt import GPTConfig, count_parameters, training_flops_per_token
+from tinygpt.tokenizer.folder import load
+from tinygpt.training import compilation, distributed, forecast, loggers, lora
+from tinygpt.training import loop as training
+from tinygpt.training.run_folder import Run, fingerprint
+from tinygpt.training.state import State, initial_state
+from tinygpt.training.timings import Clock
 
 
 def main(params: Params, paths: Paths) -> None:
@@ -32,10 +39,10 @@ def main(params: Params, paths: Paths) -> None:
     loggers.check(params.runtime.logger)
     settings, tokenizer = params.train, load(paths.tokenizer)
     data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
-    bases.check_base(params, paths)
-    bases.check_writable(params, tokenizer)
+    locate.check_base(params, paths)
+    locate.check_writable(params, tokenizer)
     base, origin = (
-        finetuning.open_base(settings.init_from, tokenizer, params.model) if settings.init_from else (None, {})
+        base_model.open_base(settings.init_from, tokenizer, params.model) if settings.init_from else (None, {})
     )
     config = base.config if base else GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
     for split, tokens in data.items():
@@ -63,7 +70,7 @@ def main(params: Params, paths: Paths) -> None:
         announce(state, settings, data, precision, machine, compiled)
         print(why, flush=True)
         if compiled:
-            compiling.compile_blocks(state.model)
+            compilation.compile_blocks(state.model)
         train(state, params, data, precision, saves, paths, logger.note)
         if distributed.is_first():
             save_weights(paths.training / "last.safetensors", plain(state.kept(), settings), config)
@@ -83,7 +90,7 @@ def choose_compiling(settings: Train, config: GPTConfig, device: torch.device, p
         return False, "not compiled: train.implementation is scratch"
     sequences = settings.batch_size * settings.accumulation // distributed.size()  # of a step, in this process
     flops = settings.steps * sequences * config.context_length * training_flops_per_token(config)
-    return compiling.choose(settings.compile, flops, device, precision)
+    return compilation.choose(settings.compile, flops, device, precision)
 
 
 def resume(saves: Run, state: State) -> None:

@@ -22,9 +22,13 @@ import pytest
 import torch
 import yaml
 
-from tinygpt import checkpoint, config, tokenizer, training, vocabularies
-from tinygpt.model import GPT, GPTConfig
-from tinygpt.state import initial_state
+from tinygpt import config
+from tinygpt.checkpoints.model_folder import save_model
+from tinygpt.data import train_tokenizer
+from tinygpt.model.gpt import GPT, GPTConfig
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.training.loop import train
+from tinygpt.training.state import initial_state
 
 if TYPE_CHECKING:
     from tests.project import Project
@@ -96,31 +100,29 @@ def shape(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def characters() -> tokenizer.Tokenizer:
+def characters() -> Tokenizer:
     """A character tokenizer of TEXT."""
-    return vocabularies.build(params().tokenize, [TEXT])
+    return train_tokenizer.build(params().tokenize, [TEXT])
 
 
 @pytest.fixture(scope="session")
-def data(characters: tokenizer.Tokenizer) -> dict[str, np.ndarray]:
+def data(characters: Tokenizer) -> dict[str, np.ndarray]:
     """TEXT as tokens, in two splits."""
     ids = np.array([characters.end_of_text, *characters.encode(TEXT)], dtype=np.uint16)
     return {"train": ids[: -len(ids) // 10], "validation": ids[-len(ids) // 10 :]}
 
 
 @pytest.fixture(scope="session")
-def model_folder(
-    tmp_path_factory: pytest.TempPathFactory, characters: tokenizer.Tokenizer, data: dict[str, np.ndarray]
-) -> Path:
+def model_folder(tmp_path_factory: pytest.TempPathFactory, characters: Tokenizer, data: dict[str, np.ndarray]) -> Path:
     """A model folder, trained on TEXT until it knows some of it."""
     settings = params(train__steps=100, train__eval_every=100).train
     config = gpt_config(characters.vocab_size)
     state = initial_state(config, settings, seed=1, device=CPU, precision="fp32")
-    for _ in training.train(state, settings, data, seed=1, precision="fp32"):
+    for _ in train(state, settings, data, seed=1, precision="fp32"):
         pass
     folder = tmp_path_factory.mktemp("model") / "model"
     lineage = {"text": {"train": "t", "validation": "v"}, "tokenizer": "k", "params": "p"}
-    checkpoint.save_model(folder, config, state.best, characters, lineage)
+    save_model(folder, config, state.best, characters, lineage)
     return folder
 
 

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinygpt import streams
+from tinygpt import console
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"<!-- (?P<fails>fails(, )?)?(?P<kind>within (?P<percent>[\d.]+)%|shape only)? ?-->")
@@ -241,5 +241,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with streams.prepared():
+    with console.prepared():
         main()

@@ -1,7 +1,7 @@
 """Would the tests see it? Each line of the fast path is made wrong in small ways, and its tests are run on each.
 
     python -m tests.mutants                          # the files of PINNED; exit status 1 where one survives unexplained
-    python -m tests.mutants tinygpt/sampling.py      # one of them
+    python -m tests.mutants tinygpt/generation/sampling.py      # one of them
     python -m tests.mutants --update                 # the same, and its tables in docs/mutants.md written again
 
 A mutant is killed if a test fails or never ends, and survives if all pass. Those that survive, since what they change
@@ -36,12 +36,12 @@ import pytest
 
 from tests.mutant_tables import Outcome, counts, digest, key, killed_before, line, reasons, rows, update
 from tests.mutator import Mutant, mutants
-from tinygpt import streams
+from tinygpt import console
 
 ROOT = Path(__file__).resolve().parent.parent
 PINNED = {
-    "tinygpt/model.py": ["model", "scratch_model", "decoding"],
-    "tinygpt/sampling.py": ["sampling", "scratch_text", "generation"],
+    "tinygpt/model/gpt.py": ["model", "scratch_model", "decoding"],
+    "tinygpt/generation/sampling.py": ["sampling", "scratch_text", "generation"],
 }
 Seen = dict[str, tuple[float, set[int]]]  # by the test: seconds, and the lines that it runs
 PLAIN = [
@@ -231,5 +231,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with streams.prepared():
+    with console.prepared():
         main()

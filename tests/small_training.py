@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from tests.conftest import CPU, gpt_config, params
-from tinygpt.state import State, initial_state
-from tinygpt.tokens import evaluation_windows
-from tinygpt.training import Batch
+from tinygpt.data.dataset import Batch, evaluation_windows
+from tinygpt.training.state import State, initial_state
 
 Data = dict[str, np.ndarray]
 

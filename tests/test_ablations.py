@@ -14,8 +14,9 @@ from benchmark import ablation_tables, ablations, scaling
 from benchmark.ablations import Entry
 from benchmark.common import parameters
 from tests.conftest import ROOT
-from tinygpt import benchmark_figures, config
-from tinygpt.runs import Run
+from tinygpt import config
+from tinygpt.bench import figures
+from tinygpt.experiments.runs import Run
 
 PLAN = ablations.plan()
 
@@ -36,8 +37,8 @@ class Queue:
         monkeypatch.setattr(ablations, "RESULTS", folder / "results.jsonl")
         monkeypatch.setattr(ablations, "dvc", self.dvc)
         monkeypatch.setattr(ablations, "start_workers", self.start_workers)
-        monkeypatch.setattr("tinygpt.runs.of_experiments", self.of_experiments)
-        monkeypatch.setattr("tinygpt.runs.code_here", lambda _: self.code)
+        monkeypatch.setattr("tinygpt.experiments.runs.of_experiments", self.of_experiments)
+        monkeypatch.setattr("tinygpt.experiments.runs.code_here", lambda _: self.code)
         monkeypatch.setattr("time.sleep", lambda _: None)
 
     def dvc(self, *words: str) -> str:
@@ -228,7 +229,7 @@ def test_the_forecast_is_told_with_how_far_any_one_budget_moves_it() -> None:
 def test_the_figure_is_drawn_the_same_every_time(tmp_path: Path) -> None:
     sizes = {"1 × 32": [(0.1, 2.9), (0.2, 2.7)], "2 × 48": [(0.2, 2.75), (0.4, 2.6)]}
     for name in ("one.png", "two.png"):
-        benchmark_figures.scaling(tmp_path / name, sizes, {"3 × 96": [(0.8, 2.5)]}, scaling.Law(2.0, 0.5, 0.3).loss)
+        figures.scaling(tmp_path / name, sizes, {"3 × 96": [(0.8, 2.5)]}, scaling.Law(2.0, 0.5, 0.3).loss)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 

@@ -1,9 +1,9 @@
-"""tinygpt/automaton.py finds what a search by the definition finds."""
+"""tinygpt/generation/automaton.py finds what a search by the definition finds."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tinygpt.automaton import Automaton
+from tinygpt.generation.automaton import Automaton
 
 TEXTS = st.lists(st.text(alphabet="ab ", max_size=14), max_size=6)
 

@@ -13,11 +13,13 @@ import yaml
 
 from tests.conftest import CPU, ROOT, gpt_config, params
 from tests.test_stages import STAGES, closure
-from tinygpt import benchmark, compiling, forecast, measuring
-from tinygpt.benchmark import Ladder, Report
-from tinygpt.measuring import OUT_OF_MEMORY, TOO_SLOW, Decoding, Job, Training
-from tinygpt.model import GPT
-from tinygpt.state import initial_state
+from tinygpt.bench import ladder as benchmark
+from tinygpt.bench import measure
+from tinygpt.bench.ladder import Ladder, Report
+from tinygpt.bench.measure import OUT_OF_MEMORY, TOO_SLOW, Decoding, Job, Training
+from tinygpt.model.gpt import GPT
+from tinygpt.training import compilation, forecast
+from tinygpt.training.state import initial_state
 
 CUDA = torch.device("cuda")
 HOLDS = 11  # sequences, in the machine that `pretend` makes
@@ -81,7 +83,7 @@ def test_a_model_that_does_not_fit_is_left_out_and_said(monkeypatch: pytest.Monk
 
 
 def test_compiled_rows_are_measured_at_the_fastest_batch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "missing", lambda _: "")
+    monkeypatch.setattr(compilation, "missing", lambda _: "")
     rows = climb(monkeypatch, CUDA, compiled=None).training
     assert [row.batch for row in rows if row.compiled] == [HOLDS]
 
@@ -106,7 +108,7 @@ def job(kind: Any, batch: int = 2) -> Job:
 
 
 def test_a_real_row_holds_what_was_measured_beside_what_was_forecast() -> None:
-    row = Training(**measuring.perform(job("training")))
+    row = Training(**measure.perform(job("training")))
     state = initial_state(gpt_config(), params().train, 1, CPU, "fp32")
     cost = forecast.count(state, params(train__batch_size=2).train, 1, "fp32")
     assert (row.parameters, row.forecast, row.forecast_a_sequence) == (
@@ -116,7 +118,7 @@ def test_a_real_row_holds_what_was_measured_beside_what_was_forecast() -> None:
     )
     assert min(row.tokens_per_second, row.step, row.flops_per_second, row.starting) > 0
     assert row.batch == 2
-    assert Decoding(**measuring.perform(job("decoding"))).tokens_per_second > 0
+    assert Decoding(**measure.perform(job("decoding"))).tokens_per_second > 0
 
 
 def test_weights_to_decode_with_are_drawn_before_they_are_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +134,7 @@ def test_weights_to_decode_with_are_drawn_before_they_are_on_a_gpu(monkeypatch: 
 
     for name in ("initialise", "to"):
         monkeypatch.setattr(GPT, name, noted(name, getattr(GPT, name)))
-    assert measuring.decode(gpt_config(), 2, CPU, limit=0.1).tokens_per_second > 0
+    assert measure.decode(gpt_config(), 2, CPU, limit=0.1).tokens_per_second > 0
     assert order == ["initialise", "to"]
 
 
@@ -140,8 +142,8 @@ def test_running_out_of_memory_is_a_row_and_not_a_crash(monkeypatch: pytest.Monk
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(measuring, "measure", fail)
-    assert measuring.perform(job("training")) == {"problem": OUT_OF_MEMORY}
+    monkeypatch.setattr(measure, "measure", fail)
+    assert measure.perform(job("training")) == {"problem": OUT_OF_MEMORY}
 
 
 @pytest.mark.parametrize(("status", "expected"), [(-9, OUT_OF_MEMORY), (None, TOO_SLOW)])
@@ -154,7 +156,7 @@ def test_a_process_that_the_system_ends_is_a_row(
         return subprocess.CompletedProcess(command, status, "", "")
 
     monkeypatch.setattr(subprocess, "run", end)
-    assert measuring.fresh(job("training"), 1) == {"problem": expected}
+    assert measure.fresh(job("training"), 1) == {"problem": expected}
 
 
 def test_a_row_counts_whatever_happens_to_its_process_afterwards(
@@ -163,7 +165,7 @@ def test_a_row_counts_whatever_happens_to_its_process_afterwards(
     lines = "import atexit, os\natexit.register(os.abort)\n"
     (tmp_path / "sitecustomize.py").write_text(lines, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
-    assert measuring.fresh(job("decoding"), 60)["tokens_per_second"] > 0
+    assert measure.fresh(job("decoding"), 60)["tokens_per_second"] > 0
 
 
 def test_the_report_is_written_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_the_report_is_written_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_its_pipeline_names_every_module_that_measures_and_is_no_part_of_the_other() -> None:
     (stage,) = yaml.safe_load((ROOT / "benchmark/dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
-    assert set(stage["deps"]) == closure("tinygpt/benchmark.py")
+    assert set(stage["deps"]) == closure("tinygpt/bench/ladder.py")
     command = shlex.split(stage["cmd"])
-    assert command[:4] == ["python", "-m", "tinygpt.cli", "benchmark"]
+    assert command[:4] == ["python", "-m", "tinygpt.cli.main", "benchmark"]
     assert not any("benchmark" in str(part) for part in STAGES.values())

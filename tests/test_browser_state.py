@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from tinygpt.asking import NEW_TOKENS
-from tinygpt.browser_state import LARGEST, restored, size, stored
-from tinygpt.sampling import Sampling
-from tinygpt.serving import Turn
+from tinygpt.generation.sampling import Sampling
+from tinygpt.web.browser_state import LARGEST, restored, size, stored
+from tinygpt.web.requests import NEW_TOKENS
+from tinygpt.web.service import Turn
 
 TURN = Turn("ROMEO:", " é漢", "data/model", "abc", Sampling(0.5, 3, 0.9, 0.1), [1, 2, 3])
 JSON: dict[str, Any] = stored([TURN])[0]

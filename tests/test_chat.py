@@ -13,10 +13,11 @@ import tinygpt
 from tests import screen
 from tests.conftest import ROOT, TEXT, gpt
 from tests.screen import CTRL_C, CTRL_D
-from tinygpt import checkpoint, tokenizer
-from tinygpt.chat import KNOBS, Chat, style
-from tinygpt.sampling import Sampling
-from tinygpt.stopping import split_at_stop
+from tinygpt.chat.session import KNOBS, Chat, style
+from tinygpt.checkpoints.model_folder import hashes, save_model
+from tinygpt.generation.sampling import Sampling
+from tinygpt.tokenizer.char import CharTokenizer
+from tinygpt.tokenizer.stream import split_at_stop
 
 LONG = "100000"  # tokens: no answer gets there
 
@@ -24,7 +25,7 @@ LONG = "100000"  # tokens: no answer gets there
 @pytest.fixture
 def chat(model_folder: Path) -> Chat:
     model, tokens = tinygpt.load(model_folder)
-    return Chat(model, tokens, checkpoint.hashes(model_folder), Sampling(), length=30, seed=7)
+    return Chat(model, tokens, hashes(model_folder), Sampling(), length=30, seed=7)
 
 
 def heard(pieces: Iterator[str]) -> str:
@@ -105,7 +106,7 @@ def test_every_knob_turns_and_says_what_it_cannot_be(chat: Chat) -> None:
 
 
 def test_words_that_cannot_be_encoded_are_refused_and_not_kept(chat: Chat) -> None:
-    chat.tokenizer = tokenizer.CharTokenizer(set(TEXT), "error")
+    chat.tokenizer = CharTokenizer(set(TEXT), "error")
     with pytest.raises(ValueError, match="never saw '@'"):
         heard(chat.say("@"))
     assert chat.turns == []
@@ -265,7 +266,7 @@ def test_ctrl_c_ends_the_answer_as_it_streams_and_not_the_program(model_folder: 
 
 
 def test_lines_can_be_piped_in_and_text_out(model_folder: Path) -> None:
-    command = [sys.executable, "-m", "tinygpt.cli", "chat", "--model", str(model_folder), "--max-new-tokens", "9"]
+    command = [sys.executable, "-m", "tinygpt.cli.main", "chat", "--model", str(model_folder), "--max-new-tokens", "9"]
     lines = b"ROMEO:\n/retry\n//x\n\xff\n/nonsense\n"
     done = subprocess.run(command, cwd=ROOT, input=lines, capture_output=True, check=False)
     assert done.returncode == 0
@@ -278,10 +279,10 @@ def test_lines_can_be_piped_in_and_text_out(model_folder: Path) -> None:
 
 
 def test_a_models_control_characters_are_shown_and_steer_no_terminal(tmp_path: Path) -> None:
-    tokens = tokenizer.CharTokenizer("\x1b[2J\x07\u202e\r\x9b", "error")
+    tokens = CharTokenizer("\x1b[2J\x07\u202e\r\x9b", "error")
     model = gpt(tokens.vocab_size)
     lineage = {"text": {}, "tokenizer": "k", "params": "p"}
-    checkpoint.save_model(tmp_path / "model", model.config, model.state_dict(), tokens, lineage)
+    save_model(tmp_path / "model", model.config, model.state_dict(), tokens, lineage)
     options = ["--model", str(tmp_path / "model"), "--max-new-tokens", "60", "--temperature", "2"]
     for more in ([], ["--stream"]):
         with screen.tinygpt("generate", "[", *options, *more) as terminal:

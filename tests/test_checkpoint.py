@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import gpt
-from tinygpt import checkpoint, families, files
-from tinygpt.checkpoint import Run
-from tinygpt.state import weights
-from tinygpt.tokenizer import Tokenizer
+from tinygpt.checkpoints import hf_names
+from tinygpt.checkpoints.model_folder import hashes, load, save_model
+from tinygpt.files.checksums import SUMS, seal, verify
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.training.run_folder import Run, fingerprint
+from tinygpt.training.state import weights
 
 LINEAGE = {"text": {"train": "t", "validation": "v"}, "tokenizer": "k", "params": "p"}
 
@@ -21,13 +23,13 @@ LINEAGE = {"text": {"train": "t", "validation": "v"}, "tokenizer": "k", "params"
 def saved(folder: Path, characters: Tokenizer, **changes: Any) -> Any:
     """A model written to `folder`."""
     model = gpt(characters.vocab_size, **changes)
-    checkpoint.save_model(folder, model.config, weights(model), characters, LINEAGE)
+    save_model(folder, model.config, weights(model), characters, LINEAGE)
     return model
 
 
 def test_a_model_comes_back_with_every_weight(tmp_path: Path, characters: Tokenizer, shape: dict[str, Any]) -> None:
     model = saved(tmp_path / "model", characters, **shape)
-    opened, tokenizer = checkpoint.load(tmp_path / "model")
+    opened, tokenizer = load(tmp_path / "model")
     tokens = torch.tensor([tokenizer.encode("Juliet is the")])
     assert torch.equal(opened(tokens), model(tokens))
     assert not opened.training
@@ -35,7 +37,7 @@ def test_a_model_comes_back_with_every_weight(tmp_path: Path, characters: Tokeni
 
 def test_the_folder_passes_sha256sum_and_holds_no_pickle(tmp_path: Path, characters: Tokenizer) -> None:
     saved(tmp_path / "model", characters)
-    files.verify(tmp_path / "model")
+    verify(tmp_path / "model")
     assert sorted(file.name for file in (tmp_path / "model").iterdir()) == [
         "SHA256SUMS",
         "config.json",
@@ -105,10 +107,10 @@ def test_a_damaged_folder_is_refused_in_a_sentence(
     saved(tmp_path / "model", characters)
     damage(tmp_path / "model")
     with pytest.raises(ValueError, match="does not match its SHA256SUMS"):
-        checkpoint.load(tmp_path / "model")
-    files.seal(tmp_path / "model")  # the damage of someone who also renews the sums
+        load(tmp_path / "model")
+    seal(tmp_path / "model")  # the damage of someone who also renews the sums
     with pytest.raises(ValueError, match=says):
-        checkpoint.load(tmp_path / "model")
+        load(tmp_path / "model")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "lineage.json"])
@@ -118,16 +120,16 @@ def test_a_pointer_of_git_lfs_is_told_from_damage(tmp_path: Path, characters: To
     (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     sentence = rf"{name} is a pointer of git-lfs, not the file itself\. Run `git lfs pull` in its repository"
     with pytest.raises(ValueError, match=sentence):
-        checkpoint.load(folder)
-    (folder / files.SUMS).unlink()
+        load(folder)
+    (folder / SUMS).unlink()
     with pytest.raises(ValueError, match=sentence) as told:
-        (checkpoint.hashes if name == "lineage.json" else checkpoint.load)(folder)
+        (hashes if name == "lineage.json" else load)(folder)
     assert "damaged" not in str(told.value)
 
 
 def test_a_missing_model_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="Run `dvc repro train`"):
-        checkpoint.load(tmp_path)
+        load(tmp_path)
 
 
 def save(run: Run, step: int) -> None:
@@ -190,17 +192,17 @@ def test_a_finished_run_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_changes_with_everything_that_can_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = checkpoint.fingerprint(LINEAGE, "cpu")
-    assert first == checkpoint.fingerprint(dict(reversed(LINEAGE.items())), "cpu")
-    assert first != checkpoint.fingerprint(LINEAGE | {"tokenizer": "other"}, "cpu")
-    assert first != checkpoint.fingerprint(LINEAGE, "cuda")
+    first = fingerprint(LINEAGE, "cpu")
+    assert first == fingerprint(dict(reversed(LINEAGE.items())), "cpu")
+    assert first != fingerprint(LINEAGE | {"tokenizer": "other"}, "cpu")
+    assert first != fingerprint(LINEAGE, "cuda")
     monkeypatch.setattr(torch, "__version__", "0.0.0")
-    assert first != checkpoint.fingerprint(LINEAGE, "cpu")
+    assert first != fingerprint(LINEAGE, "cpu")
 
 
 def test_the_fingerprint_changes_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = checkpoint.fingerprint(LINEAGE, "cpu")
-    edited = shutil.copy(str(families.__file__), tmp_path)
+    first = fingerprint(LINEAGE, "cpu")
+    edited = shutil.copy(str(hf_names.__file__), tmp_path)
     Path(edited).write_text(Path(edited).read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    monkeypatch.setattr(families, "__file__", edited)
-    assert first != checkpoint.fingerprint(LINEAGE, "cpu")
+    monkeypatch.setattr(hf_names, "__file__", edited)
+    assert first != fingerprint(LINEAGE, "cpu")

@@ -19,16 +19,22 @@ from typer.testing import CliRunner
 
 from tests import screen
 from tests.conftest import ROOT
-from tinygpt import cli, cli_looking, cli_writing, files, streams
-from tinygpt.inspecting import EXAMPLE, VIEWS
-from tinygpt.sampling import Sampling
+from tinygpt import console
+from tinygpt.cli import generate as _generate
+from tinygpt.cli import inspect as cli_looking
+from tinygpt.cli import main
+from tinygpt.errors import explain
+from tinygpt.files.checksums import SUMS, sha256
+from tinygpt.files.text import write_json
+from tinygpt.generation.sampling import Sampling
+from tinygpt.inspection.activations import EXAMPLE, VIEWS
 
 
 def tinygpt(*words: str, monkeypatch: pytest.MonkeyPatch, stdin: str | bytes = "") -> tuple[int, str]:
     """Run the command in this process; (exit status, all that it printed)."""
-    result = CliRunner().invoke(cli.app, words, input=stdin)
+    result = CliRunner().invoke(main.app, words, input=stdin)
     if isinstance(result.exception, ValueError | OSError):
-        return 1, result.output + str(files.explain(result.exception))  # what `main` prints
+        return 1, result.output + str(explain(result.exception))  # what `main` prints
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
@@ -65,7 +71,7 @@ def test_json_is_one_traceable_object_a_line(generate: Any, model_folder: Path) 
     for sample in samples:
         assert sample["text"] == sample["prompt"] + sample["completion"]
         assert sample["settings"]["top_k"] == 5
-        assert sample["hashes"]["model"] == files.sha256(model_folder / "model.safetensors")
+        assert sample["hashes"]["model"] == sha256(model_folder / "model.safetensors")
         assert set(sample["hashes"]) == {"model", "tokenizer", "text", "params"}
 
 
@@ -88,8 +94,8 @@ def test_standard_input_that_is_no_utf8_is_answered_with_a_sentence(
 
 def test_standard_input_that_is_closed_is_an_empty_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    with streams.prepared():
-        assert cli_writing.typed("-") == ""
+    with console.prepared():
+        assert console.typed("-") == ""
 
 
 def test_a_prompt_longer_than_the_context_slides(generate: Any) -> None:
@@ -218,8 +224,8 @@ def pipeline(model_folder: Path, data: dict[str, np.ndarray], tmp_path: Path) ->
     shutil.copytree(model_folder, tmp_path / "data/model")
     (tmp_path / "data/tokens").mkdir()
     np.save(tmp_path / "data/tokens/validation.npy", data["validation"])
-    lineage = {"tokenizer": files.sha256(model_folder / "tokenizer.json")}
-    files.write_json(tmp_path / "data/tokens/lineage.json", lineage)
+    lineage = {"tokenizer": sha256(model_folder / "tokenizer.json")}
+    write_json(tmp_path / "data/tokens/lineage.json", lineage)
     return tmp_path
 
 
@@ -306,13 +312,13 @@ def test_inspect_refuses_a_damaged_model_and_asks_for_a_text_where_none_is_held_
 
 
 def test_the_options_defaults_are_those_of_the_library() -> None:
-    parameters = inspect.signature(cli_writing.generate).parameters
+    parameters = inspect.signature(_generate.generate).parameters
     for field in dataclasses.fields(Sampling):
         assert parameters[field.name].default == field.default
 
 
 def test_a_mistake_ends_the_process_with_code_1_and_no_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tinygpt.cli", "generate", "x", "--model", "nowhere"]
+    command = [sys.executable, "-m", "tinygpt.cli.main", "generate", "x", "--model", "nowhere"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert run.returncode == 1
@@ -408,7 +414,7 @@ def test_info_says_undamaged_only_where_it_could_be_checked(
     copy = Path(shutil.copytree(model_folder, tmp_path / "model"))
     for name, says in (
         (None, "; undamaged"),
-        (files.SUMS, "whether it is damaged cannot be known"),
+        (SUMS, "whether it is damaged cannot be known"),
         ("lineage.json", "cannot be known"),
     ):
         if name:

@@ -10,9 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.project import Project
-from tinygpt import cli, comparing, experiment_table, runs, shelf
-from tinygpt.comparing import by_settings, compare, named, quantile, two_sided, welch
-from tinygpt.runs import Run
+from tinygpt.cli import main
+from tinygpt.experiments import compare as comparing
+from tinygpt.experiments import runs, table
+from tinygpt.experiments.compare import by_settings, compare, named, quantile, two_sided, welch
+from tinygpt.experiments.runs import Run
+from tinygpt.web import models
 
 SETTINGS = {"train.optimizer": "muon", "model.n_layer": 3, "train.learning_rate": 0.01, "text": "t", "code": "c"}
 
@@ -121,7 +124,7 @@ def test_where_git_refuses_its_own_reason_is_told(results: Path, monkeypatch: py
     monkeypatch.setenv("PATH", str(results.parent))
     theirs = "detected dubious ownership in repository; call: git config --global --add safe.directory /x"
     assert names(theirs) == f"git refuses this repository: {theirs}"
-    assert shelf.experiments() == []  # `tinygpt web` offers what lies in folders
+    assert models.experiments() == []  # `tinygpt web` offers what lies in folders
     assert "and git finds no repository here, and DVC needs one. Clone" in names("not a git repository")
     (results.parent / "git").unlink()
     with pytest.raises(ValueError, match="is no folder, experiment or row of results, and git is not installed here"):
@@ -179,7 +182,7 @@ def test_a_results_file_reads_back_and_says_which_line_is_none(tmp_path: Path) -
 
 def test_the_command_prints_both_sets_the_difference_and_the_verdict(results: Path) -> None:
     done = CliRunner().invoke(
-        cli.app, ["compare", "optimizer=muon n_layer=3", "optimizer=adamw n_layer=3", "--results", str(results)]
+        main.app, ["compare", "optimizer=muon n_layer=3", "optimizer=adamw n_layer=3", "--results", str(results)]
     )
     assert done.output.splitlines() == [
         "A  optimizer=muon n_layer=3   n = 3  2.3600 ± 0.0100 bits per byte",
@@ -192,7 +195,7 @@ def test_the_command_prints_both_sets_the_difference_and_the_verdict(results: Pa
 
 def test_a_page_holds_the_runs_that_were_compared_or_all_of_one_set(results: Path) -> None:
     def written(*words: str) -> tuple[str, str]:
-        done = CliRunner().invoke(cli.app, ["compare", *words, "--html", "page.html", "--results", str(results)])
+        done = CliRunner().invoke(main.app, ["compare", *words, "--html", "page.html", "--results", str(results)])
         assert done.exit_code == 0, done.output
         return done.output, Path("page.html").read_text(encoding="utf-8")
 
@@ -269,7 +272,7 @@ def test_the_table_of_experiments_shows_what_differs_in_a_hundred_columns() -> N
 deep,4958204,Success,0.78305,3,1,"[0.9, 0.95]",6,abd
 waits,e466788,Queued,!,,1,"[0.8, 0.9]",3,abc
 """
-    assert experiment_table.lines(text) == [
+    assert table.lines(text) == [
         "experiment  State    bits_per_byte  train.betas  model.n_layer",
         "workspace   -        1.991          [0.9, 0.95]  3",
         "main        -        1.991          [0.9, 0.95]  3",
@@ -280,7 +283,7 @@ waits,e466788,Queued,!,,1,"[0.8, 0.9]",3,abc
 
 def test_a_cell_of_the_table_may_hold_any_line_end() -> None:
     text = 'Experiment,rev,params.yaml:download.path\n,workspace,a\u2028b\x85c\na,1234567,"one\ntwo"\n'
-    assert experiment_table.lines(text) == [
+    assert table.lines(text) == [
         "experiment  download.path",
         "workspace   a\u2028b\x85c",
         "a           one\\ntwo",

@@ -11,8 +11,10 @@ import torch
 
 from tests.conftest import CPU, ROOT
 from tests.small_training import Data, settings, start
-from tinygpt import compiling, hardware, training
-from tinygpt.compiling import GUESSES, Guess
+from tinygpt.model import hardware
+from tinygpt.training import compilation
+from tinygpt.training.compilation import GUESSES, Guess
+from tinygpt.training.loop import train
 
 CUDA = torch.device("cuda")
 
@@ -20,7 +22,7 @@ CUDA = torch.device("cuda")
 @pytest.fixture
 def complete(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that lacks nothing, whose CPU would save a fifth of its time."""
-    monkeypatch.setattr(compiling, "missing", lambda _: "")
+    monkeypatch.setattr(compilation, "missing", lambda _: "")
     monkeypatch.setitem(GUESSES, "cpu", Guess(speed=1e10, saved=0.2, cost=10.0))
 
 
@@ -36,7 +38,7 @@ def complete(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("complete")
 def test_auto_compiles_where_it_should_save_more_than_it_costs(device: torch.device, flops: float, pays: bool) -> None:
-    compiled, why = compiling.choose("auto", flops, device, "fp32")
+    compiled, why = compilation.choose("auto", flops, device, "fp32")
     assert compiled == pays
     assert why.startswith("compiled: on " if pays else "not compiled: ")
     if device == CPU:  # in FLOPs, as they stand above the timed forecast: seconds by the table would belie those
@@ -55,16 +57,16 @@ def test_auto_compiles_where_it_should_save_more_than_it_costs(device: torch.dev
 def test_on_a_cpu_auto_compiles_long_runs_in_bf16_where_there_is_amx(
     monkeypatch: pytest.MonkeyPatch, amx: bool, precision: str, flops: float, pays: bool
 ) -> None:
-    monkeypatch.setattr(compiling, "missing", lambda _: "")
+    monkeypatch.setattr(compilation, "missing", lambda _: "")
     monkeypatch.setattr(hardware, "cpu_has_amx", lambda: amx)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    compiled, why = compiling.choose("auto", flops, CPU, precision)
+    compiled, why = compilation.choose("auto", flops, CPU, precision)
     assert compiled == pays
     assert ("compiling pays in a run of more than " if amx and precision == "bf16" else "not known to save time") in why
 
 
 def test_what_is_asked_for_is_done_and_said() -> None:
-    assert compiling.choose(False, 1e20, CPU, "fp32") == (False, "not compiled: train.compile is false")
+    assert compilation.choose(False, 1e20, CPU, "fp32") == (False, "not compiled: train.compile is false")
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
@@ -72,10 +74,10 @@ def test_without_a_compiler_auto_says_no_and_true_is_refused(
     monkeypatch: pytest.MonkeyPatch, device: torch.device
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    compiled, why = compiling.choose("auto", 1e20, device, "fp32")
+    compiled, why = compilation.choose("auto", 1e20, device, "fp32")
     assert (compiled, why.partition(" (")[0]) == (False, "not compiled: there is no C++ compiler")
     with pytest.raises(ValueError, match=r"train\.compile is true, but there is no C\+\+ compiler .*; write auto or"):
-        compiling.choose(True, 1e20, device, "fp32")
+        compilation.choose(True, 1e20, device, "fp32")
 
 
 def test_a_compiled_run_is_another_machine_to_the_fingerprint() -> None:
@@ -83,15 +85,15 @@ def test_a_compiled_run_is_another_machine_to_the_fingerprint() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(compiling.missing(CPU)), reason="no compiler here")
+@pytest.mark.skipif(bool(compilation.missing(CPU)), reason="no compiler here")
 def test_a_compiled_run_equals_an_eager_one_but_for_rounding(data: Data) -> None:
     chosen = settings(steps=12, accumulation=2, eval_every=6)
     runs: list[dict[str, Any]] = []
     for compiled in (False, True, True):
         state = start(data, chosen, n_layer=1)
         if compiled:
-            compiling.compile_blocks(state.model)
-        for _ in training.train(state, chosen, data, 3, "fp32"):
+            compilation.compile_blocks(state.model)
+        for _ in train(state, chosen, data, 3, "fp32"):
             pass
         runs.append({**state.tensors(), "scale": torch.tensor([row["activation_scale"] for row in state.health_rows])})
     eager, compiled_run, again = runs

@@ -10,7 +10,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tinygpt import config
-from tinygpt.model import GPTConfig
+from tinygpt.model.gpt import GPTConfig
 
 
 def values() -> dict[str, Any]:

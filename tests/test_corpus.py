@@ -1,4 +1,4 @@
-"""tinygpt/corpus.py: the parquet files, and the split."""
+"""tinygpt/data/corpus.py: the parquet files, and the split."""
 
 import itertools
 import random
@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import params
-from tinygpt import config, corpus, files
+from tinygpt import config
+from tinygpt.data import corpus
+from tinygpt.files.checksums import sha256
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -161,7 +163,7 @@ def test_the_same_input_gives_the_same_bytes() -> None:
     digests = []
     for name in ("one", "two"):
         corpus.write_corpus(documents, section(), Path(name))
-        digests.append([files.sha256(path) for path in sorted(Path(name).iterdir())])
+        digests.append([sha256(path) for path in sorted(Path(name).iterdir())])
     assert digests[0] == digests[1]
     assert [path.name for path in sorted(Path("one").iterdir())] == ["train.parquet", "validation.parquet"]
 

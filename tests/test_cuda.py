@@ -13,14 +13,17 @@ import torch
 
 from tests.conftest import CPU, GPT2, gpt, gpt_config
 from tests.small_training import Data, settings, start
-from tinygpt import compiling, forecast, measuring, training
-from tinygpt.generation import generate_ids
-from tinygpt.hardware import autocast
-from tinygpt.model import GPT
-from tinygpt.recording import Recording
-from tinygpt.sampling import Sampling
-from tinygpt.state import State
-from tinygpt.tokens import training_batches
+from tinygpt.bench import measure
+from tinygpt.data.dataset import training_batches
+from tinygpt.generation.generate import generate_ids
+from tinygpt.generation.sampling import Sampling
+from tinygpt.model.cuda_graphs import Recording
+from tinygpt.model.gpt import GPT
+from tinygpt.model.hardware import autocast
+from tinygpt.model.loss import cross_entropy
+from tinygpt.training import compilation, forecast
+from tinygpt.training.loop import train
+from tinygpt.training.state import State
 
 CUDA = torch.device("cuda")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -56,7 +59,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trained(data: Data, chosen: Any, precision: str, device: torch.device = CUDA, **shape: Any) -> State:
     state = start(data, chosen, precision, device, **shape)
-    for _ in training.train(state, chosen, data, 3, precision):
+    for _ in train(state, chosen, data, 3, precision):
         pass
     return state
 
@@ -108,7 +111,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(data: Data, optimizer: 
     whole = trained(data, chosen, precision, dropout=0.1)
     state = start(data, chosen, precision, CUDA, dropout=0.1)
     for stop in (1, 5, 11):
-        for _ in training.train(state, chosen, data, 3, precision):
+        for _ in train(state, chosen, data, 3, precision):
             if state.step == stop:
                 break
         kept = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.facts())
@@ -117,7 +120,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(data: Data, optimizer: 
         state.restore(*kept)
         forecast.count(state, chosen, 1000, precision)  # as before a run: leaves it as it is
         forecast.seconds_left(state, chosen, 1000, precision)
-    for _ in training.train(state, chosen, data, 3, precision):
+    for _ in train(state, chosen, data, 3, precision):
         pass
     assert same(state, whole)
 
@@ -139,7 +142,7 @@ def test_an_fp16_overflow_skips_the_step_and_training_goes_on(data: Data) -> Non
     chosen = settings(steps=12)
     state = start(data, chosen, "fp16", CUDA)
     state.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**24)
-    for _ in training.train(state, chosen, data, 3, "fp16"):
+    for _ in train(state, chosen, data, 3, "fp16"):
         pass
     skipped = [row["gradient_norm"] == 0.0 for row in state.train_rows]
     assert skipped[0]
@@ -147,7 +150,7 @@ def test_an_fp16_overflow_skips_the_step_and_training_goes_on(data: Data) -> Non
     assert all(parameter.isfinite().all() for parameter in state.model.parameters())
 
 
-@pytest.mark.skipif(bool(compiling.missing(CUDA)), reason="no compiler here")
+@pytest.mark.skipif(bool(compilation.missing(CUDA)), reason="no compiler here")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_compiled_run_is_recorded_too_and_equals_an_eager_one_but_for_rounding(
     data: Data, precision: str, replays: list[int]
@@ -157,8 +160,8 @@ def test_a_compiled_run_is_recorded_too_and_equals_an_eager_one_but_for_rounding
     for compiled in (False, True):
         state = start(data, chosen, precision, CUDA)
         if compiled:
-            compiling.compile_blocks(state.model)
-        for _ in training.train(state, chosen, data, 3, precision):
+            compilation.compile_blocks(state.model)
+        for _ in train(state, chosen, data, 3, precision):
             pass
         runs.append([row["loss"] for row in state.train_rows])
         assert len(replays) > 5
@@ -208,8 +211,8 @@ def test_threads_that_record_at_once_do_not_disturb_each_other() -> None:
 def test_the_memory_forecast_is_within_a_tenth(precision: str, batch: int) -> None:
     """At 10 million parameters and a context of 256; what small models take never matters."""
     config = dataclasses.asdict(gpt_config(2000, n_layer=6, n_head=6, n_embd=384, context_length=256))
-    job = measuring.Job("training", "cuda", precision, False, "10M", batch, config, settings().model_dump())
-    row = measuring.fresh(job, 100)
+    job = measure.Job("training", "cuda", precision, False, "10M", batch, config, settings().model_dump())
+    row = measure.fresh(job, 100)
     assert row["forecast"] == pytest.approx(row["memory"], rel=0.1)
 
 
@@ -221,12 +224,12 @@ def test_a_batch_is_used_up_before_the_next_is_copied(data: Data) -> None:
         generator = torch.Generator().manual_seed(1)
         for parameter in parameters:
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
-    for _ in training.train(state, chosen, data, 3, "fp32"):
+    for _ in train(state, chosen, data, 3, "fp32"):
         pass
     for row, (inputs, targets) in zip(
         state.train_rows, training_batches(data["train"], 16, 4, seed=3, start=0, stop=40), strict=True
     ):
         with torch.no_grad(), autocast(CUDA, "fp32"):
             logits = by_hand.model(inputs.to(CUDA))
-        loss = training.cross_entropy(logits, targets.to(CUDA), "mean").item()
+        loss = cross_entropy(logits, targets.to(CUDA), "mean").item()
         assert row["loss"] == pytest.approx(loss, rel=1e-4)

@@ -20,9 +20,13 @@ import torch
 
 from stages.train import resume
 from tests.conftest import CPU, GPT2, TEXT, gpt_config, params
-from tinygpt import checkpoint, files, tokenizer, training, vocabularies
-from tinygpt.checkpoint import Run
-from tinygpt.state import State, initial_state
+from tinygpt.checkpoints.model_folder import hashes, load, save_model
+from tinygpt.data import train_tokenizer
+from tinygpt.files.checksums import SUMS, seal, verify
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.training.loop import train
+from tinygpt.training.run_folder import Run
+from tinygpt.training.state import State, initial_state
 
 COUNT = 500
 HEADROOM = 400 * 2**20  # bytes of address space that 500 loads may add; a damaged header may claim a million times that
@@ -40,15 +44,15 @@ class Original(NamedTuple):
         return copy / STEPS[1] if self.state else copy
 
 
-def trained(seed: int, **changes: Any) -> tuple[State, State, tokenizer.Tokenizer, Any]:
+def trained(seed: int, **changes: Any) -> tuple[State, State, Tokenizer, Any]:
     """A fresh state, the same on its way, and what it takes to go on."""
     settings = params(train__steps=4, train__eval_every=2, train__optimizer=changes.pop("optimizer", "muon")).train
-    words = vocabularies.build(
+    words = train_tokenizer.build(
         params(tokenize__kind=changes.pop("kind", "char"), tokenize__vocab_size=300).tokenize, [TEXT]
     )
     ids = np.array(words.encode(TEXT), dtype=np.uint16)
     states = [initial_state(gpt_config(words.vocab_size, **changes), settings, seed, CPU, "fp32") for _ in range(2)]
-    steps = training.train(states[1], settings, {"train": ids, "validation": ids[:200]}, seed, "fp32")
+    steps = train(states[1], settings, {"train": ids, "validation": ids[:200]}, seed, "fp32")
     return states[0], states[1], words, steps
 
 
@@ -63,7 +67,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> list[Original]:
             for _ in steps:
                 if state.step % 2 == 0:
                     run.save(state.step, state.tensors(), state.facts())
-        checkpoint.save_model(folder / "model", state.model.config, state.best, words, LINEAGE)
+        save_model(folder / "model", state.model.config, state.best, words, LINEAGE)
         (folder / "run/holder.json").unlink()
         made += [Original(folder / "model", None), Original(folder / "run", fresh)]
     return made
@@ -268,8 +272,8 @@ def opened(copy: Copy) -> str:
 
 def open_model(copy: Copy) -> str:
     """Load a model, and all that is said of it, and use it."""
-    model, words = checkpoint.load(copy.folder)
-    checkpoint.hashes(copy.folder)
+    model, words = load(copy.folder)
+    hashes(copy.folder)
     assert model(torch.tensor([[0, words.end_of_text]])).shape == (1, 2, words.vocab_size)
     return "loaded"
 
@@ -302,7 +306,7 @@ def test_none_of_500_damaged_copies_is_loaded_or_executed(originals: list[Origin
     wrong = []
     for seed in range(COUNT):
         copy = damaged(originals, tmp_path, seed)
-        if not copy.original.state and not (copy.folder / files.SUMS).exists():
+        if not copy.original.state and not (copy.folder / SUMS).exists():
             continue  # checked below, as a stranger's
         if (found := opened(copy)) != "refused":
             wrong.append(f"{copy.what}: {found}")
@@ -319,11 +323,9 @@ def test_with_sums_renewed_or_removed_the_damage_is_refused_or_harmless(
         if copy.original.state and not renew:
             continue  # a save without sums is refused, which the test above shows
         part = copy.original.damaged_part(copy.folder)
-        shutil.rmtree(part / files.SUMS) if (part / files.SUMS).is_dir() else (part / files.SUMS).unlink(
-            missing_ok=True
-        )
+        shutil.rmtree(part / SUMS) if (part / SUMS).is_dir() else (part / SUMS).unlink(missing_ok=True)
         if renew and all(file.is_file() for file in part.iterdir()):
-            files.seal(part)
+            seal(part)
         found = opened(copy)
         if found in outcomes:
             outcomes[found] += 1
@@ -336,13 +338,13 @@ def test_with_sums_renewed_or_removed_the_damage_is_refused_or_harmless(
 def test_no_flipped_bit_and_no_missing_end_of_the_sums_goes_unseen(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     (tmp_path / "b").write_text("b")
-    files.seal(tmp_path)
-    whole = (tmp_path / files.SUMS).read_bytes()
+    seal(tmp_path)
+    whole = (tmp_path / SUMS).read_bytes()
     damages = [whole[:end] for end in range(len(whole))]
     damages += [
         whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :] for at in range(len(whole)) for bit in range(8)
     ]
     for data in damages:
-        (tmp_path / files.SUMS).write_bytes(data)
+        (tmp_path / SUMS).write_bytes(data)
         with pytest.raises(ValueError, match="is damaged"):
-            files.verify(tmp_path)
+            verify(tmp_path)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.conftest import gpt
-from tinygpt.decoding import Decoder, threads
-from tinygpt.recording import Recording
+from tinygpt.generation.decoder import Decoder, threads
+from tinygpt.model.cuda_graphs import Recording
 
 ROWS = [[3], [1, 4, 1, 5, 9, 2, 6], [5, 3, 5], [1, 4, 1, 5, 9, 2, 6]]
 
@@ -79,7 +79,7 @@ def test_large_matrices_give_the_same_scores_however_they_are_laid_out(
 ) -> None:
     """Cut into pieces, of which the last of the scores, of 61 tokens, is not full; or in oneDNN's order."""
     packed = batch > 1 and onednn and torch.backends.mkldnn.is_available()
-    monkeypatch.setattr("tinygpt.decoding.LARGE", 0)
+    monkeypatch.setattr("tinygpt.generation.decoder.LARGE", 0)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: packed)
     model = gpt(**shape)
     decoder = Decoder(model, batch)
@@ -99,7 +99,7 @@ def test_texts_of_one_length_are_read_together_but_not_too_many(monkeypatch: pyt
     model, windows = gpt(), [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 9], [9, 9], [4, 4, 4, 4]]
     agree(model, Decoder(model, len(windows)), windows)
     assert read == [3, 1]  # two of the four begin alike
-    monkeypatch.setattr("tinygpt.decoding.READ", 6)
+    monkeypatch.setattr("tinygpt.generation.decoder.READ", 6)
     agree(model, Decoder(model, len(windows)), windows)
     assert read[2:] == [2, 1, 1]
 
@@ -108,7 +108,7 @@ def test_texts_of_one_length_are_read_together_but_not_too_many(monkeypatch: pyt
 def test_small_steps_are_done_by_one_thread(large: int, used: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """And all are back afterwards."""
     seen: list[int] = []
-    monkeypatch.setattr("tinygpt.decoding.LARGE", large)
+    monkeypatch.setattr("tinygpt.generation.decoder.LARGE", large)
     monkeypatch.setattr(Decoder, "step", lambda *_: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
     try:

@@ -20,9 +20,9 @@ from tests.conftest import ROOT
 from tests.project import Project
 from tests.small_training import Data, settings, start
 from tests.test_faults import wait_for
-from tinygpt import distributed
-from tinygpt.state import weights
-from tinygpt.training import read_curve
+from tinygpt.plots.curves import read_curve
+from tinygpt.training import distributed
+from tinygpt.training.state import weights
 
 TORCHRUN = ("torchrun", "--standalone", "--nproc_per_node=2", "-m", "stages.train")
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests import documents
 from tests.conftest import ROOT
-from tinygpt import exercising
+from tinygpt.exercises import runner
 
 PAGES = [
     *sorted((ROOT / "docs/lessons").glob("*.md")),
@@ -123,11 +123,11 @@ def test_every_link_leads_to_a_file(file: Path) -> None:
     assert [link for link in links if "://" not in link and not (file.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("lesson", exercising.lessons())
+@pytest.mark.parametrize("lesson", runner.lessons())
 def test_every_lesson_has_a_picture_and_names_its_exercises(lesson: int) -> None:
     (file,) = (ROOT / "docs/lessons").glob(f"{lesson:02}_*.md")
     text = file.read_text(encoding="utf-8")
-    assert [name for name in exercising.names(lesson) if f"`{name}`" not in text] == []
+    assert [name for name in runner.names(lesson) if f"`{name}`" not in text] == []
     assert re.search(rf"!\[.+\]\({lesson:02}_\w+\.png\)", text)
     assert "```console" in text
 

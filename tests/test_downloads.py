@@ -1,4 +1,5 @@
-"""tinygpt/downloads.py: what was fetched is kept, and is what it should be. No test uses the network."""
+"""tinygpt/data/sources/download_cache.py: what was fetched is kept, and is what it should be. No test uses the network.
+"""
 
 import hashlib
 import io
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tinygpt import downloads, files
+from tinygpt.data.sources import download_cache
+from tinygpt.files import paths
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -27,38 +29,38 @@ def offline(url: str) -> Any:
 def test_what_was_fetched_once_is_read_offline_with_and_without_a_hash() -> None:
     data = b"text" * 500
     digest = hashlib.sha256(data).hexdigest()
-    path, found = downloads.fetch("https://a.org/b.txt", None, opener(data, 2000))
-    assert (path, found) == (files.hidden(f"downloads/{digest}"), digest)
+    path, found = download_cache.fetch("https://a.org/b.txt", None, opener(data, 2000))
+    assert (path, found) == (paths.hidden(f"downloads/{digest}"), digest)
     assert path.read_bytes() == data
-    assert downloads.fetch("https://a.org/b.txt", None, offline) == (path, digest)
-    assert downloads.fetch("https://elsewhere.org/", digest, offline) == (path, digest)
+    assert download_cache.fetch("https://a.org/b.txt", None, offline) == (path, digest)
+    assert download_cache.fetch("https://elsewhere.org/", digest, offline) == (path, digest)
     with pytest.raises(ConnectionError, match=r"could not be fetched \(no network\).*download.url to null"):
-        downloads.fetch("https://a.org/c.txt", None, offline)
+        download_cache.fetch("https://a.org/c.txt", None, offline)
 
 
 def test_a_damaged_download_is_fetched_again() -> None:
-    path, digest = downloads.fetch("https://a.org/b", None, opener(b"text"))
+    path, digest = download_cache.fetch("https://a.org/b", None, opener(b"text"))
     path.write_bytes(b"tex")
-    assert downloads.fetch("https://a.org/b", digest, opener(b"text"))[0].read_bytes() == b"text"
+    assert download_cache.fetch("https://a.org/b", digest, opener(b"text"))[0].read_bytes() == b"text"
 
 
 def test_a_download_that_is_cut_short_or_differs_is_refused_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConnectionError, match="ended after 4 of 5 bytes"):
-        downloads.fetch("https://a.org/b", None, opener(b"text", 5))
+        download_cache.fetch("https://a.org/b", None, opener(b"text", 5))
     with pytest.raises(ValueError, match=rf"SHA-256 {hashlib.sha256(b'text').hexdigest()}, not {'0' * 64}"):
-        downloads.fetch("https://a.org/b", "0" * 64, opener(b"text"))
-    monkeypatch.setattr(downloads, "MOST_FETCHED", 3)
+        download_cache.fetch("https://a.org/b", "0" * 64, opener(b"text"))
+    monkeypatch.setattr(download_cache, "MOST_FETCHED", 3)
     with pytest.raises(ValueError, match="more than 3 bytes"):
-        downloads.fetch("https://a.org/b", None, opener(b"text"))
-    assert not list(files.hidden("downloads").iterdir())
+        download_cache.fetch("https://a.org/b", None, opener(b"text"))
+    assert not list(paths.hidden("downloads").iterdir())
 
 
 def test_a_hash_from_the_memory_never_becomes_a_path(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr(paths, "sha256", lambda path: pytest.fail(f"{path} was opened"))
     (here / "secret").write_text("mine")
-    files.write_json(files.hidden("downloads/addresses.json"), {"https://a.org/b": "../../secret"})
+    paths.write_json(paths.hidden("downloads/addresses.json"), {"https://a.org/b": "../../secret"})
     with pytest.raises(ConnectionError):
-        downloads.fetch("https://a.org/b", None, offline)
+        download_cache.fetch("https://a.org/b", None, offline)
 
 
 def test_an_address_is_asked_for_as_browsers_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,12 +71,12 @@ def test_an_address_is_asked_for_as_browsers_show_it(monkeypatch: pytest.MonkeyP
         return opener(b"x")(url)
 
     monkeypatch.setattr("urllib.request.OpenerDirector.open", answer)
-    downloads.fetch("https://a.org/Über uns/%C3%A4?a=b&c=ü#d", None)
+    download_cache.fetch("https://a.org/Über uns/%C3%A4?a=b&c=ü#d", None)
     assert asked == ["https://a.org/%C3%9Cber%20uns/%C3%A4?a=b&c=%C3%BC#d"]
 
 
 def test_only_https_is_fetched_also_after_a_redirect() -> None:
     with pytest.raises(ConnectionError, match="not https"):
-        downloads.fetch("file:///etc/passwd", None)
+        download_cache.fetch("file:///etc/passwd", None)
     with pytest.raises(OSError, match=r"redirected to http://a.org, which is not https"):
-        downloads._HttpsOnly().redirect_request(None, None, 302, "", {}, "http://a.org")
+        download_cache._HttpsOnly().redirect_request(None, None, 302, "", {}, "http://a.org")

@@ -9,8 +9,9 @@ import stages.tokenize
 import stages.train
 from tests.conftest import TEXT, params
 from tinygpt.config import ConfigError, Params
-from tinygpt.corpus import write_corpus
-from tinygpt.files import Paths, write_json
+from tinygpt.data.corpus import write_corpus
+from tinygpt.files.paths import Paths
+from tinygpt.files.text import write_json
 
 pytestmark = pytest.mark.usefixtures("here")
 CHARACTERS = {"tokenize__kind": "char", "tokenize__unknown": "error"}

@@ -1,4 +1,6 @@
-"""tinygpt/encodings.py: what is not UTF-8 text is named for what it is, and the step that is told makes it that."""
+"""tinygpt/data/sources/encodings.py: what is not UTF-8 text is named for what it is, and the step that is told makes it
+that.
+"""
 
 import subprocess
 from pathlib import Path
@@ -6,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.test_sources import own, section, texts
-from tinygpt import encodings, files, sources
+from tinygpt.data.sources import documents, encodings
+from tinygpt.files.text import write_text
 
 RUN = subprocess.run
 pytestmark = pytest.mark.usefixtures("here")
@@ -47,7 +50,7 @@ def test_text_in_another_encoding_is_refused_with_a_step_that_gives_back_the_tex
 
 
 def test_the_names_of_files_and_the_words_of_a_text_are_told_apart() -> None:
-    files.write_text(Path("own/NEW/x"), "")
+    write_text(Path("own/NEW/x"), "")
     Path("own/NEW/OLD.txt").write_bytes("caf\xe9 OLD NEW".encode("cp1252"))
     with pytest.raises(ValueError, match=r"'café OLD NEW'.*utf-8 own/NEW/OLD\.txt > own/NEW/OLD\.utf8\.txt`"):
         texts()
@@ -113,6 +116,6 @@ def test_a_text_of_one_long_line_or_of_windows_lines_is_text() -> None:
 )
 def test_a_pointer_is_never_read_as_the_text_that_it_stands_for(name: str, pointer: str, command: str) -> None:
     own(a__txt="a" * 600)
-    files.write_text(Path("own", name), pointer)
+    write_text(Path("own", name), pointer)
     with pytest.raises(ValueError, match=rf"own/{name} is a pointer of git-\w+, not the file itself\. Run `{command}`"):
-        sources.check_source(section())
+        documents.check_source(section())

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.conftest import CPU, gpt
-from tinygpt.evaluation import Evaluation, evaluate, metrics, verdict
-from tinygpt.hardware import autocast
-from tinygpt.tokens import evaluation_windows
+from tinygpt.data.dataset import evaluation_windows
+from tinygpt.evaluation.metrics import Evaluation, evaluate, metrics, verdict
+from tinygpt.model.hardware import autocast
 
 TOKENS = np.random.default_rng(0).integers(0, 61, 203).astype(np.uint16)
 LENGTHS = np.arange(61) % 4 + 1

@@ -9,44 +9,44 @@ import torch
 from typer.testing import CliRunner
 
 from tests.conftest import ROOT
-from tinygpt import cli, exercising
-from tinygpt.exercises import same
+from tinygpt.cli import main
+from tinygpt.exercises import runner, same
 
-ALL = [(lesson, name) for lesson in exercising.lessons() for name in exercising.names(lesson)]
+ALL = [(lesson, name) for lesson in runner.lessons() for name in runner.names(lesson)]
 SOLUTIONS = ROOT / "tests/solutions"
 
 
 def run(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(cli.app, ["exercise", *words])
+    result = CliRunner().invoke(main.app, ["exercise", *words])
     if isinstance(result.exception, ValueError | OSError):
         return 1, str(result.exception)
     return result.exit_code, result.output
 
 
 def solve(lesson: int, folder: Path) -> None:
-    for name in exercising.names(lesson):
-        file = exercising.written(lesson, name, folder)
+    for name in runner.names(lesson):
+        file = runner.written(lesson, name, folder)
         file.write_text((SOLUTIONS / f"lesson_{lesson:02}/{name}.py").read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def test_each_of_ten_lessons_has_three() -> None:
-    assert exercising.lessons() == list(range(1, 11))
-    assert [len(exercising.names(lesson)) for lesson in exercising.lessons()] == [3] * 10
+    assert runner.lessons() == list(range(1, 11))
+    assert [len(runner.names(lesson)) for lesson in runner.lessons()] == [3] * 10
 
 
 @pytest.mark.parametrize(("lesson", "name"), ALL)
 def test_every_exercise_begins_red_and_the_solution_is_green(lesson: int, name: str, tmp_path: Path) -> None:
-    list(exercising.copy(lesson, tmp_path))
-    assert dict(exercising.check(lesson, tmp_path))[name] == "not written yet"
+    list(runner.copy(lesson, tmp_path))
+    assert dict(runner.check(lesson, tmp_path))[name] == "not written yet"
     solve(lesson, tmp_path)
-    assert dict(exercising.check(lesson, tmp_path))[name] is None
+    assert dict(runner.check(lesson, tmp_path))[name] is None
 
 
 @pytest.mark.parametrize(("lesson", "name"), ALL)
 def test_a_stub_and_its_solution_are_one_function_of_that_name(lesson: int, name: str) -> None:
-    for file in (exercising.stub(lesson, name), SOLUTIONS / f"lesson_{lesson:02}/{name}.py"):
-        assert exercising.load(file).__name__ == name
-    assert exercising.title(lesson, name).endswith((".", "?"))
+    for file in (runner.stub(lesson, name), SOLUTIONS / f"lesson_{lesson:02}/{name}.py"):
+        assert runner.load(file).__name__ == name
+    assert runner.title(lesson, name).endswith((".", "?"))
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,16 @@ def test_a_stub_and_its_solution_are_one_function_of_that_name(lesson: int, name
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, code: str, sentence: str) -> None:
-    list(exercising.copy(2, tmp_path))
+    list(runner.copy(2, tmp_path))
     (tmp_path / "02/merge.py").write_text(code, encoding="utf-8")
-    problem = dict(exercising.check(2, tmp_path))["merge"]
+    problem = dict(runner.check(2, tmp_path))["merge"]
     assert problem is not None
     assert sentence in problem
     assert "\n" not in problem
 
 
 def test_no_check_rests_on_an_assert_which_python_o_leaves_out() -> None:
-    files = [*(ROOT / "tinygpt/exercises").rglob("*.py"), ROOT / "tinygpt/exercising.py"]
+    files = [*(ROOT / "tinygpt/exercises").rglob("*.py"), ROOT / "tinygpt/exercises/runner.py"]
     assert len(files) > 40
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
     assert [node for node in nodes if isinstance(node, ast.Assert)] == []
@@ -81,18 +81,18 @@ def test_no_check_rests_on_an_assert_which_python_o_leaves_out() -> None:
 @pytest.mark.parametrize("gives", ["None", "[]", "()", "a[0]"])
 def test_what_gives_nothing_or_what_it_was_given_is_red(gives: str, tmp_path: Path) -> None:
     for lesson, name in ALL:
-        list(exercising.copy(lesson, tmp_path))
-        file = exercising.written(lesson, name, tmp_path)
+        list(runner.copy(lesson, tmp_path))
+        file = runner.written(lesson, name, tmp_path)
         file.write_text(f"def {name}(*a):\n    return {gives}\n", encoding="utf-8")
-    found = [each for lesson in exercising.lessons() for each in exercising.check(lesson, tmp_path)]
+    found = [each for lesson in runner.lessons() for each in runner.check(lesson, tmp_path)]
     assert [name for name, problem in found if problem is None] == []
 
 
 def test_a_tensor_of_another_shape_is_said(tmp_path: Path) -> None:
-    list(exercising.copy(5, tmp_path))
+    list(runner.copy(5, tmp_path))
     code = "def rms_norm(x, weight, eps):\n    return x[..., :1]\n"
     (tmp_path / "05/rms_norm.py").write_text(code, encoding="utf-8")
-    problem = dict(exercising.check(5, tmp_path))["rms_norm"]
+    problem = dict(runner.check(5, tmp_path))["rms_norm"]
     assert problem == "rms_norm([3, 4], [1, 1], 0) should be of shape (2,); yours is of shape (1,)"
 
 
@@ -116,7 +116,7 @@ def test_check_exits_with_0_once_all_is_solved(tmp_path: Path) -> None:
     solve(9, tmp_path)
     code, printed = run("9", "--check", "--folder", str(tmp_path))
     assert code == 0
-    assert "green  learning_rate: as `schedule` in tinygpt/optimizer.py" in printed
+    assert "green  learning_rate: as `schedule` in tinygpt/training/optimizer.py" in printed
 
 
 def test_all_exercises_are_listed() -> None:
@@ -141,13 +141,13 @@ def test_git_ignores_where_a_learner_writes() -> None:
 
 def examples(lesson: int, name: str) -> list[str]:
     """The lines `call → value` of a stub."""
-    lines = exercising.stub(lesson, name).read_text(encoding="utf-8").splitlines()
+    lines = runner.stub(lesson, name).read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.startswith(f"    {name}(") and " → " in line]
 
 
 @pytest.mark.parametrize(("lesson", "name"), ALL)
 def test_the_examples_of_a_stub_are_true(lesson: int, name: str) -> None:
-    solution = exercising.load(SOLUTIONS / f"lesson_{lesson:02}/{name}.py")
+    solution = runner.load(SOLUTIONS / f"lesson_{lesson:02}/{name}.py")
     names = {name: solution, "tensor": torch.tensor, "inf": math.inf}
     for line in examples(lesson, name):
         call, _, value = line.partition(" → ")
@@ -184,21 +184,21 @@ def test_nearly_every_stub_has_an_example() -> None:
 )
 def test_what_a_typical_mistake_is_told(lesson: int, call: str, body: str, sentence: str, tmp_path: Path) -> None:
     name = call.partition("(")[0]
-    list(exercising.copy(lesson, tmp_path))
-    exercising.written(lesson, name, tmp_path).write_text(f"def {call}:\n    {body}\n", encoding="utf-8")
-    problem = dict(exercising.check(lesson, tmp_path))[name]
+    list(runner.copy(lesson, tmp_path))
+    runner.written(lesson, name, tmp_path).write_text(f"def {call}:\n    {body}\n", encoding="utf-8")
+    problem = dict(runner.check(lesson, tmp_path))[name]
     assert problem is not None
     assert sentence in problem
 
 
 def test_a_pair_counts_as_often_as_its_word_and_bits_are_no_bytes(tmp_path: Path) -> None:
-    list(exercising.copy(2, tmp_path))
-    list(exercising.copy(10, tmp_path))
+    list(runner.copy(2, tmp_path))
+    list(runner.copy(10, tmp_path))
     once = "from collections import Counter\n\ndef commonest_pair(words):\n"
     once += "    return Counter(p for w, _ in words for p in zip(w, w[1:])).most_common(1)[0][0]\n"
     in_bytes = "import bz2\n\ndef compressed_bits(train, rest):\n"
     in_bytes += "    return (len(bz2.compress(train + rest, 9)) - len(bz2.compress(train, 9))) / len(rest)\n"
-    exercising.written(2, "commonest_pair", tmp_path).write_text(once, encoding="utf-8")
-    exercising.written(10, "compressed_bits", tmp_path).write_text(in_bytes, encoding="utf-8")
-    assert "should be b'x'; yours is b'a'" in str(dict(exercising.check(2, tmp_path))["commonest_pair"])
-    assert "should be 2.0943; yours is 0.2618" in str(dict(exercising.check(10, tmp_path))["compressed_bits"])
+    runner.written(2, "commonest_pair", tmp_path).write_text(once, encoding="utf-8")
+    runner.written(10, "compressed_bits", tmp_path).write_text(in_bytes, encoding="utf-8")
+    assert "should be b'x'; yours is b'a'" in str(dict(runner.check(2, tmp_path))["commonest_pair"])
+    assert "should be 2.0943; yours is 0.2618" in str(dict(runner.check(10, tmp_path))["compressed_bits"])

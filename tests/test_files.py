@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt import files
+from tinygpt.errors import explain
+from tinygpt.files.atomic import writing
+from tinygpt.files.checksums import SUMS, seal, verify
+from tinygpt.files.text import write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "metrics.json"
-    files.write_text(target, "old")
+    write_text(target, "old")
 
     def write_half() -> None:
-        with files.writing(target) as partial:
+        with writing(target) as partial:
             partial.write_text("ne")
             raise OSError(28, "No space left on device")
 
@@ -30,7 +33,7 @@ def test_a_file_takes_no_folders_place(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/precious").write_text("x")
     with pytest.raises(OSError, match="directory"):
-        files.write_text(tmp_path / "mine", "a report")
+        write_text(tmp_path / "mine", "a report")
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
     assert (tmp_path / "mine/precious").read_text() == "x"
 
@@ -43,13 +46,13 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     others = [f".a.{os.getppid()}.partial", f".a.tsv.{dead.pid}.partial", ".a.old.partial"]
     for name in others[1:]:
         (tmp_path / name).touch()  # a file of another's, whatever its name
-    files.write_text(tmp_path / "a", "whole")
+    write_text(tmp_path / "a", "whole")
     assert {file.name for file in tmp_path.iterdir()} == {*others, "a"}
 
 
 def test_json_that_is_not_json_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        files.write_json(tmp_path / "a", {"x": float("nan")})
+        write_json(tmp_path / "a", {"x": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,19 +70,19 @@ def test_json_that_is_not_json_is_never_written(tmp_path: Path) -> None:
     ],
 )
 def test_errors_become_sentences_and_unforeseen_ones_stay_errors(problem: Exception, says: str | None) -> None:
-    told = files.explain(problem)
+    told = explain(problem)
     assert told == says or (says is not None and told is not None and says in told)
 
 
 def test_a_traceback_is_shown_to_whoever_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYGPT_TRACEBACK", "1")
-    assert files.explain(ValueError("a sentence")) is None
+    assert explain(ValueError("a sentence")) is None
 
 
 def test_a_folder_replaces_the_one_before_it(tmp_path: Path) -> None:
     target = tmp_path / "model"
     for content in ("one", "two"):
-        with files.writing(target) as partial:
+        with writing(target) as partial:
             partial.mkdir()
             (partial / content).write_text(content)
     assert [file.name for file in target.iterdir()] == ["two"]
@@ -89,7 +92,7 @@ def test_a_folder_takes_the_place_of_a_link_and_not_of_what_it_leads_to(tmp_path
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk/ids").write_text("old")
     (tmp_path / "tokens").symlink_to("disk")
-    with files.writing(tmp_path / "tokens") as partial:
+    with writing(tmp_path / "tokens") as partial:
         partial.mkdir()
         (partial / "ids").write_text("new")
     assert not (tmp_path / "tokens").is_symlink()
@@ -106,15 +109,15 @@ def test_where_folders_cannot_be_flushed_all_is_written_and_a_files_failure_is_t
             raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    files.write_text(tmp_path / "data/metrics.json", "{}")
+    write_text(tmp_path / "data/metrics.json", "{}")
     assert (tmp_path / "data/metrics.json").read_text() == "{}"
     refused = stat.S_ISREG
     with pytest.raises(OSError, match="Invalid argument"):
-        files.write_text(tmp_path / "data/metrics.json", "[]")
+        write_text(tmp_path / "data/metrics.json", "[]")
 
 
 def test_text_is_utf8_with_unix_line_ends_everywhere(tmp_path: Path) -> None:
-    files.write_text(tmp_path / "a", "é\n")
+    write_text(tmp_path / "a", "é\n")
     assert (tmp_path / "a").read_bytes() == b"\xc3\xa9\n"
 
 
@@ -122,14 +125,14 @@ def sealed(folder: Path) -> Path:
     folder.mkdir()
     (folder / "a").write_text("a")
     (folder / "b").write_text("b")
-    files.seal(folder)
+    seal(folder)
     return folder
 
 
 def test_a_sealed_folder_passes_sha256sum(tmp_path: Path) -> None:
     folder = sealed(tmp_path / "model")
-    files.verify(folder)
-    assert subprocess.run(["sha256sum", "-c", files.SUMS], cwd=folder, capture_output=True, check=False).returncode == 0
+    verify(folder)
+    assert subprocess.run(["sha256sum", "-c", SUMS], cwd=folder, capture_output=True, check=False).returncode == 0
 
 
 def test_any_change_to_a_sealed_folder_is_found(tmp_path: Path) -> None:
@@ -141,7 +144,7 @@ def test_any_change_to_a_sealed_folder_is_found(tmp_path: Path) -> None:
     (extra / "c").write_text("c")
     for folder, says in ((changed, "a does not match"), (missing, "a is missing"), (extra, "c is not in its")):
         with pytest.raises(ValueError, match=says):
-            files.verify(folder)
+            verify(folder)
 
 
 @pytest.mark.parametrize(
@@ -165,4 +168,4 @@ def test_any_change_to_a_sealed_folder_is_found(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_system_refuses_is_told_in_a_sentence(problem: Exception, says: str) -> None:
-    assert str(files.explain(problem)).startswith(says)
+    assert str(explain(problem)).startswith(says)

@@ -12,7 +12,9 @@ import yaml
 from tests.conftest import ROOT
 from tests.project import STAGES, Project
 from tests.test_foreign import write
-from tinygpt import checkpoint, comparing, runs, shelf
+from tinygpt.checkpoints.model_folder import hashes, load
+from tinygpt.experiments import compare, runs
+from tinygpt.web import models
 
 DOMAIN = "Force is the change of momentum in time.\nF = m * a, where m is the mass and a the acceleration.\n\n" * 60
 
@@ -58,8 +60,8 @@ def made(project: Project) -> dict[str, bytes]:
 
 
 def test_fine_tuning_keeps_shape_and_tokenizer_and_gains_on_its_text(project: Project) -> None:
-    base, tokenizer = checkpoint.load(project.folder / "data/model")
-    model, kept = checkpoint.load(project.folder / "finetune/data/model")
+    base, tokenizer = load(project.folder / "data/model")
+    model, kept = load(project.folder / "finetune/data/model")
     assert model.config == base.config
     assert kept.to_json() == tokenizer.to_json()
     told = read(project, "evaluation/metrics.json")["fine_tuning"]
@@ -82,8 +84,8 @@ def test_samples_stand_side_by_side_with_the_same_seeds(project: Project) -> Non
         for name in ("before.jsonl", "samples.jsonl")
     )
     assert (before["prompt"], before["seed"]) == (after["prompt"], after["seed"])
-    assert before["hashes"]["model"] == checkpoint.hashes(project.folder / "data/model")["model"]
-    assert after["hashes"]["model"] == checkpoint.hashes(project.folder / "finetune/data/model")["model"]
+    assert before["hashes"]["model"] == hashes(project.folder / "data/model")["model"]
+    assert after["hashes"]["model"] == hashes(project.folder / "finetune/data/model")["model"]
     assert (project.folder / "finetune/data/evaluation/figures/fine_tuning.png").stat().st_size > 5000
 
 
@@ -104,8 +106,8 @@ def test_another_base_reruns_what_depends_on_it_and_nothing_else(project: Projec
 
 def test_lora_is_an_experiment_away_and_peft_opens_what_it_learned(project: Project, tmp_path: Path) -> None:
     project.run("dvc", "exp", "run", "-S", "finetune/params.yaml:train.lora_rank=4", "finetune/dvc.yaml")
-    model, _ = checkpoint.load(project.folder / "finetune/data/model")
-    base, _ = checkpoint.load(project.folder / "data/model")
+    model, _ = load(project.folder / "finetune/data/model")
+    base, _ = load(project.folder / "data/model")
     assert all(
         name.endswith("weight") and ("attention" in name or "mlp" in name) and "norm" not in name
         for (name, ours), theirs in zip(model.named_parameters(), base.parameters(), strict=True)
@@ -126,9 +128,9 @@ def test_its_experiments_are_compared_as_what_they_are_and_not_as_their_base(
         "dvc", "exp", "run", "-n", "slow", "-S", "finetune/params.yaml:train.learning_rate=1e-3", "finetune/dvc.yaml"
     )
     (slow,) = runs.of_experiments("slow")
-    assert comparing.differing([here, slow]) == {"train.learning_rate": [0.01, 0.001]}
+    assert compare.differing([here, slow]) == {"train.learning_rate": [0.01, 0.001]}
     assert slow.bits_per_byte == read(project, "evaluation/metrics.json")["bits_per_byte"] != here.bits_per_byte
-    assert shelf.experiments() == []  # their models are not in the cache
+    assert models.experiments() == []  # their models are not in the cache
 
 
 def test_info_follows_the_base(project: Project) -> None:
@@ -168,8 +170,8 @@ def test_a_model_that_transformers_wrote_is_fine_tuned_with_its_own_tokenizer(pr
     ]
     words += ["-S", "finetune/params.yaml:model.context_length=16"]
     project.run("dvc", "exp", "run", *words, "finetune/dvc.yaml")
-    theirs, tokenizer = checkpoint.load(project.folder / "data/theirs")
-    model, kept = checkpoint.load(project.folder / "finetune/data/model")
+    theirs, tokenizer = load(project.folder / "data/theirs")
+    model, kept = load(project.folder / "finetune/data/model")
     assert kept.encode(DOMAIN[:300]) == tokenizer.encode(DOMAIN[:300])
     assert (model.config.context_length, model.config.n_embd) == (16, theirs.config.n_embd)
     told = read(project, "evaluation/metrics.json")["fine_tuning"]

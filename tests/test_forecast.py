@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.small_training import Data, settings, start
-from tinygpt import forecast
-from tinygpt.state import weights
+from tinygpt.training import forecast
+from tinygpt.training.state import weights
 
 
 def test_the_forecast_counts_and_leaves_the_run_as_it_was(data: Data) -> None:

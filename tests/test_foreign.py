@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import TEXT
 from tests.test_checkpoint import LINEAGE
-from tinygpt import checkpoint, families
-from tinygpt.generation import generate
-from tinygpt.state import weights
+from tinygpt.checkpoints import hf_names
+from tinygpt.checkpoints.model_folder import load, save_model
+from tinygpt.generation.generate import generate
+from tinygpt.training.state import weights
 
 transformers = pytest.importorskip("transformers")
 PROMPTS = ["O Romeo, ", "naïve 日本\n\n  x", "<|endoftext|> is text"]
@@ -85,7 +86,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_scores_are_those_of_transformers(folder: Path) -> None:
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    model, _ = checkpoint.load(folder)
+    model, _ = load(folder)
     tokens = torch.randint(0, 290, (2, 30), generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(model(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
 
@@ -95,8 +96,8 @@ def test_each_form_of_gelu_scores_as_in_transformers_here_and_when_it_goes_back(
     tmp_path: Path, activation: str
 ) -> None:
     theirs = write(tmp_path / "theirs", "gpt2", activation_function=activation)
-    model, tokenizer = checkpoint.load(tmp_path / "theirs")
-    checkpoint.save_model(tmp_path / "ours", model.config, weights(model), tokenizer, LINEAGE)
+    model, tokenizer = load(tmp_path / "theirs")
+    save_model(tmp_path / "ours", model.config, weights(model), tokenizer, LINEAGE)
     back: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
     tokens = torch.randint(0, 290, (2, 30), generator=torch.Generator().manual_seed(3))
     for ours in (model(tokens), back(tokens).logits):
@@ -106,7 +107,7 @@ def test_each_form_of_gelu_scores_as_in_transformers_here_and_when_it_goes_back(
 def test_ids_and_text_are_those_of_the_library(folder: Path) -> None:
     from tokenizers import Tokenizer
 
-    library, (_, ours) = Tokenizer.from_file(str(folder / "tokenizer.json")), checkpoint.load(folder)
+    library, (_, ours) = Tokenizer.from_file(str(folder / "tokenizer.json")), load(folder)
     for prompt in PROMPTS[:2]:
         ids = library.encode(prompt, add_special_tokens=False).ids
         assert ours.encode(prompt) == ours.encode_array(prompt).tolist() == ids
@@ -117,7 +118,7 @@ def test_ids_and_text_are_those_of_the_library(folder: Path) -> None:
 
 def test_greedy_text_is_that_of_transformers(folder: Path) -> None:
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    model, tokenizer = checkpoint.load(folder)
+    model, tokenizer = load(folder)
     ids = tokenizer.encode(PROMPTS[0])
     made = theirs.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False, eos_token_id=tokenizer.end_of_text)
     (ours,) = generate(model, tokenizer, PROMPTS[0], max_new_tokens=20, temperature=0)
@@ -127,7 +128,7 @@ def test_greedy_text_is_that_of_transformers(folder: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_becomes_float32_exactly(tmp_path: Path, dtype: torch.dtype) -> None:
     write(tmp_path, "qwen3").to(dtype).save_pretrained(tmp_path)
-    model, _ = checkpoint.load(tmp_path)
+    model, _ = load(tmp_path)
     stored = load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"]
     assert stored.dtype == dtype
     assert torch.equal(model.token_embedding.weight, stored.float())
@@ -136,11 +137,11 @@ def test_half_precision_becomes_float32_exactly(tmp_path: Path, dtype: torch.dty
 def test_names_without_the_stem_and_saved_masks_are_no_obstacle(tmp_path: Path) -> None:
     """As the hub's gpt2 has them."""
     write(tmp_path, "gpt2")
-    before, _ = checkpoint.load(tmp_path)
+    before, _ = load(tmp_path)
     old = {name.removeprefix("transformer."): w for name, w in load_file(tmp_path / "model.safetensors").items()}
     old["h.0.attn.bias"], old["h.1.attn.masked_bias"] = torch.ones(1, 1, 64, 64), torch.tensor(-1e4)
     save_file(old, tmp_path / "model.safetensors")
-    after, _ = checkpoint.load(tmp_path)
+    after, _ = load(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
@@ -169,21 +170,21 @@ def test_what_would_compute_something_else_is_refused(
     values = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     (tmp_path / "config.json").write_text(json.dumps(values | changes), encoding="utf-8")
     with pytest.raises(ValueError, match=says):
-        checkpoint.load(tmp_path)
+        load(tmp_path)
 
 
 def test_a_pickle_alone_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "gpt2")
     shutil.move(tmp_path / "model.safetensors", tmp_path / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match=r"pytorch_model.bin is a pickle"):
-        checkpoint.load(tmp_path)
+        load(tmp_path)
 
 
 def test_an_index_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "llama")
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../../secret.safetensors"}}')
     with pytest.raises(ValueError, match=r"names .*secret.safetensors', which is not there"):
-        checkpoint.load(tmp_path)
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model-00001-of-*.safetensors", "tokenizer.json", "*.index.json"])
@@ -192,9 +193,9 @@ def test_a_pointer_of_git_lfs_is_told_from_damage(tmp_path: Path, name: str) -> 
     file = next(tmp_path.glob(name))
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     with pytest.raises(ValueError, match=rf"{file.name} is a pointer of git-lfs, .* Run `git lfs pull`"):
-        checkpoint.load(tmp_path)
+        load(tmp_path)
 
 
 def test_the_family_is_told(folder: Path) -> None:
-    model, _ = checkpoint.load(folder)
-    assert families.family(model.config) == folder.name
+    model, _ = load(folder)
+    assert hf_names.family(model.config) == folder.name

@@ -1,4 +1,4 @@
-"""tinygpt/pieces.py: others' tokenizers are kept as they are, and open again."""
+"""tinygpt/tokenizer/sentencepiece.py: others' tokenizers are kept as they are, and open again."""
 
 import functools
 import json
@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import MIXED
 from tests.test_foreign import byte_level, pieces
-from tinygpt.pieces import ForeignTokenizer
-from tinygpt.tokenizer import load
+from tinygpt.tokenizer.folder import load
+from tinygpt.tokenizer.sentencepiece import ForeignTokenizer
 
 
 @functools.cache

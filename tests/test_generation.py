@@ -13,8 +13,8 @@ import torch
 
 import tinygpt
 from tests.conftest import gpt
-from tinygpt import decoding
-from tinygpt.generation import (
+from tinygpt.generation import decoder as decoding
+from tinygpt.generation.generate import (
     for_terminal,
     generate,
     generate_batch,
@@ -23,9 +23,10 @@ from tinygpt.generation import (
     stream,
     window_start,
 )
-from tinygpt.sampling import Sampling
-from tinygpt.stopping import StreamDecoder
-from tinygpt.tokenizer import Tokenizer, load
+from tinygpt.generation.sampling import Sampling
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.folder import load
+from tinygpt.tokenizer.stream import StreamDecoder
 
 END = 60
 

@@ -7,14 +7,16 @@ import pytest
 
 from tests.conftest import GPT2, gpt, gpt_config
 from tests.test_checkpoint import LINEAGE
-from tinygpt import checkpoint, families, gguf_file
-from tinygpt.state import weights
-from tinygpt.tokenizer import Tokenizer
+from tinygpt.checkpoints import hf_names
+from tinygpt.checkpoints.model_folder import hashes, save_model
+from tinygpt.export import gguf as gguf_file
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.training.state import weights
 
 
 def saved(folder: Path, vocabulary: Tokenizer, **changes: Any) -> Path:
     model = gpt(vocabulary.vocab_size, context_length=64, **changes)
-    checkpoint.save_model(folder, model.config, weights(model), vocabulary, LINEAGE)
+    save_model(folder, model.config, weights(model), vocabulary, LINEAGE)
     return folder
 
 
@@ -23,7 +25,7 @@ def test_the_file_names_the_hashes_of_what_it_came_from(tmp_path: Path, characte
     folder = saved(tmp_path / "model", characters)
     gguf_file.write(folder, tmp_path / "model.gguf")
     fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
-    for name, value in checkpoint.hashes(folder).items():
+    for name, value in hashes(folder).items():
         assert fields[f"tinygpt.{name}"].contents() == (value if isinstance(value, str) else " ".join(value.values()))
 
 
@@ -46,9 +48,9 @@ def test_exact_gelu_is_refused_since_llama_cpp_would_compute_the_other_form(
 def test_only_settings_that_stand_in_the_way_of_a_twin_are_named() -> None:
     gpt2: dict[str, Any] = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "qk_norm": False, "bias": True}
     config = gpt_config(**gpt2, tie_embeddings=False, n_kv_head=2, head_dim=16)  # what null stands for, written out
-    assert families.why_no_twin(config).endswith("; GPT-2 would need model.tie_embeddings=true.")
+    assert hf_names.why_no_twin(config).endswith("; GPT-2 would need model.tie_embeddings=true.")
     config = gpt_config(**gpt2, tie_embeddings=True, n_kv_head=1)
-    assert families.why_no_twin(config).endswith("; GPT-2 would need model.n_kv_head=null.")
+    assert hf_names.why_no_twin(config).endswith("; GPT-2 would need model.n_kv_head=null.")
 
 
 def test_tensors_are_named_as_llama_cpp_names_them() -> None:

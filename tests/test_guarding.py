@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tinygpt.guarding import DRAINED, LARGEST, LOOPBACK, Guard, check_password, is_loopback
+from tinygpt.web.middleware import DRAINED, LARGEST, LOOPBACK, Guard, check_password, is_loopback
 
 PASSWORD = "correct horse"
 

@@ -9,7 +9,7 @@ import torch
 
 import tinygpt
 from tests.conftest import CPU, ROOT
-from tinygpt import hardware
+from tinygpt.model import hardware
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ import torch
 """
 
 
-@pytest.mark.parametrize("entry", ["stages.train", "tinygpt.cli", "benchmark.race", "tests.conftest"])
+@pytest.mark.parametrize("entry", ["stages.train", "tinygpt.cli.main", "benchmark.race", "tests.conftest"])
 def test_every_entry_bounds_the_spinning_before_it_loads_torch(entry: str) -> None:
     env = {name: value for name, value in os.environ.items() if "OMP_" not in name}
     words = [sys.executable, "-c", TELL.format(entry)]

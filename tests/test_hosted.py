@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 from tiktoken_ext import openai_public
 
 from tests.conftest import params
-from tinygpt import byte_pairs, seams
-from tinygpt.byte_pairs import BPETokenizer
-from tinygpt.tokenizer import Tokenizer, load
-from tinygpt.vocabularies import build
+from tinygpt.data.train_tokenizer import build
+from tinygpt.tokenizer import bpe, pretokenize
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.bpe import BPETokenizer
+from tinygpt.tokenizer.folder import load
 
 ENGLISH = "\n".join(topics.topics.values())
-LATER = {"cl100k_base": seams.CL100K, "o200k_base": seams.O200K}
+LATER = {"cl100k_base": pretokenize.CL100K, "o200k_base": pretokenize.O200K}
 NAMES = ["gpt2", "r50k_base", "p50k_base", *LATER]
 MIXED = "naïve café, 東京タワー, Ωμέγα, 🙂👍🏽 don't WE'LL\n\n\tx = 12345;\r\n  /* HelloWorld */ <|endoftext|>"
 quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -50,7 +51,9 @@ def standing_in(name: str) -> tiktoken.Encoding:
         ranks = {token: rank + (rank >= 500) for token, rank in ranks.items()}
     elif name in LATER:
         ends = {"<|endoftext|>": len(ranks) + 1, "<|fim_prefix|>": len(ranks) + 2}
-    return tiktoken.Encoding(name, pat_str=LATER.get(name, seams.PATTERN), mergeable_ranks=ranks, special_tokens=ends)
+    return tiktoken.Encoding(
+        name, pat_str=LATER.get(name, pretokenize.PATTERN), mergeable_ranks=ranks, special_tokens=ends
+    )
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -79,7 +82,7 @@ def test_the_patterns_are_those_of_tiktoken() -> None:
     nothing = mock.Mock(return_value={})
     with mock.patch.multiple(openai_public, load_tiktoken_bpe=nothing, data_gym_to_mergeable_bpe_ranks=nothing):
         real = {name: openai_public.ENCODING_CONSTRUCTORS[name]()["pat_str"] for name in NAMES}
-    assert real == {name: LATER.get(name, seams.PATTERN) for name in NAMES}
+    assert real == {name: LATER.get(name, pretokenize.PATTERN) for name in NAMES}
 
 
 def test_ids_on_prose_are_those_of_tiktoken_and_of_the_library(name: str) -> None:
@@ -186,16 +189,17 @@ def test_a_file_that_is_wrong_in_any_one_place_is_refused(kind: str, tmp_path: P
 
 
 def test_a_token_that_its_bytes_never_merge_into_has_no_merge() -> None:
-    ranks = {token: rank for rank, token in enumerate([*byte_pairs.BYTES, b"ab", b"abc", b"abcd"])}
-    assert byte_pairs.last_merge(b"abcd", ranks) == (b"abc", b"d")
-    assert byte_pairs.last_merge(b"abcd", {token: rank for token, rank in ranks.items() if token != b"abc"}) is None
+    ranks = {token: rank for rank, token in enumerate([*bpe.BYTES, b"ab", b"abc", b"abcd"])}
+    assert bpe.last_merge(b"abcd", ranks) == (b"abc", b"d")
+    assert bpe.last_merge(b"abcd", {token: rank for token, rank in ranks.items() if token != b"abc"}) is None
 
 
 def test_ids_of_a_large_vocabulary_are_kept_as_32_bit_integers(tmp_path: Path) -> None:
-    from tinygpt.tokens import open_tokens, write_tokens
+    from tinygpt.data.dataset import open_tokens
+    from tinygpt.data.encode import write_tokens
 
     many = [(bytes([a]), bytes([b])) for a in range(256) for b in range(256)]
-    large = BPETokenizer(many, seams.CL100K)
+    large = BPETokenizer(many, pretokenize.CL100K)
     assert large.vocab_size > 65_536
     write_tokens([("d", "ÿ")], large, tmp_path / "tokens.npy")
     tokens = open_tokens(tmp_path / "tokens.npy")

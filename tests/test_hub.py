@@ -1,4 +1,4 @@
-"""tinygpt/hub.py: datasets of the hub, from a stand-in on loopback."""
+"""tinygpt/data/sources/hf_datasets.py: datasets of the hub, from a stand-in on loopback."""
 
 import io
 import itertools
@@ -15,7 +15,11 @@ from huggingface_hub import constants
 from tests.conftest import params
 from tests.hub_server import COMMIT, GATED, UNKNOWN, Answer, Hub
 from tests.project import Project
-from tinygpt import config, files, hub, sources
+from tinygpt import config
+from tinygpt.data.sources import documents, hf_datasets
+from tinygpt.errors import explain
+from tinygpt.files.paths import hidden
+from tinygpt.files.text import write_text
 
 STORIES = "roneneldan/TinyStories"
 
@@ -67,7 +71,7 @@ def section(**changes: object) -> config.Download:
 
 
 def texts(**changes: object) -> list[str]:
-    return ["".join(pieces) for _, pieces in sources.documents(section(**changes))[0]]
+    return ["".join(pieces) for _, pieces in documents.documents(section(**changes))[0]]
 
 
 def blob(name: str) -> Path:
@@ -80,7 +84,7 @@ def blob(name: str) -> Path:
 
 def test_the_train_split_is_read_in_order_as_it_is_and_nothing_else_is_fetched(served: Hub) -> None:
     heard: list[int] = []
-    found, digest = sources.documents(section(), heard.append)
+    found, digest = documents.documents(section(), heard.append)
     read = [(name, "".join(pieces)) for name, pieces in found]
     assert read == [(f"TinyStories/{number}", text) for number, text in enumerate(ALL, 1)]
     assert digest is None
@@ -89,7 +93,7 @@ def test_the_train_split_is_read_in_order_as_it_is_and_nothing_else_is_fetched(s
 
 
 def test_only_the_files_that_are_needed_are_fetched(served: Hub) -> None:
-    found, _ = sources.documents(section(max_documents=6))
+    found, _ = documents.documents(section(max_documents=6))
     assert len(list(itertools.islice(found, 6))) == 6
     assert served.files_asked() == [Path(TRAIN[0]).name]
     next(iter(found))
@@ -123,15 +127,15 @@ def test_a_part_of_it_in_the_cache_is_not_taken_for_all(served: Hub, monkeypatch
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     huggingface_hub.hf_hub_download(STORIES, TRAIN[0], repo_type="dataset", revision=COMMIT)
     offline(monkeypatch)
-    assert list(itertools.islice(hub.rows(section()), 18)) == [{"text": text} for text in ALL[:18]]
+    assert list(itertools.islice(hf_datasets.rows(section()), 18)) == [{"text": text} for text in ALL[:18]]
     with pytest.raises(ConnectionError, match=r"not \(all\)"):
-        list(hub.rows(section()))
+        list(hf_datasets.rows(section()))
 
 
 def test_a_damaged_list_of_files_is_asked_for_again(served: Hub) -> None:
     texts()
     for damaged in ("{", "[]", '{"README.md": {"size": 1}}'):
-        (kept,) = files.hidden("downloads/hub").iterdir()
+        (kept,) = hidden("downloads/hub").iterdir()
         kept.write_text(damaged)
         assert texts() == ALL
         assert json.loads(kept.read_text()).keys() == TINY_STORIES.keys()
@@ -221,15 +225,15 @@ def test_a_full_disk_stays_a_full_disk(served: Hub, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
     with pytest.raises(OSError, match="No space") as problem:
         texts()
-    assert "The disk is full" in str(files.explain(problem.value))
+    assert "The disk is full" in str(explain(problem.value))
 
 
 def test_a_branch_is_refused_without_a_network_and_a_wrong_commit_learns_of_the_newest(served: Hub) -> None:
     with pytest.raises(ValueError, match=rf"can move.*`git ls-remote {served.address}/datasets/{STORIES} main` prints"):
-        sources.check_source(section(revision="main"))
+        documents.check_source(section(revision="main"))
     for revision in ("", COMMIT[:7]):
         with pytest.raises(ValueError, match=rf"{STORIES} main` prints"):
-            sources.check_source(section(revision=revision))
+            documents.check_source(section(revision=revision))
     assert served.asked == []
     with pytest.raises(ValueError, match=rf"no commit 1{{40}} .*newest is {COMMIT}: `-S download.revision={COMMIT}`"):
         texts(revision="1" * 40)
@@ -238,7 +242,7 @@ def test_a_branch_is_refused_without_a_network_and_a_wrong_commit_learns_of_the_
 @pytest.mark.parametrize("name", ["", "--help/x", "a/b/c", "a/..", "../nothing"])
 def test_what_is_no_name_of_a_dataset_is_refused_without_a_network(served: Hub, name: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no folder '.*'\. Set download.dataset"):
-        sources.check_source(section(dataset=name))
+        documents.check_source(section(dataset=name))
     assert served.asked == []
 
 
@@ -293,17 +297,17 @@ def test_no_file_outside_of_a_dataset_is_read(served: Hub, here: Path) -> None:
 
 
 def test_a_dataset_too_large_to_fetch_whole_wants_a_limit(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "MOST_FETCHED", 1000)
+    monkeypatch.setattr(hf_datasets, "MOST_FETCHED", 1000)
     with pytest.raises(ValueError, match=r"has [\d,]+ bytes in 4 files; .* Set download.max_documents"):
         texts()
     assert served.files_asked() == []
-    assert next(iter(sources.documents(section(max_documents=1))[0]))
+    assert next(iter(documents.documents(section(max_documents=1))[0]))
 
 
 def test_rows_without_text_are_skipped_and_counted_and_lines_end_as_in_text_files(served: Hub) -> None:
     served.datasets["a/b"] = {"train.parquet": parquet([None, "one\r\ntwo\r", None, "three"])}  # type: ignore[list-item]
     left_out: list[str] = []
-    found, _ = sources.documents(section(dataset="a/b"), tell=left_out.append)
+    found, _ = documents.documents(section(dataset="a/b"), tell=left_out.append)
     assert [(name, *pieces) for name, pieces in found] == [("b/2", "one\ntwo\n"), ("b/4", "three")]
     assert left_out == ["row: null in 'text'"] * 2
     served.datasets["a/c"] = {"train.parquet": parquet([None] * 3)}  # type: ignore[list-item]
@@ -312,7 +316,7 @@ def test_rows_without_text_are_skipped_and_counted_and_lines_end_as_in_text_file
 
 
 def test_a_folder_of_pointers_of_git_lfs_says_how_to_fetch_them(served: Hub, here: Path) -> None:
-    files.write_text(here / "set/train.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+    write_text(here / "set/train.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
     with pytest.raises(ValueError, match=r"train\.parquet is a pointer of git-lfs, .* Run `git lfs pull`"):
         texts(dataset="./set")
 

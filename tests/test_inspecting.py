@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from tests.conftest import gpt
-from tinygpt import inspecting
-from tinygpt.evaluation import evaluate
-from tinygpt.inspecting import Look, look_at
-from tinygpt.model import GPT
-from tinygpt.sampling import Sampling
-from tinygpt.tokenizer import Tokenizer
-from tinygpt.tokens import evaluation_windows
+from tinygpt.data.dataset import evaluation_windows
+from tinygpt.evaluation.metrics import evaluate
+from tinygpt.generation.sampling import Sampling
+from tinygpt.inspection import activations
+from tinygpt.inspection.activations import Look, look_at
+from tinygpt.model.gpt import GPT
+from tinygpt.tokenizer.base import Tokenizer
 
 IDS = [int(token) for token in np.random.default_rng(0).integers(0, 61, 13)]
 TOKENS = torch.tensor([IDS])
@@ -66,11 +66,11 @@ def test_the_first_tokens_look_as_they_do_alone(model: GPT, look: Look) -> None:
 
 
 def test_the_lens_ends_in_what_the_model_says_and_begins_with_the_embedding(model: GPT, look: Look) -> None:
-    lens = inspecting.lens(model, look)
+    lens = activations.lens(model, look)
     assert lens.best.shape == (model.config.n_layer + 1, len(IDS))
     assert np.array_equal(lens.best[-1], look.logits.argmax(-1).numpy())
-    assert np.array_equal(lens.bits[-1], inspecting.surprisal(look.logits, look.ids))
-    assert np.array_equal(lens.ranks[-1], inspecting.ranks(look.logits, look.ids))
+    assert np.array_equal(lens.bits[-1], activations.surprisal(look.logits, look.ids))
+    assert np.array_equal(lens.ranks[-1], activations.ranks(look.logits, look.ids))
     with torch.no_grad():
         start = model.head(model.norm(model.embed(TOKENS)))[0]
     assert np.array_equal(lens.best[0], start.argmax(-1).numpy())
@@ -91,11 +91,13 @@ TOKENIZER: Any = Known()
 def test_surprisal_adds_up_to_the_loss_that_evaluation_counts(model: GPT, look: Look) -> None:
     windows = evaluation_windows(np.array(IDS, dtype=np.uint16), len(IDS) - 1, 4)
     result = evaluate(model, windows, TOKENIZER, contextlib.nullcontext())
-    assert inspecting.surprisal(look.logits, look.ids).sum() * math.log(2) == pytest.approx(result.nats.sum(), rel=1e-5)
+    assert activations.surprisal(look.logits, look.ids).sum() * math.log(2) == pytest.approx(
+        result.nats.sum(), rel=1e-5
+    )
 
 
 def test_a_rank_counts_those_that_were_likelier(look: Look) -> None:
-    ranks = inspecting.ranks(look.logits, look.ids)
+    ranks = activations.ranks(look.logits, look.ids)
     for step, token in enumerate(IDS[1:]):
         order = look.logits[step].argsort(descending=True).tolist()
         assert order[ranks[step] - 1] == token
@@ -117,7 +119,7 @@ def by_hand(logits: Tensor, settings: Sampling) -> dict[str, list[set[int]]]:
 
 def test_each_filter_keeps_what_the_sampler_would_keep_with_it_alone(look: Look) -> None:
     settings = Sampling(0.7, top_k=9, top_p=0.8, min_p=0.1)
-    steps, expected = inspecting.steps(look.logits, settings), by_hand(look.logits, settings)
+    steps, expected = activations.steps(look.logits, settings), by_hand(look.logits, settings)
     assert list(steps.kept) == ["top-k 9", "top-p 0.8", "min-p 0.1"]
     for name, kept in steps.kept.items():
         assert [set(row.nonzero().flatten().tolist()) for row in kept] == expected[name.split()[0]]
@@ -126,7 +128,7 @@ def test_each_filter_keeps_what_the_sampler_would_keep_with_it_alone(look: Look)
 
 
 def test_a_filter_that_is_off_is_not_shown(look: Look) -> None:
-    assert inspecting.steps(look.logits, Sampling(1.0, 0, 1.0, 0.0)).kept == {}
+    assert activations.steps(look.logits, Sampling(1.0, 0, 1.0, 0.0)).kept == {}
 
 
 def heads(*maps: Tensor) -> Tensor:
@@ -140,7 +142,7 @@ def test_habits_tell_heads_apart() -> None:
     before[0, 0] = 1
     first = torch.zeros(T, T)
     first[:, 0] = 1
-    found = inspecting.habits(heads(itself, before, first, even))
+    found = activations.habits(heads(itself, before, first, even))
     assert found.itself[0] == pytest.approx([1, 0, 0, np.mean([1 / 2, 1 / 3, 1 / 4, 1 / 5])])
     assert found.previous[0, :3] == pytest.approx([0, 1, 1 / 4])  # the second token's first is its previous
     assert found.first[0, :3] == pytest.approx([0, 1 / 4, 1])
@@ -154,15 +156,15 @@ def test_neighbours_are_the_nearest_by_angle_and_never_the_token_itself() -> Non
     directions[:, 0] = torch.tensor([1.0, 9.0, 1.0, -1.0, 0.0, 2.0])
     directions[:, 1] = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.1])
     model.token_embedding.weight.data = directions
-    ids, cosines = inspecting.neighbours(model, [0, 4], 3)
+    ids, cosines = activations.neighbours(model, [0, 4], 3)
     assert ids.tolist() == [[5, 1, 2], [2, 1, 5]]
     assert cosines[0, 2] == pytest.approx(math.sqrt(0.5))
-    assert inspecting.neighbours(model, [0], 99)[0].tolist() == [[5, 1, 2, 4, 3]]
+    assert activations.neighbours(model, [0], 99)[0].tolist() == [[5, 1, 2, 4, 3]]
 
 
 def test_the_rotary_curve_is_the_product_of_a_turned_query_and_the_same_key_turned() -> None:
     model = gpt(head_dim=8)
-    products = inspecting.rotary_products(model)
+    products = activations.rotary_products(model)
     assert products is not None
     assert model.rotary is not None
     even = torch.ones(1, model.config.context_length, 1, 8)  # as strong in each pair
@@ -170,24 +172,24 @@ def test_the_rotary_curve_is_the_product_of_a_turned_query_and_the_same_key_turn
     for start in (0, 3):
         expected = (turned[start] * turned[start:]).sum(-1) / 8
         assert products.mean(axis=0)[: len(expected)] == pytest.approx(expected.numpy(), abs=1e-5)
-    assert inspecting.position_similarity(model) is None
+    assert activations.position_similarity(model) is None
 
 
 def test_learned_positions_are_compared_by_angle() -> None:
     model = gpt(position="learned")
-    similarity = inspecting.position_similarity(model)
+    similarity = activations.position_similarity(model)
     assert similarity is not None
-    assert inspecting.rotary_products(model) is None
+    assert activations.rotary_products(model) is None
     assert np.diagonal(similarity) == pytest.approx(np.ones(model.config.context_length), abs=1e-5)
     assert model.position_embedding is not None
     a, b = model.position_embedding.weight[2].detach(), model.position_embedding.weight[7].detach()
     assert similarity[2, 7] == pytest.approx(float(torch.cosine_similarity(a, b, dim=0)), abs=1e-5)
-    assert inspecting.by_distance(similarity)[5] == pytest.approx(np.mean([similarity[i, i + 5] for i in range(11)]))
+    assert activations.by_distance(similarity)[5] == pytest.approx(np.mean([similarity[i, i + 5] for i in range(11)]))
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 8, 9, 128])
 def test_octaves_leave_no_position_out(length: int) -> None:
-    groups = inspecting.octaves(np.arange(1, length + 1))
+    groups = activations.octaves(np.arange(1, length + 1))
     assert [value for _, group in groups for value in group] == list(range(1, length + 1))
     assert all(group[0] == first for first, group in groups)
     assert [first for first, _ in groups] == [1, 2, 3, 5, 9, 17, 33, 65][: len(groups)]
@@ -198,20 +200,20 @@ def test_loss_by_position_is_evaluations(characters: Tokenizer, data: dict[str, 
     windows = evaluation_windows(data["validation"], 16, 4)
     expected = evaluate(model, windows, characters, contextlib.nullcontext()).by_position
     whole = data["validation"][: (len(data["validation"]) - 1) // 16 * 16 + 1]
-    found = inspecting.by_position(model, characters, whole)
+    found = activations.by_position(model, characters, whole)
     assert found.shape == expected.shape
     assert found[-1] == pytest.approx(expected[-1], rel=1e-6)
 
 
 def test_a_part_is_spread_evenly_with_both_ends() -> None:
-    assert inspecting.spread(5, 9) == [0, 1, 2, 3, 4]
-    assert inspecting.spread(13, 4) == [0, 4, 8, 12]
-    assert inspecting.spread(1, 4) == [0]
+    assert activations.spread(5, 9) == [0, 1, 2, 3, 4]
+    assert activations.spread(13, 4) == [0, 4, 8, 12]
+    assert activations.spread(1, 4) == [0]
 
 
 def test_blocks_and_heads_are_counted_from_one() -> None:
-    assert inspecting.chosen(None, 3, "layer") == [0, 1, 2]
-    assert inspecting.chosen(3, 3, "layer") == [2]
+    assert activations.chosen(None, 3, "layer") == [0, 1, 2]
+    assert activations.chosen(3, 3, "layer") == [2]
     for number in (0, 4, -1):
         with pytest.raises(ValueError, match=f"--head is {number}; this model has 3, counted from 1."):
-            inspecting.chosen(number, 3, "head")
+            activations.chosen(number, 3, "head")

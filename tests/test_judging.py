@@ -10,10 +10,10 @@ import torch
 
 import tinygpt
 from tests.conftest import TEXT, gpt
-from tinygpt import judging
-from tinygpt.generation import Completion, generate, next_logits
-from tinygpt.judging import distinct, held_out, of_model, of_text, surprisal, together, words
-from tinygpt.tokenizer import Tokenizer
+from tinygpt.generation import sample_metrics
+from tinygpt.generation.generate import Completion, generate, next_logits
+from tinygpt.generation.sample_metrics import distinct, held_out, of_model, of_text, surprisal, together, words
+from tinygpt.tokenizer.base import Tokenizer
 
 
 def test_surprisal_is_that_of_the_scores_the_generator_saw_also_where_the_context_slides() -> None:
@@ -76,7 +76,7 @@ def naive(text: str, documents: list[str]) -> int:
                     now[place + 1] = before[place] + 1
             longest = max(longest, *now)
             before = now
-    return longest if longest >= judging.STRETCH else 0
+    return longest if longest >= sample_metrics.STRETCH else 0
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -105,7 +105,7 @@ def test_a_passage_does_not_run_from_one_document_into_the_next() -> None:
 
 
 def test_stretches_of_one_mark_make_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "TABLE", 1)  # every other stretch of any text looks like one of the sample's
+    monkeypatch.setattr(sample_metrics, "TABLE", 1)  # every other stretch of any text looks like one of the sample's
     text = "what light through yonder window breaks"
     found = of_text([text, "zzzzzzzzzzzz"], [("play", TEXT)])
     assert [one["copied"] for one in found] == [text, ""]
@@ -128,7 +128,7 @@ def test_held_out_passages_are_as_many_and_as_long_as_samples(characters: Tokeni
 
 
 def test_samples_of_one_setting_are_judged_together() -> None:
-    ones: list[judging.Judgement] = [
+    ones: list[sample_metrics.Judgement] = [
         {"bits_per_token": 2.0, "bits_per_byte": 1.0, "known_words": 1.0, "longest_copy": 10},
         {"bits_per_token": 4.0, "bits_per_byte": None, "known_words": 0.5, "longest_copy": 20},
     ]

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import params
-from tinygpt import checkpoint, files, lineage
-from tinygpt.files import Paths
-from tinygpt.tokenizer import Tokenizer
+from tinygpt.checkpoints.model_folder import hashes
+from tinygpt.experiments import lineage
+from tinygpt.files.checksums import digest, seal, sha256
+from tinygpt.files.paths import Paths
+from tinygpt.files.text import write_json, write_text
+from tinygpt.tokenizer.base import Tokenizer
 
 
 @pytest.fixture
@@ -18,16 +21,16 @@ def pipeline(tmp_path: Path, model_folder: Path, characters: Tokenizer) -> Paths
     paths = Paths(tmp_path)
     characters.save(paths.tokenizer)
     for split in ("train", "validation"):
-        files.write_text(paths.text(split), split)
+        write_text(paths.text(split), split)
     values = params().model_dump()
     named = {
-        "text": {split: files.sha256(paths.text(split)) for split in ("train", "validation")},
-        "tokenizer": files.sha256(paths.tokenizer / "tokenizer.json"),
-        "params": checkpoint.digest({name: values[name] for name in ("seed", "model", "train")}),
+        "text": {split: sha256(paths.text(split)) for split in ("train", "validation")},
+        "tokenizer": sha256(paths.tokenizer / "tokenizer.json"),
+        "params": digest({name: values[name] for name in ("seed", "model", "train")}),
     }
     shutil.copytree(model_folder, paths.model)
-    files.write_json(paths.model / "lineage.json", named)
-    files.seal(paths.model)
+    write_json(paths.model / "lineage.json", named)
+    seal(paths.model)
     return paths
 
 
@@ -42,7 +45,7 @@ def test_a_model_beside_what_it_was_made_from_is_the_same_throughout(pipeline: P
 
 
 def test_each_difference_is_seen_where_it_is(pipeline: Paths) -> None:
-    files.write_text(pipeline.text("train"), "another text")
+    write_text(pipeline.text("train"), "another text")
     pipeline.text("validation").unlink()
     found = verdicts(pipeline, train__steps=7)
     assert found["train text"] == "another"
@@ -57,26 +60,26 @@ def test_parameters_that_do_not_reach_training_make_no_difference(pipeline: Path
 
 def test_dvc_lock_is_followed_too(pipeline: Paths) -> None:
     lock = "stages:\n  train:\n    outs:\n    - path: data/model\n      md5: {}\n"
-    files.write_text(pipeline.folder / "dvc.lock", lock.format(lineage.folder_md5(pipeline.model)))
+    write_text(pipeline.folder / "dvc.lock", lock.format(lineage.folder_md5(pipeline.model)))
     assert verdicts(pipeline)["model in dvc.lock"] == "the same"
-    files.write_text(pipeline.folder / "dvc.lock", lock.format("0" * 32 + ".dir"))
+    write_text(pipeline.folder / "dvc.lock", lock.format("0" * 32 + ".dir"))
     assert verdicts(pipeline)["model in dvc.lock"] == "another"
     for unreadable in ("<<<<<<< HEAD\nstages:\n", "", "- 1\n", "stages: 3\n"):
-        files.write_text(pipeline.folder / "dvc.lock", unreadable)
+        write_text(pipeline.folder / "dvc.lock", unreadable)
         with pytest.raises(ValueError, match=r"dvc.lock cannot be read. Finish the merge, or `git checkout HEAD"):
             verdicts(pipeline)
 
 
 def test_a_model_from_elsewhere_claims_no_parameters(pipeline: Paths) -> None:
-    claimed = checkpoint.hashes(pipeline.model) | {"params": ""}
+    claimed = hashes(pipeline.model) | {"params": ""}
     links = lineage.follow_hashes(claimed, pipeline.model, params(), pipeline)
     assert "parameters" not in {link.what for link in links}
 
 
 def test_samples_name_the_model_that_wrote_them(pipeline: Paths) -> None:
-    named = checkpoint.hashes(pipeline.model)
+    named = hashes(pipeline.model)
     line = json.dumps({"text": "x\u2028\x85", "hashes": named}, ensure_ascii=False)  # which str.splitlines() would cut
-    files.write_text(pipeline.samples / "samples.jsonl", f"{line}\n{line}\n")
+    write_text(pipeline.samples / "samples.jsonl", f"{line}\n{line}\n")
     (found,) = lineage.sample_hashes(pipeline.samples / "samples.jsonl")
     links = list(lineage.follow_hashes(found, pipeline.model, params(), pipeline))
     assert {link.verdict for link in links} == {"the same"}
@@ -84,7 +87,7 @@ def test_samples_name_the_model_that_wrote_them(pipeline: Paths) -> None:
     assert sample is not None
     assert sample["text"] == "x\u2028\x85"
     for wrong in ("{}", '{"hashes": {}}', '{"hashes": "x"}', '{"hashes": {"model": "a"'):
-        files.write_text(pipeline.samples / "samples.jsonl", f"{line}\n{wrong}\n")
+        write_text(pipeline.samples / "samples.jsonl", f"{line}\n{wrong}\n")
         for read in (lineage.sample_hashes, lambda _: lineage.sample_of(pipeline.model, pipeline)):
             with pytest.raises(ValueError, match="line 2 is not a sample"):
                 read(pipeline.samples / "samples.jsonl")

@@ -11,8 +11,10 @@ import pytest
 
 from tests.conftest import CPU, gpt_config, params
 from tests.project import Project
-from tinygpt import config, loggers, training
-from tinygpt.state import State, initial_state
+from tinygpt import config
+from tinygpt.training import loggers
+from tinygpt.training.loop import train
+from tinygpt.training.state import State, initial_state
 
 INSTALLED = importlib.util.find_spec("wandb") is not None
 needs_wandb = pytest.mark.skipif(not INSTALLED, reason="wandb is not installed")
@@ -39,7 +41,7 @@ def trained(data: dict[str, Any], name: str | None) -> tuple[State, list[str]]:
     settings, said = params(train__steps=4, train__eval_every=2).train, list[str]()
     state = initial_state(gpt_config(), settings, seed=1, device=CPU, precision="fp32")
     with loggers.opened(name, "f" * 16, {"seed": 1}, said.append) as logger:
-        for _ in training.train(state, settings, data, seed=1, precision="fp32"):
+        for _ in train(state, settings, data, seed=1, precision="fp32"):
             logger.note(state)
     return state, said
 

@@ -1,4 +1,4 @@
-"""tinygpt/lora.py: a change of low rank learns alone, adds up to a plain model, and is peft's."""
+"""tinygpt/training/lora.py: a change of low rank learns alone, adds up to a plain model, and is peft's."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,14 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import CPU, SHAPES, gpt, params
-from tinygpt import checkpoint, families, lora, training
-from tinygpt.model import GPT, count_parameters
-from tinygpt.state import initial_state, weights
-from tinygpt.tokenizer import Tokenizer
+from tinygpt.checkpoints import hf_names
+from tinygpt.checkpoints.model_folder import save_model
+from tinygpt.export.peft import to_peft
+from tinygpt.model.gpt import GPT, count_parameters
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.training import lora as _lora
+from tinygpt.training.loop import metrics, train
+from tinygpt.training.state import initial_state, weights
 
 RANK, ALPHA = 2, 6.0
 
@@ -21,10 +25,10 @@ def adapted(**changes: Any) -> GPT:
     """A small model with changes that are not zero."""
     model = gpt(**changes)
     generator = torch.Generator().manual_seed(3)
-    lora.adapt(model, RANK, ALPHA, generator)
+    _lora.adapt(model, RANK, ALPHA, generator)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith(lora.B):
+            if name.endswith(_lora.B):
                 parameter.normal_(0.0, 0.2, generator=generator)
     return model.eval()
 
@@ -35,7 +39,7 @@ TOKENS = torch.randint(61, (2, 9), generator=torch.Generator().manual_seed(4))
 def test_a_run_begins_at_exactly_the_model_that_it_adapts(shape: dict[str, Any]) -> None:
     model = gpt(**shape)
     before = model(TOKENS)
-    lora.adapt(model, RANK, ALPHA, torch.Generator().manual_seed(1))
+    _lora.adapt(model, RANK, ALPHA, torch.Generator().manual_seed(1))
     assert torch.equal(model(TOKENS), before)
 
 
@@ -44,24 +48,24 @@ def test_every_matrix_of_the_stack_gets_a_change_and_nothing_else_learns(shape: 
     matrices = {n for n, p in plain.blocks.named_parameters() if p.dim() == 2}
     model = adapted(**shape)
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert learning == {f"blocks.{n.removesuffix('.weight')}{end}" for n in matrices for end in (lora.A, lora.B)}
+    assert learning == {f"blocks.{n.removesuffix('.weight')}{end}" for n in matrices for end in (_lora.A, _lora.B)}
 
 
 def test_merged_weights_compute_what_the_adapted_model_does(shape: dict[str, Any]) -> None:
     model = adapted(**shape)
     plain = gpt(**shape)
     assert not torch.allclose(plain(TOKENS), model(TOKENS), atol=0.01)
-    plain.load_state_dict(lora.merged(weights(model), RANK, ALPHA), strict=not plain.config.tie_embeddings)
+    plain.load_state_dict(_lora.merged(weights(model), RANK, ALPHA), strict=not plain.config.tie_embeddings)
     torch.testing.assert_close(plain(TOKENS), model(TOKENS), atol=2e-5, rtol=1e-4)
 
 
 def test_alpha_over_rank_is_how_strongly_a_change_counts() -> None:
     learned = weights(adapted())
-    name = lora.changes(learned)[0]
+    name = _lora.changes(learned)[0]
     base = learned[f"{name}.weight"]
-    once, twice = (lora.merged(learned, RANK, alpha)[f"{name}.weight"] - base for alpha in (ALPHA, 2 * ALPHA))
+    once, twice = (_lora.merged(learned, RANK, alpha)[f"{name}.weight"] - base for alpha in (ALPHA, 2 * ALPHA))
     torch.testing.assert_close(twice, 2 * once)
-    torch.testing.assert_close(once, 3.0 * learned[name + lora.B] @ learned[name + lora.A], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(once, 3.0 * learned[name + _lora.B] @ learned[name + _lora.A], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -70,14 +74,14 @@ def test_training_moves_the_changes_alone_and_learns(optimizer: str, data: dict[
     settings = params(**{f"train__{name}": value for name, value in changes.items()}).train
     base = gpt()
     state = initial_state(base.config, settings, 1, CPU, "fp32", base.state_dict())
-    for _ in training.train(state, settings, data, seed=1, precision="fp32"):
+    for _ in train(state, settings, data, seed=1, precision="fp32"):
         pass
     after = weights(state.model)
     for name, weight in base.named_parameters():
         assert torch.equal(after[name], weight), name
     assert state.best_loss < state.validation_rows[0]["loss"] - 0.3
-    assert training.metrics(state, settings)["parameters"] == sum(one.numel() for one in base.parameters())
-    assert all(after[name + lora.B].abs().max() > 0 for name in lora.changes(after))
+    assert metrics(state, settings)["parameters"] == sum(one.numel() for one in base.parameters())
+    assert all(after[name + _lora.B].abs().max() > 0 for name in _lora.changes(after))
 
 
 def test_the_same_seed_draws_the_same_changes_and_another_seed_others() -> None:
@@ -100,8 +104,8 @@ def test_peft_opens_the_changes_and_computes_the_same(name: str, tmp_path: Path,
     model, plain = adapted(vocab_size=size, **SHAPES[name]), gpt(vocab_size=size, **SHAPES[name])
     tokens = TOKENS % size
     lineage = {"text": {}, "tokenizer": "t", "params": "p"}
-    checkpoint.save_model(tmp_path / "base", plain.config, plain.state_dict(), characters, lineage)
-    tensors, said = lora.to_peft(weights(model), model.config, RANK, ALPHA)
+    save_model(tmp_path / "base", plain.config, plain.state_dict(), characters, lineage)
+    tensors, said = to_peft(weights(model), model.config, RANK, ALPHA)
     (tmp_path / "adapter").mkdir()
     save_file(tensors, tmp_path / "adapter/adapter_model.safetensors", {"format": "pt"})
     (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(said))
@@ -109,13 +113,13 @@ def test_peft_opens_the_changes_and_computes_the_same(name: str, tmp_path: Path,
     opened = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
     torch.testing.assert_close(opened(tokens).logits, model(tokens), atol=1e-4, rtol=1e-3)
     whole = opened.merge_and_unload().state_dict()
-    mine = families.export_weights(lora.merged(weights(model), RANK, ALPHA), model.config)
+    mine = hf_names.export_weights(_lora.merged(weights(model), RANK, ALPHA), model.config)
     assert all(torch.allclose(whole[key], weight, atol=1e-5) for key, weight in mine.items())
 
 
 def test_gpt2s_three_changes_are_one_of_three_times_the_rank() -> None:
     model = adapted(**SHAPES["gpt2"])
-    tensors, said = lora.to_peft(weights(model), model.config, RANK, ALPHA)
+    tensors, said = to_peft(weights(model), model.config, RANK, ALPHA)
     assert tensors["base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"].shape == (3 * RANK, 32)
     assert (said["rank_pattern"], said["alpha_pattern"]) == ({"c_attn": 3 * RANK}, {"c_attn": 3 * ALPHA})
     assert count_parameters(model) > count_parameters(gpt(**SHAPES["gpt2"]))

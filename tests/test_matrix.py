@@ -19,13 +19,17 @@ from tests.conftest import ROOT, SHAPES, TEXT, gpt, params
 from tests.test_checkpoint import LINEAGE
 from tests.test_foreign import write as write_theirs
 from tests.test_hosted import fetched
-from tinygpt import checkpoint, families, files, gguf_file, publishing
-from tinygpt.files import Paths
-from tinygpt.generation import generate
-from tinygpt.model import GPT
-from tinygpt.state import weights
-from tinygpt.tokenizer import BPETokenizer, Tokenizer
-from tinygpt.vocabularies import build
+from tinygpt.checkpoints import hf_names
+from tinygpt.checkpoints.model_folder import load, save_model
+from tinygpt.data.train_tokenizer import build
+from tinygpt.export import gguf, hf
+from tinygpt.files.checksums import verify
+from tinygpt.files.paths import Paths
+from tinygpt.generation.generate import generate
+from tinygpt.model.gpt import GPT
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.bpe import BPETokenizer
+from tinygpt.training.state import weights
 
 transformers = pytest.importorskip("transformers")
 
@@ -66,7 +70,7 @@ def save(folder: Path, tokenizer: Tokenizer, **changes: Any) -> Path:
     """A random model, the first that is never in two minds: llama.cpp's scores are about a thousandth off."""
     models = (gpt(tokenizer.vocab_size, seed, context_length=64, **changes) for seed in range(1, 100))
     model = next(model for model in models if all(decided(model, tokenizer, prompt) for prompt in PROMPTS))
-    checkpoint.save_model(folder, model.config, weights(model), tokenizer, LINEAGE)
+    save_model(folder, model.config, weights(model), tokenizer, LINEAGE)
     return folder
 
 
@@ -83,14 +87,14 @@ def decided(model: GPT, tokenizer: Tokenizer, prompt: str) -> bool:
 def row(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Row:
     kind, shape = request.param
     folder = save(tmp_path_factory.mktemp("matrix") / "model", vocabulary(kind), **SHAPES[shape])
-    return Row(folder, *checkpoint.load(folder))
+    return Row(folder, *load(folder))
 
 
 def test_the_rows_cover_every_kind_and_every_shape() -> None:
     assert {kind for kind, _ in ROWS} == set(KINDS)
     shapes = {name: SHAPES[name] for _, name in ROWS}
     found = [gpt(**shape) for shape in shapes.values()]
-    assert {families.family(model.config) for model in found} == {"qwen3", "llama", "gpt2"}
+    assert {hf_names.family(model.config) for model in found} == {"qwen3", "llama", "gpt2"}
     assert {model.config.tie_embeddings for model in found} == {True, False}
     assert any(model.config.kv_heads < model.config.n_head for model in found)
 
@@ -138,7 +142,7 @@ def ask(model: Path, prompts: list[str], count: int) -> Any:
 
 def test_llama_cpp_reads_the_same_ids_and_writes_the_same_greedy_text(row: Row, tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason="needs llama.cpp: pip install xllamacpp")
-    gguf_file.write(row.folder, tmp_path / "model.gguf")
+    gguf.write(row.folder, tmp_path / "model.gguf")
     for prompt, answer in zip(PROMPTS, ask(tmp_path / "model.gguf", PROMPTS, count=20), strict=True):
         assert answer["ids"] == row.tokenizer.encode(prompt)
         (ours,) = generate(row.model, row.tokenizer, prompt, max_new_tokens=20, temperature=0)
@@ -150,7 +154,7 @@ def test_llama_cpp_reads_the_same_ids_in_any_text(tmp_path: Path, kind: str) -> 
     """Of a unigram, in any text over its characters."""
     pytest.importorskip("xllamacpp", reason="needs llama.cpp: pip install xllamacpp")
     tokenizer = fetched(kind) if kind.endswith("_base") else vocabulary(kind)
-    gguf_file.write(save(tmp_path / "model", tokenizer), tmp_path / "model.gguf")
+    gguf.write(save(tmp_path / "model", tokenizer), tmp_path / "model.gguf")
     dice = random.Random(1)
     texts = ["".join(dice.choices("etaoin shrAB'\n\t<0x>1.,-=*()", k=40)) for _ in range(200)]
     texts += [] if kind == "unigram" else STRANGE
@@ -164,7 +168,7 @@ def test_llama_cpp_reads_the_same_ids_in_any_text(tmp_path: Path, kind: str) -> 
 def test_llama_cpp_reads_what_a_unigram_does_not_know_as_a_substitute(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason="needs llama.cpp: pip install xllamacpp")
     tokenizer = vocabulary("unigram")
-    gguf_file.write(save(tmp_path / "model", tokenizer), tmp_path / "model.gguf")
+    gguf.write(save(tmp_path / "model", tokenizer), tmp_path / "model.gguf")
     (answer,) = ask(tmp_path / "model.gguf", ["O 日本!"], count=0)
     assert tokenizer.decode(answer["ids"]) == "O \x1a!"
 
@@ -178,9 +182,9 @@ def test_llama_cpp_reads_what_a_unigram_does_not_know_as_a_substitute(tmp_path: 
 def test_gpt2_goes_to_tinygpt_and_back_with_identical_tensors(tmp_path: Path, layers: int, heads: int) -> None:
     """The four sizes' layers and heads, each head 4 wide."""
     theirs = write_theirs(tmp_path / "theirs", "gpt2", n_layer=layers, n_head=heads, n_embd=4 * heads)
-    model, tokenizer = checkpoint.load(tmp_path / "theirs")
+    model, tokenizer = load(tmp_path / "theirs")
     assert isinstance(tokenizer, BPETokenizer)
-    checkpoint.save_model(tmp_path / "ours", model.config, model.state_dict(), tokenizer, LINEAGE)
+    save_model(tmp_path / "ours", model.config, model.state_dict(), tokenizer, LINEAGE)
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "ours"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -193,11 +197,11 @@ def test_gpt2_goes_to_tinygpt_and_back_with_identical_tensors(tmp_path: Path, la
 def test_a_model_with_anothers_tokenizer_is_kept_published_and_opened(tmp_path: Path, kind: str) -> None:
     """As fine-tuning leaves it: others' weights and tokenizer, in a folder of ours."""
     write_theirs(tmp_path / "theirs", kind)
-    model, tokenizer = checkpoint.load(tmp_path / "theirs")
-    checkpoint.save_model(tmp_path / "ours", model.config, model.state_dict(), tokenizer, LINEAGE)
-    publishing.write(Paths(tmp_path), tmp_path / "ours", tmp_path / "out")
-    files.verify(tmp_path / "out")
-    again, kept = checkpoint.load(tmp_path / "out")
+    model, tokenizer = load(tmp_path / "theirs")
+    save_model(tmp_path / "ours", model.config, model.state_dict(), tokenizer, LINEAGE)
+    hf.write(Paths(tmp_path), tmp_path / "ours", tmp_path / "out")
+    verify(tmp_path / "out")
+    again, kept = load(tmp_path / "out")
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     opened = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     for text in PROMPTS:
@@ -207,4 +211,4 @@ def test_a_model_with_anothers_tokenizer_is_kept_published_and_opened(tmp_path: 
         assert (theirs(tokens).logits - again(tokens)).abs().max() < 1e-4
     if kind == "llama":
         with pytest.raises(ValueError, match="has another model's tokenizer"):
-            gguf_file.write(tmp_path / "out", tmp_path / "model.gguf")
+            gguf.write(tmp_path / "out", tmp_path / "model.gguf")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.conftest import SHAPES, gpt, gpt_config
-from tinygpt.model import GPT, Norm, Rotary, attend_in_full, count_parameters, drop, training_flops_per_token
+from tinygpt.model.gpt import GPT, Norm, Rotary, attend_in_full, count_parameters, drop, training_flops_per_token
 from tinygpt.scratch import layers as scratch_layers
 
 TOKENS = torch.randint(0, 61, (3, 16), generator=torch.Generator().manual_seed(0))

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tinygpt import config, optimizer
-from tinygpt.model import GPTConfig
-from tinygpt.samples import settings_of
+from tinygpt import config
+from tinygpt.generation.samples import settings_of
+from tinygpt.model.gpt import GPTConfig
+from tinygpt.training import optimizer
 
 COUNT = 300
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")

@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.conftest import ROOT
-from tinygpt import cli, files, nested
+from tinygpt.cli import main, nested
+from tinygpt.files.paths import Paths
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_check_refuses_another_repository_in_the_text_and_names_it(project: Path
     own = project / "data/own"
     (own / found).parent.mkdir(parents=True, exist_ok=True)
     (own / found).write_text("gitdir: /elsewhere")
-    result = CliRunner().invoke(cli.app, ["check"])
+    result = CliRunner().invoke(main.app, ["check"])
     place = Path("data/own", found.removesuffix("/HEAD").removesuffix("/config"))
     assert isinstance(result.exception, ValueError)
     assert str(result.exception).startswith(f"{place} must not lie in download.path: ")
@@ -42,7 +43,7 @@ def test_results_on_another_disk_are_refused_before_any_work(project: Path) -> N
     (project / "data").rename(project.parent / "disk")
     (project / "data").symlink_to(project.parent / "disk")
     with pytest.raises(ValueError, match=r"^data leads to .*/disk, and DVC keeps no results outside the repository"):
-        nested.check(files.Paths())
+        nested.check(Paths())
 
 
 def test_a_clone_elsewhere_a_plain_folder_and_what_dvc_added_itself_are_no_matter(project: Path) -> None:
@@ -50,14 +51,14 @@ def test_a_clone_elsewhere_a_plain_folder_and_what_dvc_added_itself_are_no_matte
         folder.mkdir(parents=True)
     (project / "data/own/notes.dvc").touch()  # `dvc add data/own/notes`
     (project / "data/own/.gitignore").write_text("/notes\n")
-    nested.check(files.Paths())
+    nested.check(Paths())
     text = (
         (project / "params.yaml")
         .read_text(encoding="utf-8")
         .replace("path: data/own ", f"path: {project.parent}/clone ")
     )
     (project / "params.yaml").write_text(text, encoding="utf-8")
-    nested.check(files.Paths())
+    nested.check(Paths())
 
 
 def test_a_model_cloned_from_the_hub_is_refused_where_dvc_reads_it(project: Path) -> None:
@@ -66,9 +67,9 @@ def test_a_model_cloned_from_the_hub_is_refused_where_dvc_reads_it(project: Path
         file = project / pipeline / "params.yaml"
         text = file.read_text(encoding="utf-8").replace("init_from:           ", "init_from: data/gpt2")
         file.write_text(text.replace("init_from: data/model", "init_from: data/gpt2"), encoding="utf-8")
-    nested.check(files.Paths())  # the top-level dvc.yaml does not name it
+    nested.check(Paths())  # the top-level dvc.yaml does not name it
     with pytest.raises(ValueError, match=r"^data/gpt2/\.git must not lie in train\.init_from"):
-        nested.check(files.Paths(Path("finetune")))
+        nested.check(Paths(Path("finetune")))
 
 
 def test_stages_of_your_own_may_lack_deps_and_repeat_for_items(project: Path) -> None:
@@ -80,10 +81,10 @@ def test_stages_of_your_own_may_lack_deps_and_repeat_for_items(project: Path) ->
 """
     dvc = (project / "dvc.yaml").read_text(encoding="utf-8").replace("stages:", f"stages:{stages.rstrip()}", 1)
     (project / "dvc.yaml").write_text(dvc, encoding="utf-8")
-    nested.check(files.Paths())
+    nested.check(Paths())
     changed = (project / "params.yaml").read_text(encoding="utf-8").replace("path: data/own ", "path: data/mine ")
     (project / "params.yaml").write_text(changed, encoding="utf-8")
     dvc = dvc.replace("      - ${download.path}\n", "").replace('["${item}"', '["${download.path}"')
     (project / "dvc.yaml").write_text(dvc, encoding="utf-8")
     with pytest.raises(ValueError, match=r"^data/mine/\.git must not lie in download\.path"):
-        nested.check(files.Paths())
+        nested.check(Paths())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import CPU, gpt, params
-from tinygpt.optimizer import Muon, build, orthogonalise, schedule, split_parameters
+from tinygpt.training.optimizer import Muon, build, orthogonalise, schedule, split_parameters
 
 
 def settings(**changes: Any) -> Any:

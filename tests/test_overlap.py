@@ -1,4 +1,5 @@
-"""tinygpt/overlap.py: what is called a copy stands in the training text, and near-duplicates are found together."""
+"""tinygpt/data/overlap.py: what is called a copy stands in the training text, and near-duplicates are found together.
+"""
 
 import random
 from collections.abc import Iterator
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt import overlap
-from tinygpt.overlap import COPY, SHINGLE, copied, hashes, near_duplicates, verdict
+from tinygpt.data import overlap
+from tinygpt.data.overlap import COPY, SHINGLE, copied, hashes, near_duplicates, verdict
 
 WORDS = [f"{a}{b}{c}" for a in ("Ro", "Ju", "mer", "Ty", "sam") for b in ("me", "li", "cu", "ba") for c in "olt"]
 

@@ -1,4 +1,4 @@
-"""tinygpt/own_files.py: which of a person's files are read, and what is said of the others."""
+"""tinygpt/data/sources/text_files.py: which of a person's files are read, and what is said of the others."""
 
 import os
 import subprocess
@@ -8,7 +8,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.test_sources import own, section, texts
-from tinygpt import files, own_files, sources
+from tinygpt.data.sources import documents, text_files
+from tinygpt.files.text import write_text
 
 RUN = subprocess.run
 pytestmark = pytest.mark.usefixtures("here")
@@ -35,22 +36,22 @@ def test_a_link_that_cannot_be_followed_is_refused(here: Path) -> None:
         with pytest.raises(
             FileNotFoundError, match=rf"own/link\.txt is a link to {target}, which does not exist, or leads"
         ):
-            sources.check_source(section())
+            documents.check_source(section())
         with pytest.raises(FileNotFoundError, match=r"own/link\.txt is a link to"):
-            sources.check_source(section(path="own/link.txt"))
+            documents.check_source(section(path="own/link.txt"))
         Path("own/link.txt").unlink()
-    files.write_text(here / "books/b.txt", "b" * 600)
+    write_text(here / "books/b.txt", "b" * 600)
     Path("own/books").symlink_to(here / "books")
     with pytest.raises(
         ValueError, match=r"own/books is a link to a folder\. DVC does not look inside.*Link its"
     ) as told:
-        sources.check_source(section())
+        documents.check_source(section())
     RUN(str(told.value).split("`")[1], shell=True, check=True)
     assert texts() == {"a": "a" * 600, "books/b": "b" * 600}
     for target in (".", str(here)):
         Path("own/loop").symlink_to(target)
         with pytest.raises(ValueError, match=r"own/loop is a link to a folder that contains it\. Remove the link"):
-            sources.check_source(section())
+            documents.check_source(section())
         Path("own/loop").unlink()
 
 
@@ -59,7 +60,7 @@ def test_a_name_that_is_not_utf8_is_refused_since_dvc_stops_at_it() -> None:
     with open(b"own/caf\xe9.txt", "w") as file:  # noqa: PTH123 - a name in bytes
         file.write("x")
     with pytest.raises(ValueError, match=r"own/caf\?\.txt is not UTF-8 .*`mv own/caf\?\.txt own/…`") as told:
-        sources.check_source(section())
+        documents.check_source(section())
     assert str(told.value).encode()
 
 
@@ -77,7 +78,7 @@ def test_what_is_not_read_is_counted_with_the_reason() -> None:
     )
     os.mkfifo("own/pipe.txt")
     left_out: list[str] = []
-    assert list(sources.documents(section(), tell=left_out.append)[0])
+    assert list(documents.documents(section(), tell=left_out.append)[0])
     assert sorted(left_out) == [
         "file: .gz (unpack it)",
         *2 * ["file: .json (`jq -c '.[]' x.json > x.jsonl` makes records of an array)"],
@@ -92,10 +93,10 @@ def test_what_is_not_read_is_counted_with_the_reason() -> None:
         r"TinyGPT reads \.txt \.md \.jsonl \.csv \.tsv \.parquet\. Put a \.txt file there"
     )
     with pytest.raises(FileNotFoundError, match=sentence):
-        sources.check_source(section())
+        documents.check_source(section())
     own(f__md="x")
     with pytest.raises(FileNotFoundError, match=r"1 outside download\.pattern.*\(download\.pattern is 'x\*'\)"):
-        sources.check_source(section(pattern="x*"))
+        documents.check_source(section(pattern="x*"))
 
 
 def test_a_folder_that_is_closed_to_the_reader_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +111,7 @@ def test_a_folder_that_is_closed_to_the_reader_is_not_passed_over(monkeypatch: p
 
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(PermissionError):
-        sources.check_source(section())
+        documents.check_source(section())
 
 
 @pytest.mark.parametrize(
@@ -133,29 +134,29 @@ def test_a_folder_that_is_closed_to_the_reader_is_not_passed_over(monkeypatch: p
 )
 def test_a_path_that_overlaps_with_what_a_pipeline_makes_is_refused(here: Path, path: str, sentence: str) -> None:
     for name in ("dvc.yaml", "finetune/dvc.yaml", "benchmark/dvc.yaml"):
-        files.write_text(here / name, (ROOT / name).read_text())
+        write_text(here / name, (ROOT / name).read_text())
     (here / "data").mkdir()
     (here / "data/corpus").symlink_to(here / "cache")  # as DVC's cache.type: symlink has it
     with pytest.raises(ValueError, match=sentence):
-        own_files.check_apart(path, Path())
+        text_files.check_apart(path, Path())
 
 
 def test_a_path_beside_what_a_pipeline_makes_or_in_anothers_is_not_refused(here: Path) -> None:
     for name in ("dvc.yaml", "finetune/dvc.yaml"):
-        files.write_text(here / name, (ROOT / name).read_text())
+        write_text(here / name, (ROOT / name).read_text())
     for path in ("data/own", "data/own/", "data/corpora", "elsewhere/book.txt", "finetune/data/corpus", "/data"):
-        own_files.check_apart(path, Path())
-    own_files.check_apart("data/corpus/train.parquet", Path("finetune"))
+        text_files.check_apart(path, Path())
+    text_files.check_apart("data/corpus/train.parquet", Path("finetune"))
     with pytest.raises(ValueError, match="is inside, finetune/data/corpus"):
-        own_files.check_apart("finetune/data/corpus", Path("finetune"))
+        text_files.check_apart("finetune/data/corpus", Path("finetune"))
 
 
 def test_a_stage_that_is_repeated_for_items_makes_its_outputs_too(here: Path) -> None:
     repeated = "{foreach: [a], do: {cmd: make, wdir: data, outs: [made: {cache: false}]}}"
-    files.write_text(here / "dvc.yaml", f"stages:\n  mine: {{cmd: echo hi}}\n  also: {repeated}\n")
+    write_text(here / "dvc.yaml", f"stages:\n  mine: {{cmd: echo hi}}\n  also: {repeated}\n")
     with pytest.raises(ValueError, match=r"download\.path is 'data/made', which is, or is inside, data/made"):
-        own_files.check_apart("data/made", Path())
-    own_files.check_apart("data/own", Path())
+        text_files.check_apart("data/made", Path())
+    text_files.check_apart("data/own", Path())
 
 
 @pytest.mark.parametrize("pattern", ["../*", "/etc/*"])

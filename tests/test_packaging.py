@@ -179,7 +179,7 @@ def test_a_script_that_uses_it_passes_mypy_strict_and_a_wrong_name_does_not(inst
     notes = [line.partition("note: ")[2] for line in told if "note: " in line]
     assert notes == [
         'Revealed type is "list[int]"',
-        'Revealed type is "list[tinygpt.generation.Completion]"',
+        'Revealed type is "list[tinygpt.generation.generate.Completion]"',
         'Revealed type is "int"',
         'Revealed type is "str"',
     ]

@@ -11,8 +11,11 @@ from typer.testing import CliRunner
 
 from tests.project import Project
 from tests.test_comparing import ADAMW, MUON, run
-from tinygpt import cli, comparing, curves, page, page_charts
-from tinygpt.outputs import Outputs, gather
+from tinygpt.cli import main
+from tinygpt.experiments import compare
+from tinygpt.experiments.artifacts import Outputs, gather
+from tinygpt.plots import curves
+from tinygpt.report import charts, page
 
 HOSTILE = "</pre><script>alert(1)</script><img src=http://example.org/x onerror=alert(2)>&amp;\"'$title ${body}"
 CURVES = {"yardsticks", "loss", "compute", "seconds", "learning-rate", "gradient-norm"}
@@ -60,7 +63,7 @@ def outputs(picture: bytes, name: str = HOSTILE, seed: int = 1, **changes: Any) 
         {"grid": [row], "held_out": dict.fromkeys(NUMBERS)},
         {"text": {"train": "a" * 64, "validation": "c" * 64}, "tokenizer": "d" * 64, "params": "e" * 64},
         "b" * 64,
-        dict.fromkeys(page_charts.CAPTIONS, picture),
+        dict.fromkeys(charts.CAPTIONS, picture),
     )
 
 
@@ -122,7 +125,7 @@ def test_what_models_write_is_shown_and_never_interpreted(tmp_path: Path, pictur
 
 def test_the_page_of_a_run_holds_every_chart_and_every_picture_of_its_inside(tmp_path: Path, picture: bytes) -> None:
     found = written(tmp_path, outputs(picture, "here"))
-    assert set(found.figures) == CURVES | {"temperatures-here"} | set(page_charts.CAPTIONS)
+    assert set(found.figures) == CURVES | {"temperatures-here"} | set(charts.CAPTIONS)
     assert "2.00 bits per byte" in found.text
     assert "0.50 / 0.90 / 1.00" in found.text
     assert "2.00 · 0.90 · 95%" in found.text
@@ -140,9 +143,9 @@ def test_several_runs_stand_side_by_side_and_what_differs_is_marked(tmp_path: Pa
 
 def test_long_names_are_cut_for_pictures_and_stay_apart() -> None:
     names = ["muon", "a" * 40, "a" * 41, "a" * 40 + "b"]
-    short = page_charts.legends(names)
+    short = charts.legends(names)
     assert short[0] == "muon"
-    assert max(map(len, short)) <= page_charts.LONGEST + 2
+    assert max(map(len, short)) <= charts.LONGEST + 2
     assert len(set(short)) == len(names)
 
 
@@ -174,13 +177,13 @@ def test_what_is_not_there_is_said_and_the_rest_is_shown(tmp_path: Path) -> None
 
 
 def test_the_page_of_two_sets_holds_the_verdict(tmp_path: Path, picture: bytes) -> None:
-    (comparison,) = comparing.by_settings("optimizer=muon", "optimizer=adamw", MUON + ADAMW)
+    (comparison,) = compare.by_settings("optimizer=muon", "optimizer=adamw", MUON + ADAMW)
     found = written(tmp_path, outputs(picture, "a"), outputs(picture, "b"), comparisons=[comparison])
     assert "They differ beyond their seeds: A is better." in found.text
 
 
 def test_without_a_page_two_sets_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    done = CliRunner().invoke(cli.app, ["compare", "only-one"])
+    done = CliRunner().invoke(main.app, ["compare", "only-one"])
     assert isinstance(done.exception, ValueError)
     assert "Name two sets of runs: tinygpt compare A B; or write a page" in str(done.exception)
 
@@ -194,7 +197,7 @@ def test_a_page_takes_experiments_from_the_cache_and_leaves_the_workspace_alone(
     theirs = json.loads((project.folder / "data/samples/samples.jsonl").read_text().splitlines()[0])["completion"]
     project.restore()
     before = project.results()
-    done = CliRunner().invoke(cli.app, ["compare", "HEAD", "fast", "--html", str(tmp_path / "two.html")])
+    done = CliRunner().invoke(main.app, ["compare", "HEAD", "fast", "--html", str(tmp_path / "two.html")])
     assert done.exit_code == 0, done.output
     found = Parsed(tmp_path / "two.html")
     assert project.results() == before
@@ -207,7 +210,7 @@ def test_a_page_takes_experiments_from_the_cache_and_leaves_the_workspace_alone(
     kept = config.read_text()
     project.run("dvc", "config", "--local", "cache.dir", str(tmp_path / "empty"))
     try:
-        done = CliRunner().invoke(cli.app, ["compare", "--html", str(tmp_path / "lost.html"), "fast"])
+        done = CliRunner().invoke(main.app, ["compare", "--html", str(tmp_path / "lost.html"), "fast"])
     finally:
         config.write_text(kept)
     lost = Parsed(tmp_path / "lost.html")
@@ -244,6 +247,6 @@ def test_chromium_shows_every_chart_from_a_file_without_a_network(
         " return [figure.id, image.naturalWidth > 0 && box.width > 100 && box.height > 50] })"
     )
     shown = {name.removeprefix("chart-"): visible for name, visible in sizes}
-    assert shown == dict.fromkeys(CURVES | {"temperatures-here"} | set(page_charts.CAPTIONS), True)
+    assert shown == dict.fromkeys(CURVES | {"temperatures-here"} | set(charts.CAPTIONS), True)
     assert said == []
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing runs off the screen

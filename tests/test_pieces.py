@@ -1,4 +1,4 @@
-"""tinygpt/pieces.py: SentencePiece's own ids, and every text comes back."""
+"""tinygpt/tokenizer/sentencepiece.py: SentencePiece's own ids, and every text comes back."""
 
 import functools
 import importlib.util
@@ -19,10 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import MIXED, gpt, params
-from tinygpt import generation, pieces, vocabularies
-from tinygpt.pieces import PieceTokenizer
-from tinygpt.tokenizer import load
-from tinygpt.vocabularies import build
+from tinygpt.data import train_tokenizer
+from tinygpt.data.train_tokenizer import build
+from tinygpt.generation import generate
+from tinygpt.tokenizer import sentencepiece as pieces
+from tinygpt.tokenizer.folder import load
+from tinygpt.tokenizer.sentencepiece import PieceTokenizer
 
 sentencepiece: Any = pytest.importorskip("sentencepiece")
 
@@ -211,13 +213,13 @@ def test_a_missing_package_is_told_with_the_command_before_any_work(monkeypatch:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sentencepiece" else find(name))
     with pytest.raises(ValueError, match=r"pip install -c requirements.lock -e '.\[sentencepiece\]'"):
         build(section("bpe"), iter(lambda: pytest.fail("the text was read"), 1))
-    vocabularies.check(params().tokenize)
+    train_tokenizer.check(params().tokenize)
 
 
 @pytest.mark.parametrize("text", ["e" * 2**20, " " * 2**20, "日本語" * 2**18, "a\0b" * 2**18, "x\n" * 2**18])
 def test_lines_without_end_are_learned_from_in_parts_and_none_is_lost(text: str) -> None:
-    lines = list(vocabularies._lines(text))
-    assert max(len(line.encode()) for line in lines) <= vocabularies.LINE
+    lines = list(train_tokenizer._lines(text))
+    assert max(len(line.encode()) for line in lines) <= train_tokenizer.LINE
     assert "".join(lines) == text.replace("\n", "").replace("\0", "")
 
 
@@ -227,9 +229,9 @@ def test_a_line_with_a_sign_that_sentencepiece_reserves_is_learned_from_all_the_
 
 
 def test_of_a_large_text_as_much_is_learned_from_as_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vocabularies, "LEARNED", 30_000)
+    monkeypatch.setattr(train_tokenizer, "LEARNED", 30_000)
     read: list[str] = []
-    monkeypatch.setattr(vocabularies, "_train_pieces", lambda _, texts: read.extend(texts))
+    monkeypatch.setattr(train_tokenizer, "_train_pieces", lambda _, texts: read.extend(texts))
     build(section("bpe"), ["to be or not " * 77] * 100, 100_100)
     assert 28_000 < sum(map(len, read)) <= 30_000
 
@@ -282,8 +284,8 @@ def test_streaming_holds_back_half_characters(algorithm: str, monkeypatch: pytes
     ids = ours.encode(text)
     assert len(ids) > len(text)
     monkeypatch.setattr(
-        generation, "generate_ids", lambda *_, **__: ([token] for token in [*ids, *ours.encode("漢")[:1]])
+        generate, "generate_ids", lambda *_, **__: ([token] for token in [*ids, *ours.encode("漢")[:1]])
     )
-    shown = list(generation.stream(gpt(ours.vocab_size), ours, "the"))
+    shown = list(generate.stream(gpt(ours.vocab_size), ours, "the"))
     assert "".join(shown) == text + "\ufffd"
     assert shown[-1] == "\ufffd"

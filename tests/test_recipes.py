@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tinygpt import sizes
+from tinygpt.cli import presets
 
 PAGES = ("docs/tinystories.md", "README.md", "docs/lessons/01_text.md")
 
@@ -22,10 +22,10 @@ def recipes() -> list[str]:
     return [line for line in lines if line.startswith("dvc exp run") and "…" not in line and re.search("hub|gpu", line)]
 
 
-def settings(command: str) -> sizes.Size:
+def settings(command: str) -> presets.Size:
     """What a command sets, section.key → value; a named size is written out."""
-    named = sizes.load(ROOT / "sizes.yaml")
-    line = re.sub(r"\$\(tinygpt size ([\w-]+)\)", lambda match: shlex.join(sizes.options(named[match[1]])), command)
+    named = presets.load(ROOT / "sizes.yaml")
+    line = re.sub(r"\$\(tinygpt size ([\w-]+)\)", lambda match: shlex.join(presets.options(named[match[1]])), command)
     words = shlex.split(line, comments=True)
     pairs = [word.split("=", 1) for option, word in itertools.pairwise(words) if option == "-S"]
     return {key: yaml.safe_load(value) for key, value in pairs}
@@ -45,7 +45,7 @@ def test_a_recipe_passes_check(command: str, tmp_path: Path) -> None:
     assert values["download"]["source"] == "hub"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "tinygpt.cli", "check", str(tmp_path)],
+        [sys.executable, "-m", "tinygpt.cli.main", "check", str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
         text=True,

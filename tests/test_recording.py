@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.conftest import CPU
-from tinygpt import recording
-from tinygpt.recording import Recording
+from tinygpt.model import cuda_graphs
+from tinygpt.model.cuda_graphs import Recording
 
 
 class Script:
@@ -44,7 +44,7 @@ class Script:
                 script.lines.append("aside")
             yield
 
-        monkeypatch.setattr(recording, "recorded_stream", lambda _: Side())
+        monkeypatch.setattr(cuda_graphs, "recorded_stream", lambda _: Side())
         stand_ins = {"CUDAGraph": Graph, "graph": graph, "stream": aside, "current_stream": lambda _device: Stream()}
         for name, stand_in in stand_ins.items():
             monkeypatch.setattr(torch.cuda, name, stand_in)

@@ -1,4 +1,4 @@
-"""tinygpt/records.py: what .jsonl, .csv, .tsv and .parquet files hold, read strictly."""
+"""tinygpt/data/sources/records.py: what .jsonl, .csv, .tsv and .parquet files hold, read strictly."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.test_sources import own, section, texts
-from tinygpt import records, sources
+from tinygpt.data.sources import documents, records
 
 pytestmark = pytest.mark.usefixtures("here")
 ROWS = "".join(f"{number},text {number}\n" for number in range(50))
@@ -179,7 +179,7 @@ def test_rows_without_text_are_skipped_and_counted(kind: str) -> None:
         Path("own/x.jsonl").unlink()
         parquet([*values, None, None])
     left_out: list[str] = []
-    found = [(name, *pieces) for name, pieces in sources.documents(section(), tell=left_out.append)[0]]
+    found = [(name, *pieces) for name, pieces in documents.documents(section(), tell=left_out.append)[0]]
     assert found == [(f"x.{kind}/2", "one"), (f"x.{kind}/4", ""), (f"x.{kind}/5", "two")]
     assert left_out == ["row: null in 'text'"] * 5
 
@@ -187,8 +187,8 @@ def test_rows_without_text_are_skipped_and_counted(kind: str) -> None:
 def test_a_column_of_null_alone_is_refused_before_any_work() -> None:
     own(x__jsonl='{"text": null}\n' * 3)
     with pytest.raises(ValueError, match=r"'text' is null in all 3 rows \(the last is own/x\.jsonl, line 3\)\. Set"):
-        sources.check_source(section())
+        documents.check_source(section())
     Path("own/x.jsonl").unlink()
     parquet(pa.nulls(2))
     with pytest.raises(ValueError, match=r"null in all 2 rows \(the last is own/x\.parquet, row 2\)"):
-        sources.check_source(section())
+        documents.check_source(section())

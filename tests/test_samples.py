@@ -10,12 +10,23 @@ import pytest
 import stages.sample
 import tinygpt
 from tests.conftest import TEXT, params
-from tinygpt import curves, figures
-from tinygpt.checkpoint import hashes
-from tinygpt.files import Paths
-from tinygpt.generation import Completion
-from tinygpt.samples import GRID_SAMPLES, as_markdown, as_table, beside, collect, laid_out, real, record, summary, told
-from tinygpt.sampling import Sampling
+from tinygpt.checkpoints.model_folder import hashes
+from tinygpt.files.paths import Paths
+from tinygpt.generation.generate import Completion
+from tinygpt.generation.samples import (
+    GRID_SAMPLES,
+    as_markdown,
+    as_table,
+    beside,
+    collect,
+    laid_out,
+    real,
+    record,
+    summary,
+    told,
+)
+from tinygpt.generation.sampling import Sampling
+from tinygpt.plots import curves, style
 
 HASHES = {"model": "m" * 64, "tokenizer": "t" * 64}
 
@@ -170,10 +181,10 @@ def test_loss_by_position_is_drawn_without_a_warning_for_every_context(tmp_path:
 
 
 def test_smoothing_keeps_a_level_and_evens_out_noise() -> None:
-    assert figures.smoothed(np.full(50, 3.0)) == pytest.approx(np.full(50, 3.0))
+    assert style.smoothed(np.full(50, 3.0)) == pytest.approx(np.full(50, 3.0))
     noise = np.random.default_rng(0).normal(size=1000)
-    assert figures.smoothed(noise).std() < 0.4 * noise.std()
-    assert len(figures.smoothed(np.ones(3))) == 3
+    assert style.smoothed(noise).std() < 0.4 * noise.std()
+    assert len(style.smoothed(np.ones(3))) == 3
 
 
 def test_bits_per_byte_become_nats_per_token() -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt.sampling import Sampling, choose, draw, keep_min_p, keep_top_p, probabilities
+from tinygpt.generation.sampling import Sampling, choose, draw, keep_min_p, keep_top_p, probabilities
 
 PLAIN = Sampling(temperature=1.0, top_p=1.0)
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]])

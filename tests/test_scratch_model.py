@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.conftest import SHAPES, gpt, gpt_config
-from tinygpt import model as fast
-from tinygpt import training
-from tinygpt.evaluation import Evaluation
+from tinygpt.evaluation.metrics import Evaluation
+from tinygpt.model import gpt as fast
+from tinygpt.model.loss import cross_entropy
 from tinygpt.scratch import attention, backward, embedding, layers, loss
 from tinygpt.scratch.gpt import GPT
 
@@ -42,7 +42,7 @@ def test_the_same_weights_give_the_same_scores(shape: dict[str, Any]) -> None:
 
 def test_the_same_weights_give_the_same_gradients(shape: dict[str, Any]) -> None:
     model, twin = twins(**shape)
-    training.cross_entropy(model(TOKENS[:, :-1]), TOKENS[:, 1:], "mean").backward()
+    cross_entropy(model(TOKENS[:, :-1]), TOKENS[:, 1:], "mean").backward()
     loss.cross_entropy(twin(TOKENS[:, :-1]), TOKENS[:, 1:]).backward()
     found, expected = ({name: p.grad for name, p in one.named_parameters()} for one in (twin, model))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
@@ -175,13 +175,13 @@ def test_the_loss_is_pytorchs_also_for_scores_that_exp_does_not_take(scale: floa
     logits = scale * random(3, 16, 61)
     torch.testing.assert_close(loss.log_softmax(logits), F.log_softmax(logits, -1))
     for reduction in ("none", "sum", "mean"):
-        expected = training.cross_entropy(logits, TOKENS, reduction)
+        expected = cross_entropy(logits, TOKENS, reduction)
         torch.testing.assert_close(loss.cross_entropy(logits, TOKENS, reduction), expected)
 
 
 def test_the_loss_is_computed_in_fp32() -> None:
     logits = random(3, 16, 61).bfloat16()
-    expected = training.cross_entropy(logits, TOKENS, "none")
+    expected = cross_entropy(logits, TOKENS, "none")
     torch.testing.assert_close(loss.cross_entropy(logits, TOKENS, "none"), expected)
     assert loss.cross_entropy(logits, TOKENS).dtype == torch.float32
 

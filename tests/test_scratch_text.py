@@ -12,14 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import SHAPES, TEXT, gpt
-from tinygpt import sampling, seams, vocabularies
-from tinygpt import tokenizer as fast
 from tinygpt.config import Tokenize
-from tinygpt.generation import generate_ids, window_start
-from tinygpt.sampling import Sampling
+from tinygpt.data import train_tokenizer
+from tinygpt.generation import sampling
+from tinygpt.generation.generate import generate_ids, window_start
+from tinygpt.generation.sampling import Sampling
 from tinygpt.scratch import bpe
 from tinygpt.scratch import sampling as slow
 from tinygpt.scratch.gpt import GPT
+from tinygpt.tokenizer import pretokenize
+from tinygpt.tokenizer.bpe import BPETokenizer
 
 PROSE = [str(text) for _, text in sorted(topics.topics.items())][:6]  # about 60 KB that comes with Python
 MIXED = ["naïve café, 東京タワー, Ωμέγα, 🙂👍🏽 don't  we'll\n\n\tx = 12345;\r\n 'S ½²Ⅷ  \n" * 3]
@@ -28,11 +30,11 @@ quick = settings(deadline=None, max_examples=60)
 
 
 @functools.cache
-def learned(merges: int = 300) -> tuple[fast.BPETokenizer, dict[bytes, int]]:
+def learned(merges: int = 300) -> tuple[BPETokenizer, dict[bytes, int]]:
     texts = [*PROSE, *MIXED, TEXT[:400]]
     section = Tokenize(kind="bpe", vocab_size=257 + merges, algorithm="unigram", unknown="replace", **{"from": None})
-    tokenizer = vocabularies.build(section, texts)
-    assert isinstance(tokenizer, fast.BPETokenizer)
+    tokenizer = train_tokenizer.build(section, texts)
+    assert isinstance(tokenizer, BPETokenizer)
     return tokenizer, bpe.learn(texts, merges)
 
 
@@ -48,8 +50,8 @@ def test_the_same_merges_are_learned() -> None:
 def test_the_same_merges_are_learned_where_all_pairs_are_equally_frequent() -> None:
     merges = [pair for pair, _, _ in islice(bpe.learning(TIES), 12)]
     section = Tokenize(kind="bpe", vocab_size=257 + 12, algorithm="unigram", unknown="replace", **{"from": None})
-    tokenizer = vocabularies.build(section, TIES)
-    assert isinstance(tokenizer, fast.BPETokenizer)
+    tokenizer = train_tokenizer.build(section, TIES)
+    assert isinstance(tokenizer, BPETokenizer)
     assert merges == tokenizer._merges
 
 
@@ -75,7 +77,7 @@ def test_any_bytes_decode_alike() -> None:
 
 
 def test_the_pattern_is_the_one_that_tiktoken_uses_and_loses_nothing() -> None:
-    assert bpe.PATTERN == seams.PATTERN
+    assert bpe.PATTERN == pretokenize.PATTERN
     assert all("".join(regex.findall(bpe.PATTERN, text)) == text for text in [*PROSE, *MIXED])
     assert bpe.split("I'll go,  twice") == ["I", "'ll", " go", ",", " ", " twice"]
 

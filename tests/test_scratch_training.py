@@ -10,15 +10,17 @@ from torch import Tensor
 
 from stages.train import choose_compiling
 from tests.conftest import CPU, SHAPES, gpt, gpt_config, params
-from tinygpt import checkpoint, optimizer, training
-from tinygpt.hardware import autocast
+from tinygpt.checkpoints.model_folder import load, save_model
+from tinygpt.data.dataset import training_batches
+from tinygpt.model.hardware import autocast
 from tinygpt.scratch import loss as slow_loss
 from tinygpt.scratch import optimizers as slow
 from tinygpt.scratch import training as slow_training
 from tinygpt.scratch.gpt import GPT
-from tinygpt.state import State, initial_state
-from tinygpt.tokenizer import Tokenizer
-from tinygpt.tokens import training_batches
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.training import optimizer
+from tinygpt.training.loop import average_weights, clip_gradients, train, train_step
+from tinygpt.training.state import State, initial_state
 
 Data = dict[str, np.ndarray]
 
@@ -50,7 +52,7 @@ def started(data: Data, implementation: str, precision: str = "fp32", shape: Any
 
 def run(state: State, data: Data, count: int, precision: str = "fp32", **changes: Any) -> State:
     chosen = settings(implementation=state.implementation, **changes)
-    steps = training.train(state, chosen, data, 3, precision)
+    steps = train(state, chosen, data, 3, precision)
     for _ in range(count):
         next(steps)
     return state
@@ -127,7 +129,7 @@ def test_clipping_shortens_the_same_gradients_by_as_much(limit: float) -> None:
     found, expected = gradients(twin, 1), gradients(model, 1)
     lengths = (
         slow_training.clip_gradients(twin.parameters(), limit),
-        training.clip_gradients(model.parameters(), limit),
+        clip_gradients(model.parameters(), limit),
     )
     torch.testing.assert_close(*lengths)
     torch.testing.assert_close(found, expected)
@@ -151,7 +153,7 @@ def test_running_means_of_the_weights_are_the_same(share: float) -> None:
                 for parameter in one.parameters():
                     parameter.mul_(1.1)
         slow_training.average_weights(found, dict(twin.named_parameters()), steps, share)
-        training.average_weights(expected, dict(model.named_parameters()), steps, share)
+        average_weights(expected, dict(model.named_parameters()), steps, share)
     torch.testing.assert_close(found, expected)
 
 
@@ -221,7 +223,7 @@ def test_an_fp16_gradient_is_scaled_back_from_scratch_too(data: Data) -> None:
         state = started(data, "scratch")
         state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=scale)
         (batch,) = training_batches(data["train"], 16, 4, seed=3, start=0, stop=1)
-        training.train_step(state, batch, settings(implementation="scratch"), autocast(CPU, "fp32"))
+        train_step(state, batch, settings(implementation="scratch"), autocast(CPU, "fp32"))
         lengths.append(state.train_rows[0]["gradient_norm"])
     assert lengths[0] == pytest.approx(lengths[1], rel=1e-5)
 
@@ -236,8 +238,8 @@ def test_a_run_from_scratch_is_never_compiled() -> None:
 
 def test_a_model_trained_from_scratch_opens_as_a_fast_one(data: Data, characters: Tokenizer, tmp_path: Any) -> None:
     state = run(started(data, "scratch"), data, 6)
-    checkpoint.save_model(tmp_path / "model", state.model.config, state.best, characters, {})
-    opened, _ = checkpoint.load(tmp_path / "model")
+    save_model(tmp_path / "model", state.model.config, state.best, characters, {})
+    opened, _ = load(tmp_path / "model")
     state.model.load_state_dict(opened.state_dict())
     tokens = torch.arange(16)[None]
     torch.testing.assert_close(opened(tokens), state.model.eval()(tokens), rtol=1e-4, atol=1e-5)

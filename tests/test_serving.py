@@ -13,10 +13,13 @@ import torch
 from typer.testing import CliRunner
 
 from tests.conftest import TEXT
-from tinygpt import cli, generation, inspecting, serving
-from tinygpt.asking import BOUNDS, CHARACTERS, make_order, number, text, titled
-from tinygpt.serving import Serving, Visitor
-from tinygpt.shelf import Shelf
+from tinygpt.cli import main
+from tinygpt.generation import generate
+from tinygpt.inspection import activations
+from tinygpt.web import service
+from tinygpt.web.models import Shelf
+from tinygpt.web.requests import BOUNDS, CHARACTERS, make_order, number, text, titled
+from tinygpt.web.service import Serving, Visitor
 
 SETTINGS = (0.8, 0, 0.95, 0.0, 40, 7)  # in the order of BOUNDS
 
@@ -45,7 +48,7 @@ def written(ours: Serving, prompt: str, *settings: Any) -> Visitor:
 def test_the_answer_is_that_of_the_command_line_and_the_same_again(ours: Serving) -> None:
     opened = ours.shelf.load(only(ours))
     knobs: Any = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0, "max_new_tokens": 40, "seed": 7}
-    (expected,) = generation.generate(opened.model, opened.tokenizer, "ROMEO:", **knobs)
+    (expected,) = generate.generate(opened.model, opened.tokenizer, "ROMEO:", **knobs)
     first, again = written(ours, "ROMEO:"), written(ours, "ROMEO:")
     assert first.turns[0].continued == again.turns[0].continued == expected.completion
     assert written(ours, "ROMEO:", 0.8, 0, 0.95, 0.0, 40, 8).turns[0].continued != expected.completion
@@ -63,7 +66,7 @@ def test_the_command_shown_prints_the_same_text(ours: Serving, prompt: str, sett
         return
     program, *words = shlex.split(visitor.command)
     assert program == "tinygpt"
-    assert CliRunner().invoke(cli.app, words).output == visitor.text + "\n"
+    assert CliRunner().invoke(main.app, words).output == visitor.text + "\n"
 
 
 def test_the_text_so_far_is_the_prompt_of_what_follows(ours: Serving) -> None:
@@ -77,7 +80,7 @@ def test_the_text_so_far_is_the_prompt_of_what_follows(ours: Serving) -> None:
 def test_stop_ends_an_answer_within_a_token_and_the_worker_is_free(
     ours: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "PACE", -1.0)  # look after every token
+    monkeypatch.setattr(service, "PACE", -1.0)  # look after every token
     visitor = Visitor()
     ours.begin(visitor, "ROMEO:", only(ours), 0.8, 0, 0.95, 0.0, 1000, 7)
     steps = ours.write(visitor)
@@ -111,7 +114,7 @@ def test_an_order_that_was_stopped_and_never_had_its_turn_keeps_nobody_waiting(o
 
 def test_an_answer_is_shown_by_the_tokenizer_that_it_was_written_with(ours: Serving, model_folder: Path) -> None:
     pytest.importorskip("gradio")
-    from tinygpt.web_events import Page
+    from tinygpt.web.handlers import Page
 
     visitor = written(ours, "ROMEO:")
     shown = Page(ours).sheet(visitor)
@@ -121,7 +124,7 @@ def test_an_answer_is_shown_by_the_tokenizer_that_it_was_written_with(ours: Serv
 
 
 def test_a_visitor_who_leaves_frees_the_worker(ours: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "PACE", -1.0)
+    monkeypatch.setattr(service, "PACE", -1.0)
     visitor = ours.visitor("somebody")
     ours.begin(visitor, "ROMEO:", only(ours), *SETTINGS)
     steps = ours.write(visitor)
@@ -133,7 +136,7 @@ def test_a_visitor_who_leaves_frees_the_worker(ours: Serving, monkeypatch: pytes
 
 
 def test_a_worker_is_free_when_its_generator_is_closed(ours: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "PACE", -1.0)
+    monkeypatch.setattr(service, "PACE", -1.0)
     visitor = Visitor()
     ours.begin(visitor, "ROMEO:", only(ours), *SETTINGS)
     with contextlib.closing(ours.write(visitor)) as steps:
@@ -142,7 +145,7 @@ def test_a_worker_is_free_when_its_generator_is_closed(ours: Serving, monkeypatc
 
 
 def test_an_answer_ends_after_its_seconds(ours: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "SECONDS", -1.0)
+    monkeypatch.setattr(service, "SECONDS", -1.0)
     visitor = written(ours, "ROMEO:")
     assert visitor.turns[0].continued == ""
     assert "stopped after" in visitor.note
@@ -201,9 +204,9 @@ def test_only_so_many_visitors_are_remembered_and_the_forgotten_ones_are_stopped
     first = ours.visitor("first")
     ours.begin(first, "ROMEO:", only(ours), *SETTINGS)
     order = first.order
-    for count in range(serving.VISITORS + 50):
+    for count in range(service.VISITORS + 50):
         ours.visitor(f"visitor {count}")
-    assert len(ours._visitors) == serving.VISITORS
+    assert len(ours._visitors) == service.VISITORS
     assert order
     assert order.stop.is_set()
 
@@ -219,13 +222,13 @@ def test_every_token_is_seen_as_generation_saw_it_also_beyond_the_context(ours: 
         assert seen.rank <= (1 if temperature == 0 else 3)
         assert sum(chance > 0 for _, _, chance in seen.alternatives) == (1 if temperature == 0 else 3)
     ids = [0, *(seen.token for seen in tokens)][: model.config.context_length]
-    bits = inspecting.surprisal(inspecting.look_at(model, ids).logits, torch.tensor(ids))
-    found = [-math.log2(seen.probability or 0) for seen in serving.look(model, ids, 1)]
+    bits = activations.surprisal(activations.look_at(model, ids).logits, torch.tensor(ids))
+    found = [-math.log2(seen.probability or 0) for seen in service.look(model, ids, 1)]
     assert found == pytest.approx(bits.tolist(), rel=1e-4)
 
 
 def test_a_long_text_is_read_to_a_bound_which_is_said(ours: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "READ_TOKENS", 50)
+    monkeypatch.setattr(service, "READ_TOKENS", 50)
     _, seen, left_out = ours.read(TEXT[:120], only(ours))
     assert (len(seen), left_out) == (50, 70)
 
@@ -233,7 +236,7 @@ def test_a_long_text_is_read_to_a_bound_which_is_said(ours: Serving, monkeypatch
 def test_an_attention_map_is_of_the_head_asked_for(ours: Serving) -> None:
     opened, ids, shares, more = ours.attend(TEXT[:10], only(ours), 2, 1)
     assert (len(ids), more) == (10, False)
-    torch.testing.assert_close(shares, inspecting.look_at(opened.model, ids).shares[1, 0])
+    torch.testing.assert_close(shares, activations.look_at(opened.model, ids).shares[1, 0])
     assert ours.attend(TEXT[:99], only(ours), 1, 1)[3]
     for block, head, says in ((3, 1, "Block is 3"), (1, 0, "Head is 0"), ("1", 1, "Block is '1'")):
         with pytest.raises(ValueError, match=says):

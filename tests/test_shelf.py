@@ -8,9 +8,9 @@ import pytest
 
 from tests.project import Project
 from tests.test_foreign import write
-from tinygpt import shelf
-from tinygpt.files import Paths, hidden
-from tinygpt.shelf import Shelf, found_below
+from tinygpt.files.paths import Paths, hidden
+from tinygpt.web import models
+from tinygpt.web.models import Shelf, found_below
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_only_a_few_models_are_held_in_memory(folder: Path) -> None:
     assert ours.load("data/model") is first
     for name in ("b", "c"):
         ours.load(name)
-    assert len(ours._open) == shelf.LOADED
+    assert len(ours._open) == models.LOADED
     assert ours.load("data/model") is not first
 
 
@@ -95,7 +95,7 @@ def test_an_experiments_model_comes_out_of_the_cache_and_the_workspace_stays(
     shutil.rmtree(opened.book.folder)
     ours._open.clear()
     ours.load(name)
-    assert len(list(hidden("experiments").iterdir())) == shelf.KEPT
+    assert len(list(hidden("experiments").iterdir())) == models.KEPT
     with pytest.raises(ValueError, match="is not in DVC's cache"):
-        shelf.bring_out(project.run("git", "rev-list", "--max-parents=0", "HEAD").strip(), Path("nowhere"))
+        models.bring_out(project.run("git", "rev-list", "--max-parents=0", "HEAD").strip(), Path("nowhere"))
     assert not Path("nowhere").exists()

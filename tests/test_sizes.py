@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tinygpt import sizes
+from tinygpt.cli import presets
 from tinygpt.config import ConfigError
 
-SIZES = sizes.load(ROOT / "sizes.yaml")
+SIZES = presets.load(ROOT / "sizes.yaml")
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_each_size_is_sound_and_has_a_target_in_the_makefile(name: str) -> None:
-    params = sizes.apply(SIZES[name], ROOT / "params.yaml")
+    params = presets.apply(SIZES[name], ROOT / "params.yaml")
     assert params.model.context_length <= 256
     assert params.tokenize.vocab_size <= 2000
     assert name == "default" or name in (ROOT / "Makefile").read_text().split(".PHONY:")[1].splitlines()[0].split()
@@ -26,25 +26,25 @@ def test_a_size_is_the_same_whatever_ran_before_it() -> None:
         len({tuple(sorted(key for key in size if key.startswith(("model.", "train.")))) for size in SIZES.values()})
         == 1
     )
-    values = sizes.apply({}, ROOT / "params.yaml")
-    assert sizes.apply(SIZES["default"], ROOT / "params.yaml") == values
+    values = presets.apply({}, ROOT / "params.yaml")
+    assert presets.apply(SIZES["default"], ROOT / "params.yaml") == values
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_its_options_survive_a_shell_that_splits_at_spaces(name: str) -> None:
-    words = sizes.options(SIZES[name])
+    words = presets.options(SIZES[name])
     assert " ".join(words).split() == words
     assert shlex.split(" ".join(words))[::2] == ["-S"] * (len(words) // 2)
 
 
 def test_a_size_that_misspells_a_parameter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model.n_layers is not a parameter; did you mean n_layer\?"):
-        sizes.apply({"model.n_layers": 2}, ROOT / "params.yaml")
+        presets.apply({"model.n_layers": 2}, ROOT / "params.yaml")
     (tmp_path / "params.yaml").write_text("model:\nseed: 1\n")
     with pytest.raises(ConfigError, match="model"):
-        sizes.apply({"model.n_layer": 2}, tmp_path / "params.yaml")
+        presets.apply({"model.n_layer": 2}, tmp_path / "params.yaml")
     with pytest.raises(ValueError, match="leave out its spaces"):
-        sizes.options({"sample.prompts": ["Once upon"]})
+        presets.options({"sample.prompts": ["Once upon"]})
     (tmp_path / "sizes.yaml").write_text("minute: 3\n")
     with pytest.raises(ConfigError, match="minute must hold lines"):
-        sizes.load(tmp_path / "sizes.yaml")
+        presets.load(tmp_path / "sizes.yaml")

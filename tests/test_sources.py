@@ -1,4 +1,4 @@
-"""tinygpt/sources.py: where text comes from. No test uses the network."""
+"""tinygpt/data/sources/documents.py: where text comes from. No test uses the network."""
 
 import hashlib
 import itertools
@@ -13,8 +13,9 @@ import pytest
 from stages import download
 from tests.conftest import params
 from tests.test_downloads import opener
-from tinygpt import config, downloads, plays, sources, wheels
-from tinygpt.files import Paths
+from tinygpt import config
+from tinygpt.data.sources import documents, download_cache, pypi, shakespeare
+from tinygpt.files.paths import Paths
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -33,7 +34,7 @@ def own(**texts: str | bytes) -> None:
 
 
 def texts(**changes: object) -> dict[str, str]:
-    return {name: "".join(pieces) for name, pieces in sources.documents(section(**changes))[0]}
+    return {name: "".join(pieces) for name, pieces in documents.documents(section(**changes))[0]}
 
 
 # One's own files
@@ -54,15 +55,15 @@ def test_names_are_unique_paths() -> None:
 
 def test_a_missing_empty_or_strange_source_says_what_to_do() -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no own\. Put a \.txt file there, or set download.source"):
-        sources.check_source(section())
+        documents.check_source(section())
     own(empty__txt="")
     with pytest.raises(FileNotFoundError, match=r"There is no text in own\. Its only file is not read: 1 empty\."):
-        sources.check_source(section())
+        documents.check_source(section())
     own(photo__jpg="x")
     with pytest.raises(FileNotFoundError, match=r"own/photo.jpg is not read: \.jpg\. TinyGPT reads \.txt"):
-        sources.check_source(section(path="own/photo.jpg"))
+        documents.check_source(section(path="own/photo.jpg"))
     own(a__txt="x")
-    sources.check_source(section())
+    documents.check_source(section())
 
 
 def test_text_that_an_experiments_copy_lacks_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,22 +85,22 @@ def test_text_that_an_experiments_copy_lacks_is_refused(here: Path, monkeypatch:
 
 
 def test_an_address_becomes_a_document_named_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch = downloads.fetch
+    fetch = download_cache.fetch
     monkeypatch.setattr(
-        downloads, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(b"word " * 300), advance)
+        download_cache, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(b"word " * 300), advance)
     )
     heard: list[int] = []
-    found, digest = sources.documents(section(url="https://a.org/books/my%20book.txt?x=1"), heard.append)
+    found, digest = documents.documents(section(url="https://a.org/books/my%20book.txt?x=1"), heard.append)
     assert sum(heard) == 1500
     assert digest == hashlib.sha256(b"word " * 300).hexdigest()
     assert [(name, "".join(pieces)) for name, pieces in found] == [("my book", "word " * 300)]
 
 
 def test_an_address_of_records_is_read_as_a_file_of_that_name_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch, data = downloads.fetch, b"id\ttext\n1\tone\n"
-    monkeypatch.setattr(downloads, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(data), advance))
+    fetch, data = download_cache.fetch, b"id\ttext\n1\tone\n"
+    monkeypatch.setattr(download_cache, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(data), advance))
     for name in ("x.csv", "x.TSV"):
-        found, _ = sources.documents(section(url=f"https://a.org/{name}"))
+        found, _ = documents.documents(section(url=f"https://a.org/{name}"))
         assert [(name, *pieces) for name, pieces in found] == [(f"{name}/2", "one")]
 
 
@@ -117,9 +118,9 @@ def test_an_address_of_records_is_read_as_a_file_of_that_name_is(monkeypatch: py
 def test_an_address_that_gives_no_utf8_is_told_what_to_do_instead(
     monkeypatch: pytest.MonkeyPatch, data: bytes, sentence: str
 ) -> None:
-    fetch = downloads.fetch
-    monkeypatch.setattr(downloads, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(data), advance))
-    found, _ = sources.documents(section(url="https://a.org/book.txt"))
+    fetch = download_cache.fetch
+    monkeypatch.setattr(download_cache, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(data), advance))
+    found, _ = documents.documents(section(url="https://a.org/book.txt"))
     with pytest.raises(ValueError, match=f"What download.url gave {sentence}"):
         ["".join(pieces) for _, pieces in found]
 
@@ -136,17 +137,17 @@ def test_the_stage_says_what_it_skipped(here: Path, capsys: pytest.CaptureFixtur
 
 
 def test_shakespeares_plays_are_a_document_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheels, "check", lambda wheel: None)
-    plays_read = (lambda: iter([("romeo", ["But, soft!"])]), plays.WHEEL)
-    monkeypatch.setitem(sources.WHEELS, "shakespeare", plays_read)
-    found, digest = sources.documents(section(source="shakespeare"))
-    assert (list(found), digest) == ([("romeo", ["But, soft!"])], plays.WHEEL.sha256)
+    monkeypatch.setattr(pypi, "check", lambda wheel: None)
+    plays_read = (lambda: iter([("romeo", ["But, soft!"])]), shakespeare.WHEEL)
+    monkeypatch.setitem(documents.WHEELS, "shakespeare", plays_read)
+    found, digest = documents.documents(section(source="shakespeare"))
+    assert (list(found), digest) == ([("romeo", ["But, soft!"])], shakespeare.WHEEL.sha256)
 
 
 def test_missing_pip_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PathFinder, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="Run `python -m ensurepip`"):
-        sources.check_source(section(source="shakespeare"))
+        documents.check_source(section(source="shakespeare"))
 
 
 # The hub
@@ -160,7 +161,7 @@ def hub(text: str = "text", **changes: object) -> config.Download:
 
 
 def test_a_local_folder_in_the_hubs_layout_is_a_dataset(capfd: pytest.CaptureFixture[str]) -> None:
-    found, digest = sources.documents(hub())
+    found, digest = documents.documents(hub())
     rows = [(name, "".join(pieces)) for name, pieces in itertools.islice(found, 4)]
     assert rows == [(f"stories/{number + 1}", f"story {number} " * 100) for number in range(4)]
     assert digest is None
@@ -170,15 +171,15 @@ def test_a_local_folder_in_the_hubs_layout_is_a_dataset(capfd: pytest.CaptureFix
 
 def test_a_dataset_without_the_column_lists_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"no column 'text'\. .* one of: body, id"):
-        list(sources.documents(hub("body"))[0])
+        list(documents.documents(hub("body"))[0])
 
 
 def test_a_missing_dataset_folder_is_not_looked_for_on_the_hub(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match=r"no folder '\./stories'"):
-        sources.check_source(section(source="hub", dataset="./stories"))
+        documents.check_source(section(source="hub", dataset="./stories"))
     (here / "data/stories").mkdir(parents=True)
     (here / "copy").mkdir()
     monkeypatch.setenv("DVC_ROOT", str(here))
     monkeypatch.chdir(here / "copy")
     with pytest.raises(FileNotFoundError, match="git does not track it"):
-        sources.check_source(section(source="hub", dataset="data/stories"))
+        documents.check_source(section(source="hub", dataset="data/stories"))

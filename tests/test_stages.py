@@ -12,11 +12,12 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from stages import interruptible, thousands
+from stages import interruptible
 from stages.train import duration, report
 from tests.conftest import ROOT
 from tinygpt import config
-from tinygpt.files import Paths
+from tinygpt.console import thousands
+from tinygpt.files.paths import Paths
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
@@ -28,7 +29,7 @@ def declared(stage: str) -> set[str]:
 
 
 def as_file(module: str) -> str | None:
-    """`tinygpt.model` → `tinygpt/model.py`, where that is ours."""
+    """`tinygpt.model.gpt` → `tinygpt/model/gpt.py`, where that is ours."""
     path = Path(*module.split("."))
     found = [file for file in (path.with_suffix(".py"), path / "__init__.py") if (ROOT / file).is_file()]
     return found[0].as_posix() if found else None

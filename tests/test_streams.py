@@ -12,7 +12,8 @@ import pytest
 
 import stages
 from tests.conftest import ROOT
-from tinygpt import cli, streams
+from tinygpt import console
+from tinygpt.cli import main
 
 SAID = "2.049 ± 0.007 — naïve 東京 🙂 \udce9"  # the last is half a character, as in a file's name that is not UTF-8
 Opened = Callable[..., io.TextIOWrapper]
@@ -36,7 +37,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
     """Run the command line; what it leaves with."""
     monkeypatch.setattr(sys, "argv", ["tinygpt", *words])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     return left.value.code
 
 
@@ -61,9 +62,9 @@ def test_what_an_encoding_cannot_say_is_printed_as_its_escape(
 ) -> None:
     file = tmp_path / "out"
     opened(os.open(file, os.O_CREAT | os.O_WRONLY), encoding)
-    with streams.prepared():
+    with console.prepared():
         print(SAID)
-        print(streams.json_line(SAID[:-1]))
+        print(console.json_line(SAID[:-1]))
     said, line = file.read_text(encoding=encoding).splitlines()
     assert said == SAID.encode(encoding, "backslashreplace").decode(encoding)
     assert json.loads(line) == SAID[:-1]
@@ -75,7 +76,7 @@ def test_what_an_encoding_cannot_say_is_printed_as_its_escape(
 def test_a_reader_that_leaves_ends_a_command_without_a_word_and_no_stage(
     buffered: bool, opened: Opened, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for run, left in ((command, streams.BROKEN_PIPE), (lambda patch, *_: stage(patch), ["first", "last"])):
+    for run, left in ((command, console.BROKEN_PIPE), (lambda patch, *_: stage(patch), ["first", "last"])):
         reader, writer = os.pipe()
         os.close(reader)
         opened(writer, buffered=buffered)
@@ -87,8 +88,8 @@ def test_a_command_whose_results_go_into_files_goes_on_where_nobody_reads(opened
     reader, writer = os.pipe()
     os.close(reader)
     opened(writer)
-    with streams.prepared():
-        streams.ignore_write_errors()
+    with console.prepared():
+        console.ignore_write_errors()
         print(SAID, flush=True)
 
 
@@ -117,5 +118,7 @@ def test_every_entry_prepares_its_streams_or_prints_numbers_and_names_alone() ->
         for file in (ROOT / folder).rglob("*.py"):
             text = file.read_text(encoding="utf-8")
             entry = text.partition('\nif __name__ == "__main__":\n')[2]
-            prepared = "    run(main)" in entry or "with streams.prepared(" in text or "tinygpt.cli import main" in text
+            prepared = (
+                "    run(main)" in entry or "with streams.prepared(" in text or "tinygpt.cli.main import main" in text
+            )
             assert prepared or not entry or file.stem in plain, file

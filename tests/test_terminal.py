@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from tests.conftest import TEXT, gpt, params
-from tinygpt import inspecting, reading, terminal, vocabularies
-from tinygpt.inspecting import EXAMPLE, VIEWS
-from tinygpt.reading import Subject
-from tinygpt.tokenizer import Tokenizer
+from tinygpt.cli.inspect_text import show
+from tinygpt.console import wants_colour
+from tinygpt.data import train_tokenizer
+from tinygpt.inspection import activations
+from tinygpt.inspection import text as reading
+from tinygpt.inspection.activations import EXAMPLE, VIEWS
+from tinygpt.inspection.text import Subject
+from tinygpt.tokenizer.base import Tokenizer
 
 PAINT = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -19,7 +23,7 @@ PAINT = re.compile(r"\x1b\[[0-9;]*m")
 def lines(subject: Subject, *names: str, colour: bool = False, width: int = 80, **asked: Any) -> list[str]:
     shape = subject.model.config
     chosen: dict[str, Any] = {"blocks": range(shape.n_layer), "heads": range(shape.n_head)} | asked
-    shown = terminal.show(names or VIEWS, subject, EXAMPLE, colour=colour, width=width, **chosen)
+    shown = show(names or VIEWS, subject, EXAMPLE, colour=colour, width=width, **chosen)
     return "\n".join(shown).splitlines()
 
 
@@ -50,15 +54,15 @@ def test_lines_keep_to_the_width(characters: Tokenizer, colour: bool) -> None:
 @pytest.mark.parametrize("text", ["a", "ab", "\n\n", "汉字", "a\x1b[2J\x07\u202eb\r"])
 @pytest.mark.parametrize("kind", ["char", "bpe"])
 def test_any_text_is_shown_and_moves_no_cursor(text: str, kind: str) -> None:
-    tokens = vocabularies.build(params(tokenize__kind=kind, tokenize__vocab_size=280).tokenize, [TEXT + text])
+    tokens = train_tokenizer.build(params(tokenize__kind=kind, tokenize__vocab_size=280).tokenize, [TEXT + text])
     shown = lines(subject(tokens, text, n_layer=1, context_length=32), colour=True)
     assert all(sign.isprintable() for line in shown for sign in PAINT.sub("", line))
 
 
 def test_surprisal_shows_the_text_and_its_sum(characters: Tokenizer) -> None:
     one = subject(characters, "thou art\nRomeo")
-    look = inspecting.look_at(one.model, one.text)
-    bits = inspecting.surprisal(look.logits, look.ids)
+    look = activations.look_at(one.model, one.text)
+    bits = activations.surprisal(look.logits, look.ids)
     shown = "\n".join(lines(one, "surprisal"))
     assert "thou art↵\n" in shown
     assert f"{bits.mean():.2f} bits a token on average, {bits.sum():.0f} in all, in {len(bits)} tokens" in shown
@@ -66,8 +70,8 @@ def test_surprisal_shows_the_text_and_its_sum(characters: Tokenizer) -> None:
 
 def test_the_table_marks_what_a_filter_would_cut(characters: Tokenizer) -> None:
     one = subject(characters, "But, soft! what")
-    look = inspecting.look_at(one.model, one.text)
-    steps = inspecting.steps(look.logits, EXAMPLE)
+    look = activations.look_at(one.model, one.text)
+    steps = activations.steps(look.logits, EXAMPLE)
     rows = lines(one, "next")[4 : 4 + len(one.text) - 1]
     for step, (row, token) in enumerate(zip(rows, one.text[1:], strict=True)):
         assert row.count("✗") == sum(not kept[step, token] for kept in steps.kept.values())
@@ -76,7 +80,7 @@ def test_the_table_marks_what_a_filter_would_cut(characters: Tokenizer) -> None:
 
 def test_one_head_alone_is_shown_token_by_token(characters: Tokenizer) -> None:
     one = subject(characters, "soft! what")
-    shares = inspecting.look_at(one.model, one.text).shares[1, 0].numpy()
+    shares = activations.look_at(one.model, one.text).shares[1, 0].numpy()
     shown = lines(one, "attention", blocks=[1], heads=[0])
     most = int(shares[-1].argmax())
     assert shown[-1].startswith("t  ")
@@ -100,11 +104,11 @@ class Screen(io.StringIO):
 def test_colour_is_for_terminals_and_for_those_who_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert terminal.wants_colour(Screen())
-    assert not terminal.wants_colour(io.StringIO())
+    assert wants_colour(Screen())
+    assert not wants_colour(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not terminal.wants_colour(Screen())
+    assert not wants_colour(Screen())
     monkeypatch.setenv("NO_COLOR", "")  # set but empty: as if it were not there
-    assert terminal.wants_colour(Screen())
+    assert wants_colour(Screen())
     monkeypatch.setenv("TERM", "dumb")
-    assert not terminal.wants_colour(Screen())
+    assert not wants_colour(Screen())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.project import Project
-from tinygpt.times import Clock, of_curve
+from tinygpt.training.timings import Clock, of_curve
 
 
 @pytest.fixture

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from tests.conftest import TEXT, params
-from tinygpt import checkpoint, token_html, tokenizer, vocabularies
+from tinygpt.checkpoints.model_folder import load
 from tinygpt.config import Tokenize
-from tinygpt.serving import ALTERNATIVES, Seen, Turn, look
+from tinygpt.data import train_tokenizer
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.web import token_html
+from tinygpt.web.service import ALTERNATIVES, Seen, Turn, look
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -62,13 +65,15 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def pairs() -> tokenizer.Tokenizer:
+def pairs() -> Tokenizer:
     """Byte pairs, so that characters come in parts."""
-    return vocabularies.build(Tokenize(**{**params().tokenize.model_dump(), "kind": "bpe", "vocab_size": 300}), [TEXT])
+    return train_tokenizer.build(
+        Tokenize(**{**params().tokenize.model_dump(), "kind": "bpe", "vocab_size": 300}), [TEXT]
+    )
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_hostile_text_stays_text_whoever_wrote_it(pairs: tokenizer.Tokenizer, text: str) -> None:
+def test_a_hostile_text_stays_text_whoever_wrote_it(pairs: Tokenizer, text: str) -> None:
     ids = pairs.encode(text)
     tokens = [Seen(token, 0.5, 1, ((token, 0.5, 0.5),), 0.5) for token in ids]
     turn = Turn(text, text, tokens=tokens, tokenizer=pairs)
@@ -106,7 +111,7 @@ def test_a_token_that_is_a_tag_stays_text() -> None:
 
 
 def test_tokens_carry_what_their_card_shows(model_folder: Path) -> None:
-    model, words = checkpoint.load(model_folder)
+    model, words = load(model_folder)
     seen = list(look(model, words.encode("ROMEO:\nBut"), 1))
     page = Reader(token_html.tokens(seen, words, "x"), "tokens")
     assert page.texts == ["OMEO:\nBut"]
@@ -121,7 +126,7 @@ def test_tokens_carry_what_their_card_shows(model_folder: Path) -> None:
         assert facts["c"] == min(facts["r"] - 1, ALTERNATIVES)
 
 
-def test_a_token_that_is_not_among_the_likeliest_is_shown_after_them(pairs: tokenizer.Tokenizer) -> None:
+def test_a_token_that_is_not_among_the_likeliest_is_shown_after_them(pairs: Tokenizer) -> None:
     first, second, third = pairs.encode("ABC")
     likeliest = ((first, 0.5, 0.7), (second, 0.2, 0.3))
     facts = token_html.details(Seen(third, 0.0125, 29, likeliest, 0.0), pairs)
@@ -131,14 +136,14 @@ def test_a_token_that_is_not_among_the_likeliest_is_shown_after_them(pairs: toke
     assert token_html.details(Seen(second, 0.2, 2, likeliest, 0.3), pairs)["a"] == [["A", 0.5, 0.7], ["B", 0.2, 0.3]]
 
 
-def test_the_tokens_of_every_answer_open(pairs: tokenizer.Tokenizer) -> None:
+def test_the_tokens_of_every_answer_open(pairs: Tokenizer) -> None:
     turns = [Turn("a", "b", tokens=[Seen(66, 0.5, 1)], tokenizer=pairs) for _ in range(3)]
     html = token_html.transcript([*turns, Turn("a", "its model is gone")])
     assert html.count('role="listbox"') == html.count("data-t=") == 3
     assert "its model is gone" in html
 
 
-def test_a_character_in_parts_is_shown_once_and_its_beginnings_as_marks(pairs: tokenizer.Tokenizer) -> None:
+def test_a_character_in_parts_is_shown_once_and_its_beginnings_as_marks(pairs: Tokenizer) -> None:
     seen = [Seen(token, 0.5, 1) for token in pairs.encode("漢")]
     assert len(seen) == 3
     html = token_html.tokens(seen, pairs, "x")

@@ -1,4 +1,4 @@
-"""tinygpt/tokenizer.py: ids agree with the library that learned them, texts come back, damage is refused."""
+"""tinygpt/tokenizer/char.py: ids agree with the library that learned them, texts come back, damage is refused."""
 
 import functools
 import json
@@ -16,9 +16,13 @@ import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinygpt import config, files
-from tinygpt.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load
-from tinygpt.vocabularies import build, spread
+from tinygpt import config
+from tinygpt.data.train_tokenizer import build, spread
+from tinygpt.files.text import read_json
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.bpe import BPETokenizer
+from tinygpt.tokenizer.char import CharTokenizer
+from tinygpt.tokenizer.folder import load
 
 ENGLISH = [str(text) for _, text in sorted(topics.topics.items())]  # about 700 KB that comes with Python
 MIXED = ["naïve café, 東京タワー, Ωμέγα, 🙂👍🏽 don't  we'll\n\n\tx = 12345;\r\n" * 50]
@@ -138,14 +142,14 @@ def test_too_large_a_vocabulary_is_refused_with_the_largest_that_works() -> None
 
 
 def test_of_a_large_text_as_much_is_learned_from_as_is_allowed_and_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinygpt.vocabularies.LEARNED", 30_000)
+    monkeypatch.setattr("tinygpt.data.train_tokenizer.LEARNED", 30_000)
     read: list[str] = []
     texts = [f"{number:02} " + "to be or not " * 77 for number in range(100)]  # about 100 KB
 
     def train(vocab_size: int, texts: Iterator[str]) -> None:
         read.extend(texts)
 
-    monkeypatch.setattr("tinygpt.vocabularies._train_bpe", train)
+    monkeypatch.setattr("tinygpt.data.train_tokenizer._train_bpe", train)
     build(section(), texts, sum(map(len, texts)))
     assert 29_000 < sum(map(len, read)) <= 30_000
     gaps = np.diff([texts.index(text) for text in read])
@@ -394,7 +398,7 @@ def test_a_file_of_absurd_size_is_refused_unread(
 def test_both_files_are_json_and_name_the_class_and_the_ends(char: CharTokenizer, tmp_path: Path) -> None:
     char.save(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
-    assert files.read_json(tmp_path / "tokenizer_config.json") == {
+    assert read_json(tmp_path / "tokenizer_config.json") == {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<|endoftext|>",
         "eos_token": "<|endoftext|>",

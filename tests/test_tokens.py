@@ -1,4 +1,4 @@
-"""tinygpt/tokens.py: files written in constant memory, batches that depend on seed and step alone."""
+"""tinygpt/data/dataset.py: files written in constant memory, batches that depend on seed and step alone."""
 
 import subprocess
 import sys
@@ -12,17 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygpt import tokens
-from tinygpt.tokenizer import CharTokenizer, Tokenizer
-from tinygpt.tokens import (
-    StepSampler,
-    TokenDataset,
-    Tokens,
-    evaluation_windows,
-    open_tokens,
-    training_batches,
-    write_tokens,
-)
+from tinygpt.data import dataset as tokens
+from tinygpt.data.dataset import StepSampler, TokenDataset, Tokens, evaluation_windows, open_tokens, training_batches
+from tinygpt.data.encode import write_tokens
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.char import CharTokenizer
 
 END = 3  # of the tokenizer below
 

@@ -10,12 +10,14 @@ import torch
 
 from tests.conftest import CPU
 from tests.small_training import Data, advance, batch, settings, start
-from tinygpt import training
-from tinygpt.hardware import autocast
-from tinygpt.optimizer import AdamW
-from tinygpt.state import weights
-from tinygpt.tokens import evaluation_windows
-from tinygpt.training import DivergedError
+from tinygpt.data.dataset import evaluation_windows
+from tinygpt.model.hardware import autocast
+from tinygpt.model.loss import cross_entropy
+from tinygpt.plots.curves import read_curve
+from tinygpt.training import loop
+from tinygpt.training.loop import DivergedError
+from tinygpt.training.optimizer import AdamW
+from tinygpt.training.state import weights
 
 
 def test_one_batch_is_memorised(data: Data) -> None:
@@ -23,7 +25,7 @@ def test_one_batch_is_memorised(data: Data) -> None:
     state = start(data, chosen)
     inputs, targets = batch(data, 4)
     for _ in range(150):
-        training.train_step(state, (inputs, targets), chosen, autocast(CPU, "fp32"))
+        loop.train_step(state, (inputs, targets), chosen, autocast(CPU, "fp32"))
     assert state.train_rows[0]["loss"] > 3.5
     assert state.train_rows[-1]["loss"] < 0.1
 
@@ -33,7 +35,7 @@ def test_one_batch_is_memorised(data: Data) -> None:
 def test_training_lowers_the_loss_on_text_it_has_not_seen(data: Data, optimizer: str, precision: str) -> None:
     chosen = settings(steps=60, optimizer=optimizer, eval_every=20, learning_rate=0.01)
     state = start(data, chosen, precision)
-    advance(training.train(state, chosen, data, 3, precision), 60)
+    advance(loop.train(state, chosen, data, 3, precision), 60)
     losses = [row["loss"] for row in state.validation_rows]
     assert losses[0] == pytest.approx(math.log(data["train"].max() + 1), rel=0.03)
     assert losses[-1] < 0.75 * losses[0]
@@ -44,7 +46,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(data: Data) -> N
     runs = []
     for seed in (3, 3, 4):
         state = start(data, chosen, dropout=0.1)
-        advance(training.train(state, chosen, data, seed, "fp32"), 6)
+        advance(loop.train(state, chosen, data, seed, "fp32"), 6)
         runs.append(weights(state.model))
     same, again, other = runs
     assert all(torch.equal(same[name], again[name]) for name in same)
@@ -68,16 +70,16 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
 ) -> None:
     chosen = settings(optimizer=optimizer, accumulation=accumulation, eval_every=2, average=average)
     whole = start(data, chosen, precision, dropout=dropout)
-    advance(training.train(whole, chosen, data, 3, precision), 6)
+    advance(loop.train(whole, chosen, data, 3, precision), 6)
     state = start(data, chosen, precision, dropout=dropout)
     for stop in stops:
-        advance(training.train(state, chosen, data, 3, precision), stop - state.step)
+        advance(loop.train(state, chosen, data, 3, precision), stop - state.step)
         kept = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.facts())
         torch.manual_seed(999)  # whatever happened in between
         state = start(data, chosen, precision, dropout=dropout)
         state.check(*kept)
         state.restore(*kept)
-    advance(training.train(state, chosen, data, 3, precision), 6 - state.step)
+    advance(loop.train(state, chosen, data, 3, precision), 6 - state.step)
     assert state.facts() == whole.facts()
     assert state.train_rows == whole.train_rows
     expected, found = whole.tensors(), state.tensors()
@@ -88,11 +90,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
 def test_the_best_weights_of_before_a_stop_are_still_the_best_after_it(data: Data) -> None:
     chosen = settings()
     first = start(data, chosen)
-    advance(training.train(first, chosen, data, 3, "fp32"), 3)
-    training.record_validation(first, 0.0)  # nothing will be better
+    advance(loop.train(first, chosen, data, 3, "fp32"), 3)
+    loop.record_validation(first, 0.0)  # nothing will be better
     second = start(data, chosen)
     second.restore({name: t.clone() for name, t in first.tensors().items()}, copy.deepcopy(first.facts()))
-    advance(training.train(second, chosen, data, 3, "fp32"), 3)
+    advance(loop.train(second, chosen, data, 3, "fp32"), 3)
     assert (second.best_step, second.best_loss) == (3, 0.0)
     assert all(torch.equal(first.best[name], second.best[name]) for name in first.best)
 
@@ -102,7 +104,7 @@ def test_the_weights_kept_are_the_mean_that_was_asked_for(data: Data, share: flo
     """Against the same written out, a sum over all steps: those after step s count as the product that follows."""
     chosen = settings(average=share, eval_every=6)
     state, seen = start(data, chosen), []
-    for _ in training.train(state, chosen, data, 3, "fp32"):
+    for _ in loop.train(state, chosen, data, 3, "fp32"):
         seen.append(weights(state.model))
     newest = [min(1.0, 1 / (share * step)) for step in range(1, 7)]  # what each step's weights count for when new
     shares = [part * math.prod(1 - later for later in newest[step:]) for step, part in enumerate(newest, 1)]
@@ -116,11 +118,11 @@ def test_the_weights_kept_are_the_mean_that_was_asked_for(data: Data, share: flo
 def test_the_validation_loss_is_that_of_the_weights_that_are_kept(data: Data) -> None:
     chosen = settings(average=0.5, eval_every=6, eval_tokens=1000)
     state = start(data, chosen)
-    advance(training.train(state, chosen, data, 3, "fp32"), 6)
+    advance(loop.train(state, chosen, data, 3, "fp32"), 6)
 
     def loss() -> float:
         windows = evaluation_windows(data["validation"], 16, 4, limit=1000)
-        return training.mean_loss(state.model, windows, autocast(CPU, "fp32"))
+        return loop.mean_loss(state.model, windows, autocast(CPU, "fp32"))
 
     newest = loss()
     state.model.load_state_dict(state.kept(), strict=False)
@@ -131,14 +133,14 @@ def test_the_validation_loss_is_that_of_the_weights_that_are_kept(data: Data) ->
 def test_a_mean_of_none_but_the_newest_weights_is_no_mean(data: Data) -> None:
     chosen = settings(average=0.0)
     state = start(data, chosen)
-    advance(training.train(state, chosen, data, 3, "fp32"), 6)
+    advance(loop.train(state, chosen, data, 3, "fp32"), 6)
     assert not state.average
     assert all(torch.equal(state.kept()[name], tensor) for name, tensor in weights(state.model).items())
 
 
 def test_a_state_saved_without_its_mean_is_not_taken_up(data: Data) -> None:
     state = start(data, settings(average=0.5))
-    advance(training.train(state, settings(average=0.5), data, 3, "fp32"), 1)
+    advance(loop.train(state, settings(average=0.5), data, 3, "fp32"), 1)
     tensors = {name: tensor for name, tensor in state.tensors().items() if name != "average.head.weight"}
     with pytest.raises(ValueError, match=r"its average\.head\.weight is missing"):
         state.check(tensors, state.facts())
@@ -150,7 +152,7 @@ def test_accumulated_gradients_equal_those_of_the_big_batch(data: Data) -> None:
     gradients = []
     for size in (8, 2, 3):  # whole; in four equal parts; in parts of 3, 3 and 2
         state = start(data, chosen)
-        loss = training.accumulate_gradients(state, (inputs, targets), size, autocast(CPU, "fp32"))
+        loss = loop.accumulate_gradients(state, (inputs, targets), size, autocast(CPU, "fp32"))
         gradients.append([p.grad.clone() for p in state.model.parameters() if p.grad is not None] + [loss])
     for other in gradients[1:]:
         for whole, part in zip(gradients[0], other, strict=True):
@@ -159,15 +161,15 @@ def test_accumulated_gradients_equal_those_of_the_big_batch(data: Data) -> None:
 
 def test_gradients_are_clipped_to_the_limit_and_their_true_norm_reported(data: Data) -> None:
     state = start(data, settings())
-    training.accumulate_gradients(state, batch(data, 4), 4, autocast(CPU, "fp32"))
+    loop.accumulate_gradients(state, batch(data, 4), 4, autocast(CPU, "fp32"))
 
     def norm() -> float:
         return math.sqrt(sum(p.grad.square().sum().item() for p in state.model.parameters() if p.grad is not None))
 
     before = norm()
-    assert training.clip_gradients(state.model.parameters(), 0.0).item() == pytest.approx(before)  # 0: left as they are
+    assert loop.clip_gradients(state.model.parameters(), 0.0).item() == pytest.approx(before)  # 0: left as they are
     assert norm() == pytest.approx(before)
-    assert training.clip_gradients(state.model.parameters(), before / 2).item() == pytest.approx(before)
+    assert loop.clip_gradients(state.model.parameters(), before / 2).item() == pytest.approx(before)
     assert norm() == pytest.approx(before / 2, rel=1e-4)
 
 
@@ -178,10 +180,10 @@ def test_a_step_is_one_of_its_whole_batch_clipped_at_its_scheduled_rate(data: Da
     )
     state, by_hand = start(data, chosen), start(data, chosen).model
     inputs, targets = batch(data, 8)
-    training.train_step(state, (inputs, targets), chosen, autocast(CPU, "fp32"))
+    loop.train_step(state, (inputs, targets), chosen, autocast(CPU, "fp32"))
 
     by_hand.train()
-    training.cross_entropy(by_hand(inputs), targets, "mean").backward()
+    cross_entropy(by_hand(inputs), targets, "mean").backward()
     parameters = [p for p in by_hand.parameters() if p.grad is not None]
     norm = math.sqrt(sum(p.grad.square().sum().item() for p in parameters if p.grad is not None))
     rate = chosen.learning_rate / 4  # the first of three steps of warm-up, and the peak after them
@@ -214,7 +216,7 @@ def test_dropout_differs_from_step_to_step(data: Data) -> None:
             "train": data["train"][:17],
             "validation": data["validation"],
         }  # a single window: every batch is the same
-        advance(training.train(state, chosen, one, seed, "fp32"), 2)
+        advance(loop.train(state, chosen, one, seed, "fp32"), 2)
         losses += [row["loss"] for row in state.train_rows]
     assert len(set(losses)) == 4
 
@@ -228,7 +230,7 @@ def test_an_fp16_overflow_skips_the_step_for_all_parameters_and_lowers_the_scale
     state = start(data, chosen)
     state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=1024.0)
     before = weights(state.model)
-    honest = training.accumulate_gradients
+    honest = loop.accumulate_gradients
 
     def overflow(*arguments: Any) -> torch.Tensor:
         loss = honest(*arguments)
@@ -237,13 +239,13 @@ def test_an_fp16_overflow_skips_the_step_for_all_parameters_and_lowers_the_scale
         grad[0, 0] = bad
         return loss
 
-    monkeypatch.setattr(training, "accumulate_gradients", overflow)
-    training.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
+    monkeypatch.setattr(loop, "accumulate_gradients", overflow)
+    loop.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
     assert all(torch.equal(before[name], after) for name, after in weights(state.model).items())
     assert state.scaler.get_scale() == 512.0
     assert state.train_rows[0]["gradient_norm"] == 0.0
-    monkeypatch.setattr(training, "accumulate_gradients", honest)
-    training.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
+    monkeypatch.setattr(loop, "accumulate_gradients", honest)
+    loop.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
     assert not torch.equal(before["head.weight"], state.model.head.weight)
     assert all(p.isfinite().all() for p in state.model.parameters())
 
@@ -252,10 +254,10 @@ def test_a_gradient_that_overflows_at_every_scale_is_a_diverged_one(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = start(data, settings())
-    state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=training.SMALLEST_SCALE)
-    monkeypatch.setattr(training, "clip_gradients", lambda *_: torch.tensor(math.inf))
+    state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=loop.SMALLEST_SCALE)
+    monkeypatch.setattr(loop, "clip_gradients", lambda *_: torch.tensor(math.inf))
     with pytest.raises(DivergedError):
-        training.train_step(state, batch(data, 4), settings(), autocast(CPU, "fp32"))
+        loop.train_step(state, batch(data, 4), settings(), autocast(CPU, "fp32"))
 
 
 def test_a_step_that_would_spoil_the_weights_is_refused_with_a_remedy(data: Data) -> None:
@@ -265,7 +267,7 @@ def test_a_step_that_would_spoil_the_weights_is_refused_with_a_remedy(data: Data
         state.model.norm.weight[0] = math.inf
     before = weights(state.model)
     with pytest.raises(DivergedError, match=r"diverged at step 0: .* try -S train\.learning_rate=0\.25"):
-        training.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
+        loop.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
     assert all(torch.equal(before[name], after) for name, after in weights(state.model).items())
     assert state.step == 0
 
@@ -283,9 +285,9 @@ def test_a_validation_loss_that_is_no_number_is_told_with_a_remedy(
 ) -> None:
     chosen = settings(eval_every=3, init_from=init_from)
     state = start(data, chosen)
-    monkeypatch.setattr(training, "mean_loss", lambda *_: math.nan if state.step == step else 3.0)
+    monkeypatch.setattr(loop, "mean_loss", lambda *_: math.nan if state.step == step else 3.0)
     with pytest.raises(DivergedError, match=says):
-        list(training.train(state, chosen, data, 3, "fp32"))
+        list(loop.train(state, chosen, data, 3, "fp32"))
     assert all(math.isfinite(row["loss"]) for row in state.validation_rows)  # and can be written
 
 
@@ -295,7 +297,7 @@ def test_the_best_weights_are_kept_when_the_loss_rises_again(data: Data) -> None
         state.step = step
         with torch.no_grad():
             state.model.norm.weight.fill_(float(step))
-        training.record_validation(state, loss)
+        loop.record_validation(state, loss)
     assert (state.best_step, state.best_loss) == (1, 2.0)
     assert state.best["norm.weight"][0] == 1.0
 
@@ -304,7 +306,7 @@ def test_evaluation_falls_due_on_its_steps_and_always_at_the_end(data: Data) -> 
     for every, expected in ((2, [0, 2, 4, 5]), (100, [0, 5])):
         chosen = settings(steps=5, eval_every=every)
         state = start(data, chosen)
-        advance(training.train(state, chosen, data, 3, "fp32"), 5)
+        advance(loop.train(state, chosen, data, 3, "fp32"), 5)
         assert [row["step"] for row in state.validation_rows] == expected
 
 
@@ -314,20 +316,20 @@ def test_the_mean_loss_weighs_every_token_alike(data: Data) -> None:
     state.model.eval()
     ids = torch.from_numpy(data["validation"][:28].astype(np.int64))[None]
     windows = [(ids[:, :16], ids[:, 1:17]), (ids[:, 16:20], ids[:, 17:21])]
-    nats = [training.cross_entropy(state.model(x), y, "sum").item() for x, y in windows]
-    assert training.mean_loss(state.model, windows, autocast(CPU, "fp32")) == pytest.approx(sum(nats) / 20)
+    nats = [cross_entropy(state.model(x), y, "sum").item() for x, y in windows]
+    assert loop.mean_loss(state.model, windows, autocast(CPU, "fp32")) == pytest.approx(sum(nats) / 20)
 
 
 def test_curves_come_back_as_they_were_written(tmp_path: Any, data: Data) -> None:
     chosen = settings(steps=4, eval_every=2)
     state = start(data, chosen)
-    advance(training.train(state, chosen, data, 3, "fp32"), 4)
-    training.write_curves(tmp_path, state, chosen)
-    rows = training.read_curve(tmp_path / "train.tsv")
+    advance(loop.train(state, chosen, data, 3, "fp32"), 4)
+    loop.write_curves(tmp_path, state, chosen)
+    rows = read_curve(tmp_path / "train.tsv")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1]["loss"] == pytest.approx(state.train_rows[-1]["loss"], rel=1e-5)
     assert list(rows[0]) == ["step", "loss", "learning_rate", "gradient_norm"]
-    assert [row["step"] for row in training.read_curve(tmp_path / "validation.tsv")] == [0, 2, 4]
+    assert [row["step"] for row in read_curve(tmp_path / "validation.tsv")] == [0, 2, 4]
 
 
 def test_health_is_noted_every_ten_steps_and_leaves_training_as_it_was(
@@ -335,19 +337,19 @@ def test_health_is_noted_every_ten_steps_and_leaves_training_as_it_was(
 ) -> None:
     chosen = settings(steps=12, learning_rate=0.01)
     state = start(data, chosen)
-    advance(training.train(state, chosen, data, 3, "fp32"), 12)
+    advance(loop.train(state, chosen, data, 3, "fp32"), 12)
     assert [row["step"] for row in state.health_rows] == [1, 11]
     assert all(1e-5 < row["update_ratio"] < 0.5 for row in state.health_rows)
     assert state.health_rows[1]["activation_scale"] > state.health_rows[0]["activation_scale"] > 0
-    monkeypatch.setattr(training, "HEALTH_EVERY", 1000)
+    monkeypatch.setattr(loop, "HEALTH_EVERY", 1000)
     unseen = start(data, chosen)
-    advance(training.train(unseen, chosen, data, 3, "fp32"), 12)
+    advance(loop.train(unseen, chosen, data, 3, "fp32"), 12)
     assert all(torch.equal(a, b) for a, b in zip(state.model.parameters(), unseen.model.parameters(), strict=True))
 
 
 def test_the_update_ratio_is_the_length_of_the_step_over_that_of_the_weights(data: Data) -> None:
     state = start(data, settings())
-    with training.examined(state), torch.no_grad():
+    with loop.examined(state), torch.no_grad():
         state.model(batch(data, 1)[0])
         for parameter in state.model.parameters():
             parameter.mul_(1.01)

@@ -9,17 +9,20 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.conftest import SHAPES, TEXT, gpt, params
-from tinygpt import figures, reading, views, vocabularies
-from tinygpt.inspecting import EXAMPLE, VIEWS
-from tinygpt.reading import Subject
-from tinygpt.tokenizer import Tokenizer
+from tinygpt.data import train_tokenizer
+from tinygpt.inspection import figures as views
+from tinygpt.inspection import text as reading
+from tinygpt.inspection.activations import EXAMPLE, VIEWS
+from tinygpt.inspection.text import Subject
+from tinygpt.plots import style
+from tinygpt.tokenizer.base import Tokenizer
 
 STRANGE = "a $5$ b^2_{3} \x1b[2J\t汉字 é\u202e\n\n\\frac{$}"
 
 
 @pytest.fixture(scope="module")
 def pairs() -> Tokenizer:
-    return vocabularies.build(params(tokenize__kind="bpe", tokenize__vocab_size=300).tokenize, [TEXT])
+    return train_tokenizer.build(params(tokenize__kind="bpe", tokenize__vocab_size=300).tokenize, [TEXT])
 
 
 def drawn(folder: Path, subject: Subject) -> dict[str, bytes]:
@@ -46,7 +49,7 @@ def test_every_view_is_the_same_bytes_twice(tmp_path: Path, pairs: Tokenizer, na
 
 @pytest.mark.parametrize(("kind", "text"), [("char", "\n\n"), ("char", STRANGE), ("bpe", "a"), ("bpe", STRANGE)])
 def test_any_text_can_be_drawn(tmp_path: Path, pairs: Tokenizer, kind: str, text: str) -> None:
-    tokens = pairs if kind == "bpe" else vocabularies.build(params().tokenize, [STRANGE])
+    tokens = pairs if kind == "bpe" else train_tokenizer.build(params().tokenize, [STRANGE])
     shape = {"n_layer": 1, "n_head": 1, "context_length": 64}
     assert len(drawn(tmp_path, subject(tokens, text, **shape))) == len(VIEWS)
 
@@ -78,6 +81,6 @@ def test_a_page_breaks_where_a_piece_would_pass_the_edge_or_ends_a_line() -> Non
 
 def test_words_are_drawn_as_they_are_written() -> None:
     axes = Figure().add_subplot()
-    figures.write(axes, 0, 0, "$a$ 汉\U0001f600")
+    style.write(axes, 0, 0, "$a$ 汉\U0001f600")
     (text,) = axes.texts
     assert text._preprocess_math(text.get_text()) == ("$a$ ▯▯", False)  # type: ignore[attr-defined]

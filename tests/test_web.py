@@ -22,10 +22,10 @@ pytest.importorskip("gradio", reason="the page needs Gradio: pip install -c requ
 
 from tests.conftest import ROOT
 from tests.visiting import Visitor, served, until
-from tinygpt import cli
-from tinygpt.asking import CHARACTERS
-from tinygpt.serving import Serving
-from tinygpt.web_events import CONVERSATION, Page
+from tinygpt.cli import main
+from tinygpt.web.handlers import CONVERSATION, Page
+from tinygpt.web.requests import CHARACTERS
+from tinygpt.web.service import Serving
 
 PLAIN = (0.8, 0, 0.95, 0.0, 20, 1337)  # temperature, top-k, top-p, min-p, length, seed
 GROWTH = 40 * 2**20  # bytes that the second half of all requests may add to what the first left behind
@@ -71,7 +71,7 @@ def test_an_answer_streams_and_is_that_of_the_command_line(visitor: Visitor, mod
     assert '"msg":"process_completed"' in came
     words = ["generate", "ROMEO:", "--model", model, "--max-new-tokens", "20"]
     assert (
-        CliRunner().invoke(cli.app, words).output == json.loads(visitor.at_once("written", None)[1])["data"][0] + "\n"
+        CliRunner().invoke(main.app, words).output == json.loads(visitor.at_once("written", None)[1])["data"][0] + "\n"
     )
 
 
@@ -219,16 +219,16 @@ def test_the_command_refuses_what_would_not_be_safe(model_folder: Path, tmp_path
     ):
         Path("word").write_text("correct horse\nnot this\n", encoding="utf-8")
         Path("latin1").write_bytes("très secret".encode("latin1"))
-        result = CliRunner().invoke(cli.app, ["web", "--port", "0", *words])
+        result = CliRunner().invoke(main.app, ["web", "--port", "0", *words])
         assert isinstance(result.exception, ValueError | OSError), result.output
         assert says in str(result.exception)
 
 
 def test_without_the_extra_the_command_says_how_to_install_it(model_folder: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "tinygpt.web", raising=False)
-    monkeypatch.delattr("tinygpt.web", raising=False)
-    result = CliRunner().invoke(cli.app, ["web", "--model", str(model_folder)])
+    monkeypatch.delitem(sys.modules, "tinygpt.web.app", raising=False)
+    monkeypatch.delattr("tinygpt.web.app", raising=False)
+    result = CliRunner().invoke(main.app, ["web", "--model", str(model_folder)])
     assert "pip install -c requirements.lock -e '.[web]'" in str(result.exception)
 
 
@@ -237,8 +237,8 @@ def test_a_proxy_of_any_kind_hinders_no_page(model_folder: Path, monkeypatch: py
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="Unknown scheme for proxy"):
         httpx.Client()  # as Gradio makes one when it is imported
-    monkeypatch.setattr("tinygpt.web.run", lambda *_: httpx.Client().close())
-    result = CliRunner().invoke(cli.app, ["web", "--model", str(model_folder)], catch_exceptions=False)
+    monkeypatch.setattr("tinygpt.web.app.run", lambda *_: httpx.Client().close())
+    result = CliRunner().invoke(main.app, ["web", "--model", str(model_folder)], catch_exceptions=False)
     assert result.exit_code == 0
 
 
@@ -300,7 +300,7 @@ def visit(address: str, number: int, model: str, requests: int) -> Counter[str]:
 def test_fifty_visitors_at_once_some_hostile_are_all_answered_and_leave_nothing_behind(
     model_folder: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "tinygpt.cli", "web", "--port", "0", "--model", str(model_folder)]
+    command = [sys.executable, "-m", "tinygpt.cli.main", "web", "--port", "0", "--model", str(model_folder)]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     with (tmp_path / "errors").open("w+") as errors:
         server = subprocess.Popen(command, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=errors)

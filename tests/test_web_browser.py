@@ -18,10 +18,10 @@ pytest.importorskip("playwright", reason="needs Playwright: pip install -c requi
 from PIL import Image
 
 from tests.visiting import browser, chromium, served, until
-from tinygpt import checkpoint
-from tinygpt.generation import generate_ids
-from tinygpt.serving import Serving
-from tinygpt.web import AT_ONCE
+from tinygpt.checkpoints.model_folder import load, save_model
+from tinygpt.generation.generate import generate_ids
+from tinygpt.web.app import AT_ONCE
+from tinygpt.web.service import Serving
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="needs a browser: apt-get install chromium")
 SERIOUS = {"serious", "critical"}
@@ -39,10 +39,10 @@ def site(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("site"))
     shutil.copytree(model_folder, "data/model")
-    model, tokenizer = checkpoint.load(model_folder)
+    model, tokenizer = load(model_folder)
     model.head.weight.data *= 0.9
     lineage = json.loads((model_folder / "lineage.json").read_text(encoding="utf-8"))
-    checkpoint.save_model(Path("finetune/data/model"), model.config, model.state_dict(), tokenizer, lineage)
+    save_model(Path("finetune/data/model"), model.config, model.state_dict(), tokenizer, lineage)
     with served() as both:
         yield both
     os.chdir(before)
@@ -125,8 +125,8 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
                 yield step
             yield step
 
-    monkeypatch.setattr("tinygpt.serving.generate_ids", generate)
-    monkeypatch.setattr("tinygpt.serving.PACE", 0.0)
+    monkeypatch.setattr("tinygpt.web.service.generate_ids", generate)
+    monkeypatch.setattr("tinygpt.web.service.PACE", 0.0)
     yield go
     go.set()
 

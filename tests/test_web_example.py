@@ -7,10 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import TEXT
-from tinygpt import checkpoint
-from tinygpt.corpus import SCHEMA
-from tinygpt.files import sha256, write_json
-from tinygpt.web_example import CHARACTERS, OPENING, held_out, opening, passage, shortened, written
+from tinygpt.checkpoints.model_folder import load
+from tinygpt.data.corpus import SCHEMA
+from tinygpt.files.checksums import sha256
+from tinygpt.files.text import write_json
+from tinygpt.web.example import CHARACTERS, OPENING, held_out, opening, passage, shortened, written
 
 BIBLE = "THE BIBLE\n\nLicence: free\n\n" + "In the beginning God created the heaven and the earth.\n\n" * 40
 
@@ -33,7 +34,7 @@ def test_a_models_examples_are_from_the_text_that_it_was_evaluated_on(
 
 
 def test_where_that_text_is_gone_the_model_writes_its_own_example(model_folder: Path) -> None:
-    model, tokenizer = checkpoint.load(model_folder)
+    model, tokenizer = load(model_folder)
     own = written(model, tokenizer)
     assert passage(model_folder, model, tokenizer) == shortened(own.strip(), CHARACTERS)
     assert own == written(model, tokenizer)

@@ -1,4 +1,4 @@
-"""tinygpt/yardsticks.py: the figures mean what they say."""
+"""tinygpt/data/baselines.py: the figures mean what they say."""
 
 import random
 from pathlib import Path
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygpt import yardsticks
-from tinygpt.yardsticks import NAMES, ngram_bits, ngram_probabilities, pack
+from tinygpt.data import baselines
+from tinygpt.data.baselines import NAMES, ngram_bits, ngram_probabilities, pack
 
 VERSE = b"".join(b"Who's there? Nay, answer me: stand, and unfold yourself %d.\n" % number for number in range(400))
 
@@ -34,8 +34,8 @@ def test_ngrams_are_packed_with_the_last_byte_lowest() -> None:
 def test_a_bigram_agrees_with_the_formula_written_out() -> None:
     # After "a" come "b" four times and "c" once; discounts of this text: counts 1, 2 and 4 → see _discounts
     train, pair = b"ababababac", (ord("a") << 8) | ord("b")
-    discounts = yardsticks._discounts(np.array([1, 4, 4, 1]))  # \0a, ab, ba, ac
-    lower = yardsticks._discounts(np.array([1, 2, 1]))  # contexts before b, a, c
+    discounts = baselines._discounts(np.array([1, 4, 4, 1]))  # \0a, ab, ba, ac
+    lower = baselines._discounts(np.array([1, 2, 1]))  # contexts before b, a, c
     unigram = (1 - lower[1] + lower[[1, 2, 1]].sum() / 256) / 4
     expected = (4 - discounts[3] + (discounts[3] + discounts[1]) * unigram) / 5
     assert ngram_probabilities(train, np.array([pair]), 2)[0] == pytest.approx(expected)
@@ -53,39 +53,39 @@ def test_a_longer_context_predicts_better() -> None:
 
 def test_random_bytes_cost_about_eight_bits_by_every_yardstick() -> None:
     noise = random.Random(0).randbytes(120_000)
-    found = yardsticks.yardsticks(noise[:100_000], noise[100_000:])
+    found = baselines.yardsticks(noise[:100_000], noise[100_000:])
     assert all(7.9 < bits < 8.6 for bits in found.values()), found
 
 
 def test_compressors_are_charged_only_for_what_validation_adds() -> None:
     noise = random.Random(0).randbytes(50_000)
-    found = yardsticks.yardsticks(noise, noise[:20_000])  # incompressible alone, but known from training
+    found = baselines.yardsticks(noise, noise[:20_000])  # incompressible alone, but known from training
     assert found["xz"] < 0.5
 
 
 def test_uniform_knows_which_bytes_occur() -> None:
-    assert yardsticks.yardsticks(b"abc" * 9, b"d" * 9)["uniform"] == 2
+    assert baselines.yardsticks(b"abc" * 9, b"d" * 9)["uniform"] == 2
 
 
 def test_every_yardstick_is_named_and_reported_as_it_is_done() -> None:
     done: list[int] = []
-    assert tuple(yardsticks.yardsticks(VERSE, VERSE, done.append)) == NAMES
+    assert tuple(baselines.yardsticks(VERSE, VERSE, done.append)) == NAMES
     assert sum(done) == len(NAMES)
 
 
 @pytest.mark.parametrize("pair", [(b"", b"text"), (b"text", b"")])
 def test_an_empty_part_is_refused_in_a_sentence(pair: tuple[bytes, bytes]) -> None:
     with pytest.raises(ValueError, match="dvc repro download"):
-        yardsticks.yardsticks(*pair)
+        baselines.yardsticks(*pair)
 
 
 def test_only_the_beginning_of_a_huge_text_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("train", "validation"):
         rows = [[name] * 3, [VERSE.decode()] * 3]
         pq.write_table(pa.table(rows, names=["document", "text"]), tmp_path / f"{name}.parquet")
-    monkeypatch.setattr(yardsticks, "SAMPLE", len(VERSE) + 5)
-    found = yardsticks.measure(tmp_path / "train.parquet", tmp_path / "validation.parquet")
+    monkeypatch.setattr(baselines, "SAMPLE", len(VERSE) + 5)
+    found = baselines.measure(tmp_path / "train.parquet", tmp_path / "validation.parquet")
     assert found["train_bytes"] == found["validation_bytes"] == 3 * len(VERSE)
     assert found["sampled_train_bytes"] == found["sampled_validation_bytes"] == len(VERSE) + 5
     beginning = (VERSE * 3)[: len(VERSE) + 5]
-    assert found["bits_per_byte"] == yardsticks.yardsticks(beginning, beginning)
+    assert found["bits_per_byte"] == baselines.yardsticks(beginning, beginning)

@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 
 from tests.conftest import CPU
 from tests.small_training import Data, advance, batch, settings, start
-from tinygpt import distributed, training
-from tinygpt.hardware import autocast
-from tinygpt.state import State, weights
+from tinygpt.model.hardware import autocast
+from tinygpt.training import distributed
+from tinygpt.training.loop import DivergedError, train, train_step
+from tinygpt.training.state import State, weights
 
 CASES: dict[str, dict[str, Any]] = {
     "muon": {"batch_size": 6, "eval_tokens": 320},  # four batches of validation windows, the last one short
@@ -29,12 +30,12 @@ def trained(data: Data, case: str, stop: int = 6) -> State:
     """A training of six steps; with `stop`, one that was stopped there and resumed."""
     chosen = settings(**CASES[case])
     state = start(data, chosen)
-    advance(training.train(state, chosen, data, 3, "fp32"), stop)
+    advance(train(state, chosen, data, 3, "fp32"), stop)
     if stop < 6:
         kept = state.tensors(), copy.deepcopy(state.facts())
         state = start(data, chosen)
         state.restore(*kept)
-        advance(training.train(state, chosen, data, 3, "fp32"), 6 - stop)
+        advance(train(state, chosen, data, 3, "fp32"), 6 - stop)
     return state
 
 
@@ -45,8 +46,8 @@ def diverged(data: Data) -> str:
         with torch.no_grad():
             state.model.norm.weight[0] = math.inf
     try:
-        training.train_step(state, batch(data, 4), settings(), autocast(CPU, "fp32"))
-    except training.DivergedError as problem:
+        train_step(state, batch(data, 4), settings(), autocast(CPU, "fp32"))
+    except DivergedError as problem:
         return str(problem)
     return "nothing"
 
@@ -60,9 +61,7 @@ def main(folder: Path) -> None:
             facts[case] = {"rows": state.train_rows, "looks": state.validation_rows}
             save_file(weights(state.model), folder / f"{case} {distributed.rank()}")
         save_file(weights(trained(data, "muon", stop=3).model), folder / f"resumed {distributed.rank()}")
-        advance(
-            training.train(start(data, settings(batch_size=3), dropout=0.1), settings(batch_size=3), data, 3, "fp32"), 6
-        )
+        advance(train(start(data, settings(batch_size=3), dropout=0.1), settings(batch_size=3), data, 3, "fp32"), 6)
         facts["seed"] = torch.initial_seed()
         facts["diverged"] = diverged(data)
         (folder / f"facts {distributed.rank()}").write_text(json.dumps(facts), encoding="utf-8")

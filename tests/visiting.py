@@ -16,9 +16,9 @@ from typing import Any
 
 import uvicorn
 
-from tinygpt import web
-from tinygpt.serving import Serving
-from tinygpt.shelf import Shelf
+from tinygpt.web import app
+from tinygpt.web.models import Shelf
+from tinygpt.web.service import Serving
 
 PATIENCE = 60.0  # seconds that a test waits before it takes something for lost
 
@@ -28,7 +28,7 @@ def served(*folders: Path) -> Iterator[tuple[str, Serving]]:
     """A page of these models in a thread of this process: its address, and what answers it."""
     serving = Serving(Shelf(folders))
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(web.app(serving), log_level="error", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(app.app(serving), log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

@@ -13,10 +13,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors; they load nothing and change no result
-    from tinygpt.base_tokenizer import Tokenizer
-    from tinygpt.checkpoint import load
-    from tinygpt.generation import Completion, generate, generate_batch, stream
-    from tinygpt.model import GPT, GPTConfig
+    from tinygpt.checkpoints.model_folder import load
+    from tinygpt.generation.generate import Completion, generate, generate_batch, stream
+    from tinygpt.model.gpt import GPT, GPTConfig
+    from tinygpt.tokenizer.base import Tokenizer
 
     __version__: str
 
@@ -43,14 +43,14 @@ def _bound_spinning() -> str:
 thread_waiting = _bound_spinning()
 
 _HOMES = {
-    "load": "checkpoint",
-    "Completion": "generation",
-    "generate": "generation",
-    "generate_batch": "generation",
-    "stream": "generation",
-    "GPT": "model",
-    "GPTConfig": "model",
-    "Tokenizer": "base_tokenizer",
+    "load": "checkpoints.model_folder",
+    "Completion": "generation.generate",
+    "generate": "generation.generate",
+    "generate_batch": "generation.generate",
+    "stream": "generation.generate",
+    "GPT": "model.gpt",
+    "GPTConfig": "model.gpt",
+    "Tokenizer": "tokenizer.base",
 }
 __all__ = ["GPT", "Completion", "GPTConfig", "Tokenizer", "generate", "generate_batch", "load", "stream"]
 

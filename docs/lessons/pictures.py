@@ -1,6 +1,6 @@
 """The lessons' pictures, one function each: `python -m docs.lessons.pictures` draws all, `… 04` those of lesson 4.
 
-They are drawn from what the pipeline made (`make` first), in the look of tinygpt/figures.py. The functions stand in
+They are drawn from what the pipeline made (`make` first), in the look of tinygpt/plots/style.py. The functions stand in
 pictures_of_text.py, pictures_of_models.py and pictures_of_runs.py.
 """
 

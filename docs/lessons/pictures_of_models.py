@@ -7,13 +7,14 @@ import numpy as np
 import torch
 
 import tinygpt
-from tinygpt import figures, sizes
-from tinygpt.corpus import read_rows
-from tinygpt.figures import ACCENT, DARK, LIGHT
-from tinygpt.files import Paths
-from tinygpt.inspecting import attention_scores
-from tinygpt.model import GPT, GPTConfig, count_parameters
-from tinygpt.sampling import keep_top_p
+from tinygpt.cli import presets
+from tinygpt.data.corpus import read_rows
+from tinygpt.files.paths import Paths
+from tinygpt.generation.sampling import keep_top_p
+from tinygpt.inspection.activations import attention_scores
+from tinygpt.model.gpt import GPT, GPTConfig, count_parameters
+from tinygpt.plots import style
+from tinygpt.plots.style import ACCENT, DARK, LIGHT
 from tinygpt.scratch.attention import without_future
 
 PATHS = Paths()
@@ -34,7 +35,7 @@ def attention(path: Path) -> None:
         "3 · no future": without_future(scores[0]).softmax(-1),
         "4 · a second head": without_future(scores[1]).softmax(-1),
     }
-    figure, canvases = figures.canvases(len(panels))
+    figure, canvases = style.canvases(len(panels))
     figure.set_size_inches(11, 3.3)
     words = [tokenizer.decode([token]).strip() for token in ids]
     for axes, (name, shares) in zip(canvases, panels.items(), strict=True):
@@ -44,14 +45,14 @@ def attention(path: Path) -> None:
         axes.set_yticks(range(len(ids)), words)
         axes.set_title(name, fontsize=11)
     canvases[0].set_ylabel("the token that looks")
-    figures.save(figure, path)
+    style.save(figure, path)
 
 
 def parameters(path: Path) -> None:
     """Where the parameters of the named sizes are."""
-    named = {"default": {}} | sizes.load(Path("sizes.yaml"))
+    named = {"default": {}} | presets.load(Path("sizes.yaml"))
     named.pop("minute")
-    figure, axes = figures.canvas()
+    figure, axes = style.canvas()
     axes.grid(visible=False)
     parts = {  # name → what the parameters' names hold, the colour, and that of its words
         "token embedding": ("token_embedding", DARK, "w"),
@@ -60,7 +61,7 @@ def parameters(path: Path) -> None:
         "head": ("head.", "0.75", "k"),
     }
     for row, size in enumerate(named.values()):
-        params = sizes.apply(size, PATHS.params)
+        params = presets.apply(size, PATHS.params)
         model = GPT(GPTConfig(vocab_size=params.tokenize.vocab_size, **params.model.model_dump()))
         total, left = count_parameters(model), 0.0
         for part, (key, color, words) in parts.items():
@@ -76,7 +77,7 @@ def parameters(path: Path) -> None:
     axes.spines[["bottom"]].set_visible(False)
     axes.set(title="Where the learned numbers are", xlim=(0, 1.08))
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figures.save(figure, path)
+    style.save(figure, path)
 
 
 @torch.no_grad()
@@ -97,13 +98,13 @@ def norms(path: Path) -> None:
     stream.append(x)
     handed.append(model.norm(x))
     names.append("head")
-    figure, axes = figures.canvas()
+    figure, axes = style.canvas()
     for values, color, label in ((stream, DARK, "the stream"), (handed, ACCENT, "what the norm hands on")):
         sizes_ = [float(value.square().mean().sqrt()) for value in values]
         axes.plot(names, sizes_, "o-", color=color, label=label)
     axes.set(ylabel="root mean square", title="Vectors before and after the norm of each part", ylim=(0, None))
     axes.legend(frameon=False)
-    figures.save(figure, path)
+    style.save(figure, path)
 
 
 @torch.no_grad()
@@ -112,7 +113,7 @@ def temperatures(path: Path) -> None:
     model, tokenizer = tinygpt.load(PATHS.model)
     logits = model(torch.tensor([tokenizer.encode("ROMEO:\nO, my")]))[0, -1]
     best = logits.topk(7).indices
-    figure, (left, right) = figures.canvases(2)
+    figure, (left, right) = style.canvases(2)
     figure.set_size_inches(10, 4)
     for number, (temperature, color) in enumerate(((0.5, DARK), (1.0, ACCENT), (1.5, LIGHT))):
         probs = (logits / temperature).softmax(-1)
@@ -133,4 +134,4 @@ def temperatures(path: Path) -> None:
     )
     right.set(xscale="log", ylim=(0, 1.02))
     right.xaxis.set_major_formatter("{x:.0f}")
-    figures.save(figure, path)
+    style.save(figure, path)

@@ -7,15 +7,18 @@ import numpy as np
 import torch
 
 from benchmark import ablations
-from tinygpt import config, figures, forecast, sizes, training
-from tinygpt.corpus import read_rows
-from tinygpt.curves import loss_curves
-from tinygpt.figures import ACCENT, DARK, LIGHT, STYLES
-from tinygpt.files import Paths
-from tinygpt.model import GPTConfig
-from tinygpt.optimizer import schedule
-from tinygpt.state import initial_state
-from tinygpt.vocabularies import build
+from tinygpt import config
+from tinygpt.cli import presets
+from tinygpt.data.corpus import read_rows
+from tinygpt.data.train_tokenizer import build
+from tinygpt.files.paths import Paths
+from tinygpt.model.gpt import GPTConfig
+from tinygpt.plots import style
+from tinygpt.plots.curves import loss_curves, read_curve
+from tinygpt.plots.style import ACCENT, DARK, LIGHT, STYLES
+from tinygpt.training import forecast, loop
+from tinygpt.training.optimizer import schedule
+from tinygpt.training.state import initial_state
 
 PATHS = Paths()
 CPU = torch.device("cpu")
@@ -24,18 +27,18 @@ CPU = torch.device("cpu")
 def curves(path: Path) -> None:
     """The losses and gradients of the last run, and three schedules."""
     settings = config.load(PATHS.params).train
-    figure, (left, middle, right) = figures.canvases(3)
+    figure, (left, middle, right) = style.canvases(3)
     figure.set_size_inches(10.5, 3.6)
-    train, held = (training.read_curve(PATHS.training / f"{split}.tsv") for split in ("train", "validation"))
+    train, held = (read_curve(PATHS.training / f"{split}.tsv") for split in ("train", "validation"))
     losses = np.array([row["loss"] for row in train])
     left.plot([row["step"] for row in train], losses, color=LIGHT, linewidth=0.7, label="training, each batch")
-    left.plot([row["step"] for row in train], figures.smoothed(losses), "--", color=DARK, label="training, smoothed")
+    left.plot([row["step"] for row in train], style.smoothed(losses), "--", color=DARK, label="training, smoothed")
     left.plot(*zip(*((r["step"], r["loss"]) for r in held), strict=True), "o-", color=ACCENT, label="validation")
     left.set(xlabel="step", ylabel="nats per token", title="Loss")
     left.legend(frameon=False, fontsize=9)
     norms = np.array([row["gradient_norm"] for row in train])
     middle.plot([row["step"] for row in train], norms, color=LIGHT, linewidth=0.7)
-    middle.plot([row["step"] for row in train], figures.smoothed(norms), "--", color=DARK)
+    middle.plot([row["step"] for row in train], style.smoothed(norms), "--", color=DARK)
     middle.axhline(settings.gradient_clip, color=ACCENT, linewidth=1)
     middle.set(xlabel="step", ylim=(0, None), title="Gradient norm; line: clipping")
     steps = range(settings.steps)
@@ -45,16 +48,16 @@ def curves(path: Path) -> None:
         right.plot(steps, rates, STYLES[number], color=ACCENT if kind == settings.schedule else DARK, label=kind)
     right.set(xlabel="step", title="Learning rate: three schedules", ylim=(0, None))
     right.legend(frameon=False, fontsize=9)
-    figures.save(figure, path)
+    style.save(figure, path)
 
 
 def memory(path: Path) -> None:
     """The forecast of memory over the batch size."""
-    figure, axes = figures.canvas()
+    figure, axes = style.canvas()
     for number, (name, size) in enumerate(
-        ({"the default": {}} | {"hour": sizes.load(Path("sizes.yaml"))["hour"]}).items()
+        ({"the default": {}} | {"hour": presets.load(Path("sizes.yaml"))["hour"]}).items()
     ):
-        params = sizes.apply(size, PATHS.params)
+        params = presets.apply(size, PATHS.params)
         shape = GPTConfig(vocab_size=params.tokenize.vocab_size, **params.model.model_dump())
         state = initial_state(shape, params.train, 1, CPU, "fp32")
         fixed, (_, sequence) = forecast.lasting_memory(state), forecast.memory_of_pass(state, "fp32")
@@ -71,7 +74,7 @@ def memory(path: Path) -> None:
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.legend(frameon=False, fontsize=9)
-    figures.save(figure, path)
+    style.save(figure, path)
 
 
 def ablation(path: Path) -> None:
@@ -79,7 +82,7 @@ def ablation(path: Path) -> None:
     entries = [e for e in ablations.plan() if e.group in ("default", "tokenizer", "architecture", "optimizer")]
     runs = {entry.name: [run.bits_per_byte for run in entry.of(ablations.load_results())] for entry in entries}
     names = sorted(runs, key=lambda name: statistics.fmean(runs[name]))
-    figure, axes = figures.canvas()
+    figure, axes = style.canvas()
     axes.grid(visible=False)
     for row, name in enumerate(names):
         mean, spread = statistics.fmean(runs[name]), statistics.stdev(runs[name])
@@ -90,7 +93,7 @@ def ablation(path: Path) -> None:
     axes.set(
         xlabel="bits per byte after 200 steps, three seeds or more (less is better)", title="What each choice is worth"
     )
-    figures.save(figure, path)
+    style.save(figure, path)
 
 
 def overfitting(path: Path) -> None:
@@ -103,6 +106,6 @@ def overfitting(path: Path) -> None:
     settings = params.train.model_copy(update={"steps": 500, "eval_every": 25})
     shape = GPTConfig(vocab_size=512, **params.model.model_dump())
     state = initial_state(shape, settings, params.seed, CPU, "fp32")
-    for _ in training.train(state, settings, data, params.seed, "fp32"):
+    for _ in loop.train(state, settings, data, params.seed, "fp32"):
         pass
     loss_curves(path, state.train_rows, state.validation_rows, {})

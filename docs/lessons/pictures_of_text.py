@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from matplotlib.patches import FancyBboxPatch
 
-from tinygpt import config, figures
-from tinygpt.corpus import read_rows
-from tinygpt.figures import ACCENT, DARK, STYLES
-from tinygpt.files import Paths, read_json
+from tinygpt import config
+from tinygpt.data.corpus import read_rows
+from tinygpt.data.dataset import StepSampler, TokenDataset, open_tokens
+from tinygpt.data.train_tokenizer import build
+from tinygpt.files.paths import Paths
+from tinygpt.files.text import read_json
+from tinygpt.plots import style
+from tinygpt.plots.style import ACCENT, DARK, STYLES
 from tinygpt.scratch.embedding import rotary_angles
-from tinygpt.tokens import StepSampler, TokenDataset, open_tokens
-from tinygpt.vocabularies import build
 
 PATHS = Paths()
 STAGES = ("download", "tokenize", "train", "evaluate", "sample")
@@ -23,7 +25,7 @@ def pipeline(path: Path) -> None:
     params, text = config.load(PATHS.params), read_json(PATHS.yardsticks)
     metrics = read_json(PATHS.evaluation / "metrics.json")
     ids = len(open_tokens(PATHS.ids("train"))) + len(open_tokens(PATHS.ids("validation")))
-    figure, axes = figures.canvas()
+    figure, axes = style.canvas()
     axes.set_axis_off()
     figure.set_size_inches(8, 2.7)
     handed = [
@@ -46,7 +48,7 @@ def pipeline(path: Path) -> None:
     ):
         axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": ACCENT, "lw": 1.6})
     axes.set(xlim=(-0.2, 7.6), ylim=(-2.1, 1.6))
-    figures.save(figure, path)
+    style.save(figure, path)
 
 
 def vocabulary(path: Path) -> None:
@@ -58,7 +60,7 @@ def vocabulary(path: Path) -> None:
         rows = (text for _, text in read_rows(PATHS.text("train")))
         learned = build(section.model_copy(update={"kind": "bpe", "vocab_size": size}), rows)
         found.append((size, len(text.encode()) / len(learned.encode_array(text))))
-    figure, axes = figures.canvas()
+    figure, axes = style.canvas()
     axes.plot(*zip(*found, strict=True), color=DARK, marker="o", linewidth=1.8)
     characters = len({character for _, row in read_rows(PATHS.text("train")) for character in row})
     axes.plot(characters, len(text.encode()) / len(text), "s", color=DARK)
@@ -71,7 +73,7 @@ def vocabulary(path: Path) -> None:
     axes.set(title="What a larger vocabulary buys (held-out plays)", xscale="log")
     axes.set_xticks([2**power for power in range(6, 14)], [str(2**power) for power in range(6, 14)])
     axes.minorticks_off()
-    figures.save(figure, path)
+    style.save(figure, path)
 
 
 def windows(path: Path) -> None:
@@ -79,7 +81,7 @@ def windows(path: Path) -> None:
     context, batch, length = 6, 3, 81  # twelve windows, so that eight steps are two readings
     dataset = TokenDataset(np.arange(length, dtype=np.uint16), context)
     sampler = StepSampler(dataset, batch, seed=1, start=0, stop=8)
-    figure, axes = figures.canvas()
+    figure, axes = style.canvas()
     figure.set_size_inches(8, 3)
     for step in range(8):
         for number, start in enumerate(sampler.batch(step)):
@@ -91,7 +93,7 @@ def windows(path: Path) -> None:
     axes.invert_yaxis()
     axes.set(xlim=(0, length), xlabel="place in the text, tokens")
     axes.set_title(f"Batches of {batch} windows of {context} tokens; the second reading in red")
-    figures.save(figure, path)
+    style.save(figure, path)
 
 
 def positions(path: Path) -> None:
@@ -100,7 +102,7 @@ def positions(path: Path) -> None:
     width = model.head_dim or model.n_embd // model.n_head
     speeds = rotary_angles(2, width, model.rope_theta)[1]  # (D/2,) radians a token
     place = torch.linspace(0, 64, 641)
-    figure, axes = figures.canvas()
+    figure, axes = style.canvas()
     for number, arrow in enumerate((0, width // 8, width // 4, width // 2 - 1)):
         color = [ACCENT, DARK, DARK, DARK][number]
         axes.plot(
@@ -109,4 +111,4 @@ def positions(path: Path) -> None:
     axes.set(xlabel="position in the context, tokens", ylabel="cosine of the angle")
     axes.set_title("Rotary positions: quick arrows tell neighbours apart, slow ones near from far")
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figures.save(figure, path)
+    style.save(figure, path)

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from tests.visiting import browser, served
-from tinygpt.files import Paths
+from tinygpt.files.paths import Paths
 
 FOLDER = Path(__file__).parent
 WIDE: dict[str, Any] = {"viewport": {"width": 1240, "height": 800}}

@@ -1,4 +1,5 @@
-"""What the lessons' exercises begin as, and the tests that say when they are done; tinygpt/exercising.py uses both.
+"""What the lessons' exercises begin as, and the tests that say when they are done; tinygpt/exercises/runner.py uses
+both.
 
 `same` is what the tests compare with: it says what differs in a sentence. None of it is an `assert`, which `python -O`
 leaves out.

@@ -7,8 +7,9 @@
     5. MultiHeadAttention          + all sequences and heads at once; what this model adds to it
 
 Rungs 1 to 4 are functions of one sequence x, (T, C): T tokens, each a vector of C numbers. Rung 5 is the twin of
-tinygpt.model.Attention; B sequences, H heads of D numbers each. Left out: the cache that spares work when a text is
-written token by token (tinygpt/decoding.py), and fused kernels, which never store the T × T shares (Dao et al. 2022).
+tinygpt.model.gpt.Attention; B sequences, H heads of D numbers each. Left out: the cache that spares work when a text is
+written token by token (tinygpt/generation/decoder.py), and fused kernels, which never store the T × T shares (Dao et
+al. 2022).
 """
 
 import math
@@ -16,7 +17,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tinygpt.model import GPTConfig
+from tinygpt.model.gpt import GPTConfig
 from tinygpt.scratch.embedding import rotate
 from tinygpt.scratch.layers import Linear, Norm, dropout, softmax
 

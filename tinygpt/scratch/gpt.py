@@ -1,7 +1,7 @@
 """The GPT, put together from the files before: tokens in, a score for every possible next token out.
 
 `model = GPT(config)`; `model.initialise(generator)`; `model(tokens)` → logits. Names and shapes of all parameters are
-those of tinygpt.model.GPT, so `load_state_dict` of one takes the weights of the other, and both then give the same
+those of tinygpt.model.gpt.GPT, so `load_state_dict` of one takes the weights of the other, and both then give the same
 scores; the same seed also gives the same starting weights. That is all that nn.Module is for; the arithmetic is in
 embedding.py, layers.py and attention.py. Left out: every way to be quick, and the counting of parameters and FLOPs.
 """
@@ -9,7 +9,7 @@ embedding.py, layers.py and attention.py. Left out: every way to be quick, and t
 import torch
 from torch import Tensor, nn
 
-from tinygpt.model import GPTConfig
+from tinygpt.model.gpt import GPTConfig
 from tinygpt.scratch.attention import MultiHeadAttention
 from tinygpt.scratch.embedding import Embedding, learned_positions, look_up
 from tinygpt.scratch.layers import MLP, Linear, Norm, dropout
@@ -70,7 +70,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the starting weights: the same numbers as tinygpt.model.GPT's for the same generator, on the CPU.
+        """Draw the starting weights: the same numbers as tinygpt.model.gpt.GPT's for the same generator, on the CPU.
 
         A sum of n products with numbers of size 1/√n keeps the size of what comes in: so matrices start with that.
         What a block adds starts at zero, and the stack as a whole begins by changing nothing (Zhang et al. 2019).

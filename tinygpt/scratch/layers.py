@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tinygpt.model import GPTConfig
+from tinygpt.model.gpt import GPTConfig
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # (…, inputs) → (…, outputs)

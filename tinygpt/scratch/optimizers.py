@@ -3,7 +3,7 @@
 `AdamW(groups, betas)`, `Muon(groups)`; after each backward pass, `optimizer.step(learning_rate)`. A gradient says for
 each weight how the loss would change with it, but not how far to go, and how far is all that optimizers differ in.
 training.py says which weights get which of them, and how the learning rate changes. Left out: steps for many weights at
-once, which is what makes tinygpt/optimizer.py quick.
+once, which is what makes tinygpt/training/optimizer.py quick.
 """
 
 import math

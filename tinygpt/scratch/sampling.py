@@ -1,15 +1,16 @@
 """From scores to the next token, and on to a text: all with lists of plain numbers, one sequence at a time.
 
 `generate(model, prompt, settings, seed, max_new_tokens, end_of_text)` → the ids that continue a prompt. Each step of it
-is a small function from a list of V numbers to a list of V numbers. The settings are tinygpt.sampling.Sampling's, and
-apply in the order of the functions below. Left out: the cache; so each new token costs a pass over all before it.
+is a small function from a list of V numbers to a list of V numbers. The settings are
+tinygpt.generation.sampling.Sampling's, and apply in the order of the functions below. Left out: the cache; so each new
+token costs a pass over all before it.
 """
 
 import math
 
 import torch
 
-from tinygpt.sampling import Sampling
+from tinygpt.generation.sampling import Sampling
 from tinygpt.scratch.gpt import GPT
 
 Numbers = list[float]

@@ -8,8 +8,8 @@
             average_weights(average, newest, step + 1, settings.average)
 
 `settings` is the `train` section of params.yaml. `Optimizers` keeps its state in the same flat tensors as
-tinygpt/optimizer.py does, so a run in progress can go on with either. Left out: batches too large for memory, several
-processes, half precision, and looking at the validation loss (tinygpt/training.py).
+tinygpt/training/optimizer.py does, so a run in progress can go on with either. Left out: batches too large for memory,
+several processes, half precision, and looking at the validation loss (tinygpt/training/loop.py).
 """
 
 import math
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from tinygpt.config import Train
-from tinygpt.optimizer import EMBEDDING_RATE
 from tinygpt.scratch.gpt import GPT
 from tinygpt.scratch.loss import cross_entropy
 from tinygpt.scratch.optimizers import AdamW, Muon, Optimizer, grouped
+from tinygpt.training.optimizer import EMBEDDING_RATE
 
 
 def train_step(
@@ -90,7 +90,7 @@ def schedule(step: int, settings: Train) -> float:
 
 
 class Optimizers:
-    """The optimizers of one model, stepped together; the interface of tinygpt.optimizer.Optimizers."""
+    """The optimizers of one model, stepped together; the interface of tinygpt.training.optimizer.Optimizers."""
 
     def __init__(self, *members: Optimizer) -> None:
         self.members = members

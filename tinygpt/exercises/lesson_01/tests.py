@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tinygpt.config import Download
-from tinygpt.corpus import read_rows, write_corpus
+from tinygpt.data.corpus import read_rows, write_corpus
 from tinygpt.exercises import same
 
 TEXT = "If music be the food of love, play on;\nGive me excess of it, that, surfeiting,\n" * 20
 
 
 def hold_out(yours: Callable[..., Any]) -> None:
-    """as tinygpt/corpus.py splits a lone text"""
+    """as tinygpt/data/corpus.py splits a lone text"""
     same('hold_out("abcdefghij", 0.2)', yours("abcdefghij", 0.2), ("abcdefgh", "ij"))
     section = Download.model_construct(max_documents=None, validation_fraction=0.13)
     with tempfile.TemporaryDirectory() as folder:
@@ -26,13 +26,13 @@ def hold_out(yours: Callable[..., Any]) -> None:
 
 
 def uniform_bits(yours: Callable[..., Any]) -> None:
-    """as `uniform` in tinygpt/yardsticks.py"""
+    """as `uniform` in tinygpt/data/baselines.py"""
     same('uniform_bits(b"abab")', yours(b"abab"), 1.0)
     same("uniform_bits(text)", yours(TEXT.encode()), math.log2(len(set(TEXT.encode()))))
 
 
 def followers(yours: Callable[..., Any]) -> None:
-    """as `bigram` in tinygpt/yardsticks.py counts them"""
+    """as `bigram` in tinygpt/data/baselines.py counts them"""
     same('followers("abac")', yours("abac"), {"a": {"b": 1, "c": 1}, "b": {"a": 1}})
     pairs = Counter(itertools.pairwise(TEXT))
     expected = {one: {b: times for (a, b), times in pairs.items() if a == one} for one, _ in pairs}

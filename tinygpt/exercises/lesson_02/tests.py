@@ -5,13 +5,13 @@ from typing import Any
 
 from tinygpt.exercises import same
 from tinygpt.scratch import bpe
-from tinygpt.tokenizer import CharTokenizer
+from tinygpt.tokenizer.char import CharTokenizer
 
 VERSE = "Rough winds do shake the darling buds of May"
 
 
 def encode_characters(yours: Callable[..., Any]) -> None:
-    """as CharTokenizer in tinygpt/tokenizer.py"""
+    """as CharTokenizer in tinygpt/tokenizer/char.py"""
     same('encode_characters("cab?", ["a", "b", "c", "�"])', yours("cab?", ["a", "b", "c", "�"]), [2, 0, 1, 3])
     characters = sorted({*VERSE, "�"})
     expected = CharTokenizer(VERSE, "replace").encode(VERSE + " 1609")

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from tinygpt.data.dataset import TokenDataset
 from tinygpt.exercises import same
 from tinygpt.scratch import embedding
-from tinygpt.tokens import TokenDataset
 
 
 def windows(yours: Callable[..., Any]) -> None:
-    """as TokenDataset in tinygpt/tokens.py"""
+    """as TokenDataset in tinygpt/data/dataset.py"""
     tokens = np.arange(5, 25, dtype=np.uint16)
     for starts, length in (([0, 2], 2), ([3, 0, 9], 4)):
         expected = TokenDataset(tokens, length).__getitems__(starts)

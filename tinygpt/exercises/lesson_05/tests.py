@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from tinygpt.exercises import same
-from tinygpt.model import GPT, GPTConfig
-from tinygpt.model import count_parameters as counted
+from tinygpt.model.gpt import GPT, GPTConfig
+from tinygpt.model.gpt import count_parameters as counted
 from tinygpt.scratch import layers
 
 SHAPE = {
@@ -60,7 +60,7 @@ def swiglu(yours: Callable[..., Any]) -> None:
 
 
 def count_parameters(yours: Callable[..., Any]) -> None:
-    """as `count_parameters` in tinygpt/model.py"""
+    """as `count_parameters` in tinygpt/model/gpt.py"""
     for n_layer, n_embd, vocab_size in ((1, 8, 50), (3, 96, 2000)):
         shape = SHAPE | {"n_layer": n_layer, "n_embd": n_embd, "vocab_size": vocab_size}
         expected = counted(GPT(GPTConfig(**shape)))  # type: ignore[arg-type]

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinygpt.decoding import Decoder
 from tinygpt.exercises import need, same
 from tinygpt.exercises.lesson_05.tests import SHAPE
-from tinygpt.model import GPT, GPTConfig
+from tinygpt.generation.decoder import Decoder
+from tinygpt.model.gpt import GPT, GPTConfig
 
 
 def kv_cache_bytes(yours: Callable[..., Any]) -> None:
-    """as much as Decoder in tinygpt/decoding.py takes"""
+    """as much as Decoder in tinygpt/generation/decoder.py takes"""
     for n_layer, heads, sequences in ((2, 2, 1), (3, 1, 16)):
         shape = SHAPE | {"n_layer": n_layer, "n_kv_head": heads}
         cache = Decoder(GPT(GPTConfig(**shape)), sequences).cache  # type: ignore[arg-type]
@@ -33,7 +33,7 @@ def training_bytes(yours: Callable[..., Any]) -> None:
 
 
 def accumulate(yours: Callable[..., Any]) -> None:
-    """as `accumulate_gradients` in tinygpt/training.py"""
+    """as `accumulate_gradients` in tinygpt/training/loop.py"""
     dice = torch.Generator().manual_seed(1)
     inputs, targets = torch.randn(5, 3, generator=dice), torch.randn(5, generator=dice)
     weight, largest = torch.ones(3), []

@@ -7,11 +7,11 @@ from typing import Any
 
 from tinygpt.config import Train
 from tinygpt.exercises import same
-from tinygpt.optimizer import schedule
+from tinygpt.training.optimizer import schedule
 
 
 def learning_rate(yours: Callable[..., Any]) -> None:
-    """as `schedule` in tinygpt/optimizer.py"""
+    """as `schedule` in tinygpt/training/optimizer.py"""
     for steps, warmup in ((100, 10), (20, 0)):
         settings = Train.model_construct(steps=steps, warmup_steps=warmup, schedule="linear", final_fraction=0.0)
         for step in (0, 1, 9, 10, 11, steps - 1):

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from tinygpt.data.baselines import yardsticks
 from tinygpt.exercises import same
 from tinygpt.scratch import loss
-from tinygpt.yardsticks import yardsticks
 
 
 def bits_per_byte(yours: Callable[..., Any]) -> None:
@@ -17,14 +17,14 @@ def bits_per_byte(yours: Callable[..., Any]) -> None:
 
 
 def compressed_bits(yours: Callable[..., Any]) -> None:
-    """as `bz2` in tinygpt/yardsticks.py"""
+    """as `bz2` in tinygpt/data/baselines.py"""
     train = b"".join(b"%d squared is %d\n" % (number, number**2) for number in range(300))
     held_out = b"".join(b"%d cubed is %d\n" % (number, number**3) for number in range(100))
     same("compressed_bits(train, held_out)", yours(train, held_out), yardsticks(train, held_out)["bz2"])
 
 
 def best_step(yours: Callable[..., Any]) -> None:
-    """as `record_validation` in tinygpt/training.py keeps the best weights"""
+    """as `record_validation` in tinygpt/training/loop.py keeps the best weights"""
     same("best_step of [(0, 4.1), (100, 2.9), (200, 3.4)]", yours([(0, 4.1), (100, 2.9), (200, 3.4)]), (100, 3.4 - 2.9))
     same("best_step of [(0, 4.0), (10, 2.5), (20, 2.5)]", yours([(0, 4.0), (10, 2.5), (20, 2.5)]), (10, 0.0))
     same("best_step of [(0, 4.0), (10, 3.0)]", yours([(0, 4.0), (10, 3.0)]), (10, 0.0))

@@ -1,0 +1,247 @@
+"""What this machine does: matrix products, training steps and decoding, each timed, with the memory that they take.
+
+`fresh(job)` measures in a process of its own, so that one peak of memory does not hide the next, and what runs out of
+memory takes nothing else down. `python -m tinygpt.bench.measure` is that process: a job comes as JSON, a row goes back.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+
+from tinygpt.config import Train
+from tinygpt.errors import out_of_memory
+from tinygpt.generation import generate
+from tinygpt.generation.sampling import Sampling
+from tinygpt.model import hardware
+from tinygpt.model.gpt import GPT, GPTConfig, count_parameters, training_flops_per_token
+from tinygpt.training import compilation, forecast
+from tinygpt.training.loop import examined, train_step
+from tinygpt.training.state import initial_state
+
+OUT_OF_MEMORY = "out of memory"
+TOO_SLOW = "stopped: over its time"
+REPEATS = 5  # of a step; the median is told, and how far apart the quickest and the slowest are
+
+
+@dataclass(frozen=True)
+class Training:
+    """How fast one model trains at one batch size; zeros where `problem` says why it does not."""
+
+    size: str
+    parameters: int
+    context: int
+    batch: int  # sequences
+    precision: str
+    compiled: bool
+    tokens_per_second: float = 0.0
+    spread: float = 0.0  # slowest step less quickest, over the median
+    step: float = 0.0  # seconds, the median
+    flops_per_second: float = 0.0  # of the model, by count
+    memory: int = 0  # bytes, the peak
+    forecast: int = 0  # bytes, as training would have said
+    forecast_a_sequence: int = 0  # bytes that one sequence more adds to it
+    starting: float = 0.0  # seconds of the first step, in which compiling happens
+    core_share: float = 1.0  # of the time measured (hardware.core_share)
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How fast one model writes, in so many sequences at once."""
+
+    size: str
+    parameters: int
+    sequences: int
+    tokens_per_second: float = 0.0  # of all of them together
+    core_share: float = 1.0  # as above
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing to measure. `settings` and `config` are those of a run; kind `peak` needs neither."""
+
+    kind: Literal["peak", "training", "decoding"]
+    device: str
+    precision: str = "fp32"
+    compiled: bool = False
+    size: str = ""
+    batch: int = 1  # sequences
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def matmul_peak(device: torch.device, precision: str) -> float:
+    """FLOP/s of the quickest of several large square matrix products: what the machine can do at best."""
+    best = 0.0
+    for side in (1024, 2048, 4096) if device.type == "cpu" else (4096, 8192, 16384):
+        x = torch.randn(side, side, device=device, dtype=hardware.DTYPES[precision])
+        seconds = min(_timed(lambda x=x: x @ x, device) for _ in range(4))  # type: ignore[misc]
+        best = max(best, 2 * side**3 / seconds)
+    return best
+
+
+def measure(
+    config: GPTConfig, settings: Train, device: torch.device, precision: str, compiled: bool, size: str = ""
+) -> Training:
+    """Time training steps on random tokens, after one that warms up (on CUDA three), and note the memory they took.
+
+    On a CPU memory is the growth of this process's peak since before the model was there: call it in a fresh process.
+    """
+    _forget_peak()
+    baseline = _peak_memory(device)
+    state = initial_state(config, settings, 1, device, precision)
+    shape = (settings.batch_size, config.context_length)
+    batch = torch.randint(config.vocab_size, shape, device=device)  # (B, T)
+    if compiled:
+        compilation.compile_blocks(state.model)
+
+    def step() -> None:
+        train_step(state, (batch, batch), settings, hardware.autocast(device, precision))
+
+    state.best = state.kept()  # as in a run, where the best so far are kept
+    with examined(state):  # as every tenth step of a run, and the one that takes the most memory
+        starting = _timed(step, device)
+    for _ in range(2 if device.type == "cuda" else 0):  # in which it is recorded
+        step()
+    since = hardware.clock()
+    seconds = [_timed(step, device) for _ in range(REPEATS)]
+    share = hardware.core_share(since, device)
+    memory = _peak_memory(device) - baseline
+    median = statistics.median(seconds)
+    with compilation.as_written():
+        cost = forecast.count(state, settings, 1, precision)
+    speed = batch.numel() / median
+    return Training(
+        size=size,
+        parameters=cost.parameters,
+        context=config.context_length,
+        batch=settings.batch_size,
+        precision=precision,
+        compiled=compiled,
+        tokens_per_second=speed,
+        spread=(max(seconds) - min(seconds)) / median,
+        step=median,
+        flops_per_second=speed * training_flops_per_token(config),
+        memory=memory,
+        forecast=cost.memory,
+        forecast_a_sequence=cost.memory_a_sequence,
+        starting=starting,
+        core_share=share,
+    )
+
+
+def decode(config: GPTConfig, sequences: int, device: torch.device, size: str = "", limit: float = 2.0) -> Decoding:
+    """Tokens a second of `sequences` continuations at once, until the context is full or `limit` seconds have passed.
+
+    The first token, for which the prompt is read, is left out; choosing among the scores is counted.
+    """
+    model = GPT(config)
+    model.initialise(torch.Generator().manual_seed(1))  # drawn on the CPU, where its generator is
+    model.to(device).eval()
+    seeds, settings, room = list(range(sequences)), [Sampling()] * sequences, config.context_length - 1
+    steps = generate.generate_ids(model, [[0]] * sequences, settings, seeds, room, end_of_text=-1)
+    next(steps)
+    since, count = hardware.clock(), 0
+    while time.perf_counter() - since[0] < limit and next(steps, None):
+        count += 1
+    speed = sequences * count / (time.perf_counter() - since[0])
+    return Decoding(size, count_parameters(model), sequences, speed, hardware.core_share(since, device))
+
+
+def fresh(job: Job, limit: float) -> dict[str, Any]:
+    """Measure in a process of its own, stopped after `limit` seconds; a row, or `{"problem": …}`."""
+    command = [sys.executable, "-m", "tinygpt.bench.measure"]
+    text = json.dumps(dataclasses.asdict(job))
+    # On few cores the compiler's helpers would still be starting while the compiled steps are timed.
+    env = os.environ | ({"TORCHINDUCTOR_COMPILE_THREADS": "1"} if job.device == "cpu" else {})
+    try:
+        pipes: Any = {"input": text, "capture_output": True, "text": True, "errors": "replace"}
+        done = subprocess.run(command, **pipes, timeout=limit, check=False, env=env)
+    except subprocess.TimeoutExpired:
+        return {"problem": TOO_SLOW}
+    if done.returncode == -9:  # what Linux sends to whoever takes the last of the memory
+        return {"problem": OUT_OF_MEMORY}
+    if done.returncode:
+        raise RuntimeError(f"Measuring failed, with exit status {done.returncode}:\n{done.stderr}")
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Do a job in this process; running out of memory is a result."""
+    device = torch.device(job.device)
+    hardware.make_deterministic()
+    hardware.keep_freed_memory()
+    try:
+        if job.kind == "peak":
+            return {"flops_per_second": matmul_peak(device, job.precision)}
+        config = GPTConfig(**job.config)
+        if job.kind == "decoding":
+            return dataclasses.asdict(decode(config, job.batch, device, job.size))
+        settings = Train(**job.settings | {"batch_size": job.batch, "accumulation": 1})
+        return dataclasses.asdict(measure(config, settings, device, job.precision, job.compiled, job.size))
+    except (MemoryError, RuntimeError) as problem:  # PyTorch's own is a RuntimeError
+        if not out_of_memory(problem):
+            raise
+        return {"problem": OUT_OF_MEMORY}
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a run could take now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that `work` takes, with what it leaves running on the device."""
+    _wait(device)
+    begin = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - begin
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
+
+
+def _forget_peak() -> None:
+    """Let the peak of this process's memory be what it takes now, where Linux is willing: loading PyTorch took more."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of PyTorch's tensors on CUDA, of its driver on a Mac's GPU; on a CPU, of this process, at its peak."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    status = Path("/proc/self/status")  # Linux: getrusage would count the process that started this one, too
+    if status.is_file():
+        return 1024 * int(status.read_text(encoding="ascii").partition("VmHWM:")[2].split()[0])
+    import resource  # which Windows does not have
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on a Mac
+
+
+if __name__ == "__main__":
+    print(json.dumps(perform(Job(**json.load(sys.stdin)))), flush=True)
+    os._exit(0)  # the row is whole; taking PyTorch down after it takes time, and seems to have aborted once on a GPU

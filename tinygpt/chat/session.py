@@ -1,0 +1,176 @@
+"""Talk with a model: you write a piece of text, it goes on from there, and so by turns.
+
+`chat = Chat(model, tokenizer, …)`, then `for piece in chat.say("ROMEO:")` streams an answer; `retry`, `undo`, `set` and
+`save` are methods. The whole text so far is the prompt of each answer, cut to the model's context as everywhere
+(generate.window_start), so that `tinygpt generate PROMPT --seed …` writes the same. Left out: the terminal
+(repl.py); and roles and instructions, of which a base model knows nothing: a style says what stands around a line.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tinygpt.files.text import write_text
+from tinygpt.generation import generate
+from tinygpt.generation.samples import Record, record
+from tinygpt.generation.sampling import Sampling
+from tinygpt.model.gpt import GPT
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.stream import split_at_stop
+
+HEADING = r"\n\n[A-Z][^\n:]{0,40}:\n"  # of the next speech in a play: a name on a line of its own
+WHOLE, HIGHEST_SEED = {"top-k": 20, "length": 200, "seed": 7}, 2**62
+KNOBS = {"temperature": 0.8, "top-p": 0.95, "min-p": 0.05, "repetition-penalty": 1.1} | WHOLE  # and an example of each
+
+
+@dataclass(frozen=True)
+class Style:
+    """What stands around your words, and where an answer ends."""
+
+    name: str = "plain"
+    before: str = ""
+    after: str = ""
+    stop: str = ""  # a regular expression; the answer ends before it. Empty: never
+
+    def around(self, words: str, text: str) -> str:
+        """Your words as they follow `text`; a new line is not doubled. No words ask the model to go on as it stands."""
+        if not words:
+            return ""
+        opening = self.before if text else self.before.lstrip("\n")
+        while opening.startswith("\n") and text.endswith("\n"):
+            opening, text = opening[1:], text[:-1]
+        return opening + words + self.after
+
+
+def style(asked: str) -> Style:
+    """The style of a line that people type. ValueError says which there are.
+
+    plain: the text as you write it. play [NAME[, YOURS]]: your words are a speech, and NAME (or whom the model chooses)
+    speaks next. Anything with {} in it: your words in its place; the answer ends where the template would begin again.
+    """
+    if "{}" in asked:
+        before, _, after = asked.partition("{}")
+        again = before.strip()
+        return Style(asked, "\n" + before if again else before, after, r"\n\s*" + re.escape(again) if again else "")
+    kind, _, names = asked.partition(" ")
+    if kind == "plain" and not names:
+        return Style()
+    if kind == "play":
+        name, _, yours = (part.strip() for part in names.partition(","))
+        return Style(asked, f"\n\n{yours or 'YOU'}:\n", f"\n\n{name}:\n" if name else "\n\n", HEADING)
+    raise ValueError(f"{asked!r} is no style; there are plain, play NAME, and your own, such as Q: {{}}\\nA:")
+
+
+@dataclass
+class Turn:
+    """What was put after the text, and what the model wrote then."""
+
+    said: str
+    seed: int
+    sampling: Sampling
+    length: int
+    style: Style
+    answer: str = ""
+    ended: str = "interrupted"  # or at: length, style, end of text
+
+
+class Chat:
+    """A conversation: one text, grown by turns. hashes: those that trace its model (checkpoint.hashes)."""
+
+    def __init__(
+        self, model: GPT, tokenizer: Tokenizer, hashes: dict[str, Any], sampling: Sampling, length: int, seed: int
+    ) -> None:
+        self.model, self.tokenizer, self.hashes = model, tokenizer, hashes
+        self.sampling, self.length, self.seed = sampling, length, seed  # length: tokens of an answer, at most
+        self.style = Style()
+        self.turns: list[Turn] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(turn.said + turn.answer for turn in self.turns)
+
+    def say(self, words: str) -> Iterator[str]:
+        """The model's answer as it comes. However early the iterator is left, what it gave is kept.
+
+        ValueError, and nothing is kept, for words that the tokenizer cannot encode.
+        """
+        yield from self._answer(self.style.around(words, self.text), self.style)
+
+    def retry(self) -> Iterator[str]:
+        """Another answer to the same words, in place of the last one: with the next seed and the settings of now."""
+        turn = self.undo()
+        self.seed = min(turn.seed + 1, HIGHEST_SEED)
+        yield from self._answer(turn.said, turn.style)
+
+    def undo(self) -> Turn:
+        """Take back the last turn. ValueError where there is none."""
+        if not self.turns:
+            raise ValueError("There is nothing to take back: nobody has written anything yet.")
+        return self.turns.pop()
+
+    def set(self, knob: str, value: str) -> None:
+        """Turn one of KNOBS. ValueError, a sentence, for what it cannot be."""
+        name = knob.replace("-", "_")
+        try:
+            number = int(value) if knob in WHOLE else float(value)
+        except ValueError:
+            kind = "a whole number" if knob in WHOLE else "a number"
+            raise ValueError(f"{name} is {value!r}; it must be {kind}, such as {KNOBS[knob]}.") from None
+        if knob in ("length", "seed"):
+            least, most = (1, 2**31) if knob == "length" else (0, HIGHEST_SEED)
+            if not least <= number <= most:
+                raise ValueError(f"{name} is {value}; it must be {least} or more, and at most {most}.")
+            setattr(self, name, number)
+        else:
+            changed: dict[str, Any] = {name: number}
+            self.sampling = replace(self.sampling, **changed)
+
+    def settings(self) -> str:
+        """All settings in a line or two."""
+        values = asdict(self.sampling) | {"length": self.length, "seed": self.seed}
+        return ", ".join(
+            f"{name.replace('_', '-')} {value if isinstance(value, int) else format(value, '.12g')}"
+            for name, value in values.items()
+        )
+
+    def records(self) -> Iterator[Record]:
+        """A record a turn, like those of `tinygpt generate --json`, with its style and why it ended."""
+        text = ""
+        for turn in self.turns:
+            text += turn.said
+            made = generate.Completion(text, turn.answer, turn.seed)
+            yield record(made, turn.sampling, turn.length, self.hashes) | {
+                "style": turn.style.name,
+                "ended": turn.ended,
+            }
+            text += turn.answer
+
+    def save(self, file: Path, replacing: bool = False) -> None:
+        """Write the records as JSON lines, whole or not at all. ValueError where something is in the way."""
+        if not self.turns:
+            raise ValueError("There is nothing to save: nobody has written anything yet.")
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder; name a file.")
+        if file.exists() and not replacing:
+            raise ValueError(f"{file} is there already. /save! {file} replaces it.")
+        write_text(file, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in self.records()))
+
+    def _answer(self, said: str, style: Style) -> Iterator[str]:
+        turn = Turn(said, self.seed, self.sampling, self.length, style)
+        settings: dict[str, Any] = {"max_new_tokens": self.length, "seed": self.seed, **asdict(self.sampling)}
+        stop, waiting = style.stop, ""
+        for count, piece in enumerate(generate.stream(self.model, self.tokenizer, self.text + said, **settings)):
+            if not count:
+                self.turns.append(turn)  # only now: a text that cannot be encoded was refused before
+            sure, waiting, met = split_at_stop(waiting + piece, stop)
+            turn.answer += sure
+            yield sure
+            if met:
+                turn.ended = "style"
+                return
+        turn.answer += waiting
+        turn.ended = "length" if count == turn.length else "end of text"  # a piece a token, and one for what is left
+        yield waiting

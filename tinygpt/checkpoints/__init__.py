@@ -1,0 +1,1 @@
+"""Model folders, ours and transformers': loading, saving, and models to start from."""

@@ -1,0 +1,143 @@
+"""What is kept of a model: the folder that anyone can open, and the run in progress that can go on.
+
+`save_model` / `load` write and read a model folder (data/model): config.json, model.safetensors, the tokenizer,
+lineage.json, and SHA256SUMS over them; the names are transformers' where the model has a twin there. `Run` is a
+locked folder of saves of a run in progress (.tinygpt/runs/<fingerprint>), of which a damaged one is passed over.
+Everything is JSON or safetensors: nothing here can execute what it reads.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tinygpt.checkpoints import hf_model, hf_names
+from tinygpt.checkpoints.locate import is_ours
+from tinygpt.files.atomic import writing
+from tinygpt.files.checksums import SUMS, digest, read_sums, seal, sha256, verify
+from tinygpt.files.tensors import write_tensors
+from tinygpt.files.text import check_fetched, read_json, write_json
+from tinygpt.model.gpt import GPT, GPTConfig
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.folder import load as load_tokenizer
+
+WEIGHTS = "model.safetensors"
+CHANGES = "lora.safetensors"
+
+
+def save_model(
+    folder: Path,
+    config: GPTConfig,
+    weights: dict[str, Tensor],
+    tokenizer: Tokenizer,
+    lineage: dict[str, Any],
+    changes: dict[str, Tensor] | None = None,
+) -> None:
+    """Write a model folder, whole or not at all: `weights` (float32, our names) of a model of this configuration.
+
+    changes: what LoRA learned (training/lora.py), where `weights` are a base's with these added; for `tinygpt export
+    peft`.
+    """
+    with writing(folder) as partial:
+        partial.mkdir()
+        write_json(partial / "config.json", hf_names.to_json(config, tokenizer.end_of_text))
+        token_ids = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
+        write_json(partial / "generation_config.json", token_ids)
+        save_weights(partial / WEIGHTS, weights, config)
+        if changes:
+            write_tensors(partial / CHANGES, {name: changes[name].contiguous() for name in sorted(changes)})
+        tokenizer.save(partial)
+        write_json(partial / "lineage.json", lineage)
+        seal(partial)
+
+
+def save_weights(path: Path, weights: dict[str, Tensor], config: GPTConfig) -> None:
+    """Write weights as model.safetensors holds them, under the names of the model's family.
+
+    weights: parameter name → float32 of the parameter's shape, as `GPT(config).named_parameters()` has them.
+    """
+    named = {name: weight.contiguous() for name, weight in hf_names.export_weights(weights, config).items()}
+    with writing(path) as partial:
+        write_tensors(partial, named, {"format": "pt"})
+
+
+def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:
+    """Open a model folder: (the model in eval mode on `device`, its tokenizer).
+
+    Raises FileNotFoundError where there is none, ValueError in a sentence where it is damaged: every file is checked
+    against SHA256SUMS, and every tensor's name, shape and dtype against config.json, before memory is taken. A folder
+    without SHA256SUMS, which a stranger may have made, goes through the same checks but the first; one that has no
+    lineage.json either is read as another program's (hf_model.py).
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"There is no model in {folder}: config.json is missing. Run `dvc repro train`.")
+    if not is_ours(folder):
+        model, tokenizer = hf_model.read(folder)
+        return model.to(device), tokenizer
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"There is no model in {folder}: {WEIGHTS} is missing. Run `dvc repro train`.")
+    if (folder / SUMS).exists():
+        verify(folder)
+    values, found = read_json(folder / "config.json"), _read_header(folder / WEIGHTS)
+    try:
+        config = hf_names.from_json(values)
+        if config.n_layer > len(found):
+            raise ValueError(f"{config.n_layer} blocks, but {len(found)} tensors.")  # a billion would take memory below
+        expected = hf_names.weight_shapes(config)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as problem:
+        raise ValueError(f"{folder} is damaged: {problem}") from problem
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(
+            f"{folder} is damaged: {tokenizer.vocab_size} tokens, but the model knows {config.vocab_size}."
+        )
+    for name, sentence in _differences({name: (shape, "F32") for name, shape in expected.items()}, found):
+        raise ValueError(f"{folder / WEIGHTS} does not fit its config.json: {name} {sentence}.")
+    model = GPT(config)
+    weights = load_file(folder / WEIGHTS)
+    model.load_state_dict(hf_names.import_weights(weights, config))
+    return model.to(device).eval(), tokenizer
+
+
+def hashes(folder: Path) -> dict[str, Any]:
+    """The hashes that trace a model: of its weights, tokenizer, training text and parameters (from lineage.json).
+
+    Of a folder that another program wrote, what can be known: its weights and its tokenizer. ValueError where
+    lineage.json does not name them.
+    """
+    if not (folder / "lineage.json").is_file():
+        weights = [sha256(file) for file in hf_model.weight_files(folder)]
+        known = {"model": weights[0] if len(weights) == 1 else digest(weights)}
+        return known | {"tokenizer": sha256(folder / "tokenizer.json"), "text": {}, "params": ""}
+    lineage = read_json(folder / "lineage.json")
+    names = ("tokenizer", "text", "params")
+    if not isinstance(lineage, dict) or not lineage.keys() >= {*names}:
+        raise ValueError(f"{folder} is damaged: its lineage.json does not name {', '.join(names)}.")
+    model = read_sums(folder)[WEIGHTS] if (folder / SUMS).is_file() else sha256(folder / WEIGHTS)
+    return {"model": model, **{name: lineage[name] for name in names}}
+
+
+def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Name → (shape, dtype) of every tensor in a safetensors file, without reading the tensors."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    except safetensors.SafetensorError as problem:
+        check_fetched(path)
+        raise ValueError(f"{path} is damaged: {problem}.") from problem
+
+
+def _differences(expected: dict[str, Any], found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            yield name, "is missing"
+        elif name not in expected:
+            yield name, "is unknown"
+        elif expected[name] != found[name]:
+            yield name, f"is {found[name]}, not {expected[name]}"

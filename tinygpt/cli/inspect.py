@@ -1,0 +1,247 @@
+"""The commands that look at what was made: `tinygpt info`, `inspect`, `compare`, `exercise`, `benchmark`.
+
+Imports are late, so that `tinygpt --help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tinygpt.cli.options import must_be_file, must_be_folder, refuse
+from tinygpt.console import above, ticking, typed, working
+
+
+def info(
+    path: Annotated[Path, typer.Argument(help="A model folder, or a samples.jsonl.")] = Path("data/model"),
+    folder: Annotated[Path, typer.Option(help="The pipeline that it should come from.")] = Path(),
+) -> None:
+    """Say what a model is, and follow the hashes that it or a sample names to the files that are there now."""
+    lines = []
+    with working(f"following the hashes of {path}"):
+        import torch
+
+        from tinygpt import config, thread_waiting
+        from tinygpt.checkpoints import hf_names
+        from tinygpt.checkpoints.model_folder import load
+        from tinygpt.experiments import lineage
+        from tinygpt.files.checksums import SUMS
+        from tinygpt.files.paths import Paths
+        from tinygpt.model.gpt import count_parameters
+
+        paths = Paths(folder)
+        params = config.load(paths.params)
+        if path.is_file():
+            sets = lineage.sample_hashes(path)
+            links = [link for named in sets for link in lineage.follow_hashes(named, paths.model, params, paths)]
+        else:
+            model, _ = load(path)  # which checks every byte of it
+            shape = model.config
+            lines = [
+                f"{path}: {hf_names.family(shape)}, {count_parameters(model):,} parameters, {shape.n_layer} blocks, "
+                f"width {shape.n_embd}, context {shape.context_length}, vocabulary {shape.vocab_size}; "
+                + ("undamaged" if (path / SUMS).is_file() else f"no {SUMS}, so whether it is damaged cannot be known"),
+            ]
+            links = list(lineage.follow(path, params, paths)) if (path / "lineage.json").is_file() else []
+    print("\n".join(lines), end="\n" * len(lines))
+    for link in links:
+        print(f"{link.what:18} {link.claimed[:12]}  {link.where}: {link.verdict}")
+    print(f"{'threads':18} {torch.get_num_threads()}, which wait for each other {thread_waiting}")
+
+
+def inspect(
+    context: typer.Context,
+    text: Annotated[
+        str | None, typer.Argument(help="The text to look at; none is a held-out passage, - reads standard input.")
+    ] = None,
+    what: Annotated[
+        Literal["all", "tokens", "embeddings", "position", "attention", "lens", "next", "surprisal"] | None,
+        typer.Option(help="One view; by default all, or attention where a layer or a head is named."),
+    ] = None,
+    model: Annotated[Path, typer.Option(help="A model folder.")] = Path("data/model"),
+    layer: Annotated[int | None, typer.Option(help="Attention of this block only, counted from 1.")] = None,
+    head: Annotated[int | None, typer.Option(help="Attention of this head only, counted from 1.")] = None,
+    temperature: Annotated[float, typer.Option(help="For what a sampler would cut; as in generate.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Likewise; 0 leaves it out.")] = 20,
+    top_p: Annotated[float, typer.Option(help="Likewise; 1 leaves it out.")] = 0.95,
+    min_p: Annotated[float, typer.Option(help="Likewise; 0 leaves it out.")] = 0.05,
+    write_to: Annotated[
+        Path | None, typer.Option("--write", help="Draw into this folder, as PNGs, instead of printing.")
+    ] = None,
+) -> None:
+    """Look inside a trained model, at a text of yours or one that it never saw."""
+    import shutil
+
+    if what not in (None, "all", "attention"):
+        refuse(context, ("layer", "head"), f"is for attention; leave it out, or --what {what}")
+    if what not in (None, "all", "next") or (what is None and (layer or head)):
+        refuse(context, ("temperature", "top_k", "top_p", "min_p"), "is for --what next; leave it out")
+    if write_to is not None:
+        must_be_folder(write_to, "--write")
+    with working(f"opening {model}"):
+        from tinygpt.checkpoints import model_folder as checkpoint
+        from tinygpt.cli.inspect_text import show
+        from tinygpt.console import wants_colour
+        from tinygpt.generation.sampling import Sampling
+        from tinygpt.inspection import activations
+        from tinygpt.inspection import text as reading
+
+        settings = Sampling(temperature, top_k, top_p, min_p)
+        gpt, tokenizer = checkpoint.load(model)
+    blocks = activations.chosen(layer, gpt.config.n_layer, "layer")
+    heads = activations.chosen(head, gpt.config.n_head, "head")
+    what = what or ("all" if layer is None and head is None else "attention")
+    names = activations.VIEWS if what == "all" else [what]
+    if text is None:
+        with working("looking at held-out text"):
+            tokens = reading.beside(model)
+            losses = activations.by_position(gpt, tokenizer, tokens) if "position" in names else None
+            subject = reading.held_out(gpt, tokenizer, tokens, losses)
+    else:
+        subject = reading.of_text(gpt, tokenizer, typed(text))
+    if subject.left_out:
+        room = gpt.config.context_length
+        print(
+            f"{subject.left_out} tokens at the beginning are left out: this model sees {room} at once, the last ones."
+        )
+    if write_to is not None:
+        from tinygpt.inspection import figures
+
+        with working("drawing", len(names), "view") as bar:
+            drawn = figures.draw(write_to, names, subject, settings, blocks, heads, bar.update)
+        print("\n".join(map(str, drawn)))
+        return
+    colour, width = wants_colour(sys.stdout), shutil.get_terminal_size().columns
+    for line in show(names, subject, settings, blocks, heads, colour, width):
+        print(line)
+
+
+def compare(
+    context: typer.Context,
+    sets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="A B",
+            help='Two sets, each settings ("train.optimizer=muon") or experiments, revisions, folders; with --html any '
+            "number, none is this folder. None at all: a table of all experiments.",
+        ),
+    ] = None,
+    results: Annotated[Path, typer.Option(help="A results file to look in, beside DVC's experiments.")] = Path(
+        "benchmark/ablations.jsonl"
+    ),
+    allow: Annotated[list[str] | None, typer.Option(help="A setting that may differ as well; repeatable.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page of the runs into this file; it opens offline.")
+    ] = None,
+) -> None:
+    """Say whether two sets of runs differ beyond their seeds; without sets, list all experiments; with --html, a page.
+
+    Sets are named by settings, over all runs known: tinygpt compare train.optimizer=muon train.optimizer=adamw; or by
+    names, with commas between them: tinygpt compare muon-1,muon-2 "adamw-*". A git revision stands for the run
+    committed there, and the experiments grown from it with other seeds.
+    """
+    sets = sets or []
+    if html is not None:
+        told: list[str] = []
+        must_be_file(html, "--html")
+        with working("reading the runs"):
+            from tinygpt.report import page
+
+            page.make(html, sets or ["."], results, allow or [], told.append)
+        print("\n".join(told))
+        return
+    if not sets:
+        refuse(context, ("allow", "results"), "needs two sets: tinygpt compare A B")
+        with working("reading the experiments"):
+            from tinygpt.experiments import table as experiment_table
+
+            table = experiment_table.table()
+        print("\n".join(table))
+        return
+    if len(sets) != 2:
+        raise ValueError("Name two sets of runs: tinygpt compare A B; or write a page: tinygpt compare --html FILE.")
+    with working("reading the runs"):
+        from tinygpt.experiments import compare as comparing
+
+        found = comparing.compare(sets[0], sets[1], results, allow or [])
+    for line in comparing.report(found):
+        print(line)
+
+
+def exercise(
+    context: typer.Context,
+    lesson: Annotated[int | None, typer.Argument(help="The number of a lesson; none lists all exercises.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Test what you wrote.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where you write.")] = Path("exercises"),
+) -> None:
+    """Copy the exercises of a lesson to where you write, and test them with --check."""
+    from tinygpt.exercises import runner
+
+    if lesson is None:
+        refuse(context, ("check", "folder"), "needs the number of a lesson: tinygpt exercise 4 --check")
+        for number in runner.lessons():
+            for name in runner.names(number):
+                print(f"{number:2}  {name:20} {runner.title(number, name)}")
+        return
+    if not check:
+        for file, new in runner.copy(lesson, folder):
+            print(f"{file}: {runner.title(lesson, file.stem) if new else 'there already, and left as it is'}")
+        print(f"Write what they ask for, then: tinygpt exercise {lesson} --check")
+        return
+    wrong = 0
+    with working("testing what you wrote") as bar:
+        for name, problem in runner.check(lesson, folder):
+            wrong += problem is not None
+            above(bar, f"{'green' if problem is None else 'red':6} {name}: {problem or runner.home(lesson, name)}")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def benchmark(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="The pipeline's folder; its params.yaml says what kind of model.")] = (
+        Path()
+    ),
+    sizes: Annotated[str, typer.Option(help="Model sizes, with commas: 0.2M, 1.3M, 10M, 30M, 85M.")] = (
+        "0.2M,1.3M,10M,30M,85M"
+    ),
+    budget: Annotated[float, typer.Option(min=1, help="Seconds that it may take, about.")] = 600,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    precision: Annotated[
+        Literal["all", "fp32", "bf16", "fp16"], typer.Option(help="All: those that the machine multiplies.")
+    ] = "all",
+    compile_: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="By default both, compiled at the fastest batch only.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The smallest model, for half a minute.")] = False,
+    write_to: Annotated[Path | None, typer.Option("--write", help="A folder for the table and the figures.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="A file for every number.")] = None,
+) -> None:
+    """Measure training and decoding on this machine: speed, memory, and the batch sizes that pay."""
+    if quick:
+        refuse(context, ("sizes", "budget", "compile_"), "has no effect with --quick; leave one of them out")
+    with working("looking at this machine"):
+        from tinygpt import config
+        from tinygpt.bench import ladder as bench
+        from tinygpt.console import ignore_write_errors
+        from tinygpt.files.paths import Paths
+        from tinygpt.files.text import write_json
+
+    if json_file is not None:
+        must_be_file(json_file, "--json")
+    if write_to is not None:
+        must_be_folder(write_to, "--write")
+    if json_file is not None or write_to is not None:
+        ignore_write_errors()
+    params = config.load(Paths(folder).params)
+    chosen, seconds, compiled = (["0.2M"], 30.0, False) if quick else (sizes.split(","), budget, compile_)
+    names = [name.strip() for name in chosen]
+    with ticking("measuring") as bar:
+        say, begin = (lambda text: above(bar, text)), bar.set_description_str
+        report = bench.run(params, names, seconds, device, precision, compiled, say, begin)
+    print("\n" + "\n".join(bench.table(report)))
+    if json_file is not None:
+        write_json(json_file, report.to_json())
+    if write_to is not None:
+        bench.write(report, write_to)

@@ -1,0 +1,240 @@
+"""The inside of a model in a terminal: `for line in show(names, subject, …): print(line)`.
+
+Every view can be read without colour as well: shades become ░▒▓█, the surprisal of a text becomes bars under its lines.
+No colour is used where the output is no terminal, or where NO_COLOR is set (no-color.org). Left out: pictures
+(inspection/figures.py).
+"""
+
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+
+from tinygpt.generation.sampling import Sampling
+from tinygpt.inspection import activations
+from tinygpt.inspection.activations import MOST_BITS, Look
+from tinygpt.inspection.text import Subject, label, merge_ladders, pieces
+
+BLUES = (231, 195, 153, 117, 75, 33, 25, 18)  # of the 256 colours, white to dark
+PASTELS = (223, 194, 189, 225, 230, 159)
+DOTS, BARS = " ░▒▓█", " ▁▂▃▄▅▆▇█"
+TITLES = {
+    "tokens": "How the tokenizer cuts the text",
+    "embeddings": "Whose embeddings point the same way (cosine similarity)",
+    "position": "What the model knows of distance",
+    "attention": "Where each head looks",
+    "lens": "What it would say after each block",
+    "next": "How likely each token was, and what a sampler would cut",
+    "surprisal": "What the text tells the model",
+}
+
+
+def show(
+    names: Collection[str],
+    subject: Subject,
+    settings: Sampling,
+    blocks: Sequence[int],
+    heads: Sequence[int],
+    colour: bool,
+    width: int = 80,
+) -> Iterator[str]:
+    """The views that `names` asks for (see inspecting.VIEWS), line by line, for so many columns.
+
+    blocks, heads: which ones `attention` is about, counted from 0; one head alone is shown as a map.
+    """
+    whole = activations.look_at(subject.model, subject.text)
+    look = whole.first(subject.short)
+    for name in (name for name in activations.VIEWS if name in names):
+        yield f"\n\x1b[1m{name}\x1b[0m  {TITLES[name]}\n" if colour else f"\n{name.upper()}  {TITLES[name]}\n"
+        match name:
+            case "tokens":
+                yield from tokens(subject, look, colour, width)
+            case "embeddings":
+                yield from embeddings(subject, colour, width)
+            case "position":
+                yield from position(subject)
+            case "attention":
+                yield from attention(subject, look, blocks, heads, colour, width)
+            case "lens":
+                yield from lens(subject, look, colour, width)
+            case "next":
+                yield from next_tokens(subject, look, settings, colour)
+            case "surprisal":
+                yield from surprisal(subject, whole, colour, width)
+
+
+def tokens(subject: Subject, look: Look, colour: bool, width: int) -> Iterator[str]:
+    """The tokens over their ids, and the merges of the longest words."""
+    upper, lower, used = "", "", 0
+    for token in look.ids.tolist():
+        text = label(subject.tokenizer, token)
+        wide = max(_columns(text), len(str(token)))
+        if used and used + wide > width:
+            yield f"{upper}\n{lower}\n"
+            upper, lower, used = "", "", 0
+        upper += (_on(PASTELS[token % len(PASTELS)], 16, _fit(text, wide)) if colour else _fit(text, wide)) + " "
+        lower += f"{token:<{wide}} "
+        used += wide + 1
+    yield f"{upper}\n{lower}"
+    ladders = merge_ladders(subject.tokenizer, look.ids.tolist())
+    if ladders:
+        yield "\nThe longest words, from bytes to tokens; merges numbered as they were learned:"
+    for ladder in ladders:
+        yield from ["", *ladder]
+
+
+def embeddings(subject: Subject, colour: bool, width: int) -> Iterator[str]:
+    """A line a token, its nearest neighbours after it."""
+    count = max(1, min(6, (width - 14) // 16))
+    for token, *row in zip(
+        subject.telling, *activations.neighbours(subject.model, subject.telling, count), strict=True
+    ):
+        near = zip(*row, strict=True)
+        cells = [
+            _shade(f"{_fit(label(subject.tokenizer, one, 9), 9)} {value:5.2f}", value, colour) for one, value in near
+        ]
+        yield f"{_fit(label(subject.tokenizer, token), 13)} " + " ".join(cells)
+
+
+def position(subject: Subject) -> Iterator[str]:
+    """How alike two positions are by their distance, and what context is worth."""
+    learned, rotary = activations.position_similarity(subject.model), activations.rotary_products(subject.model)
+    if learned is not None:
+        curve = activations.by_distance(learned)
+        yield "learned positions: mean cosine similarity of two, by their distance in tokens"
+    elif rotary is not None:
+        curve = rotary.mean(axis=0)
+        yield "rotary positions: what distance leaves of the product of a query and its equal"
+    for distance in [0, *(2**power for power in range(20))]:
+        if distance < len(curve):
+            yield f"{distance:>8}  {curve[distance]:6.3f}  {'█' * round(30 * max(0.0, float(curve[distance])))}"
+    if subject.by_position is not None:
+        yield "\nmean loss on held-out text, in nats, by tokens of context"
+        losses = subject.by_position
+        for first, group in activations.octaves(losses):
+            last = first + len(group) - 1
+            name = str(first) if first == last else f"{first}–{last}"
+            yield f"{name:>8}  {group.mean():6.3f}  {'█' * round(30 * group.mean() / losses.max())}"
+
+
+def attention(
+    subject: Subject, look: Look, blocks: Sequence[int], heads: Sequence[int], colour: bool, width: int
+) -> Iterator[str]:
+    """What each head does on average; of one head alone, where each token looks."""
+    of = activations.habits(look.shares)
+    yield "            share of what a token gathers from      tokens     spread"
+    yield "block head  itself  the one before  the first      away       over"
+    for block in blocks:
+        for head in heads:
+            one = (block, head)
+            yield (
+                f"{block + 1:5} {head + 1:4}  {of.itself[one]:6.0%}  {of.previous[one]:14.0%}  {of.first[one]:9.0%}"
+                f"  {of.distance[one]:8.1f}  {of.spread[one]:9.1f}"
+            )
+    if len(blocks) * len(heads) == 1:
+        yield ""
+        yield from attention_map(subject, look.shares[blocks[0], heads[0]].numpy(), look, colour, width)
+    else:
+        yield "\none head token by token: tinygpt inspect --layer 1 --head 1"
+
+
+def attention_map(subject: Subject, shares: np.ndarray, look: Look, colour: bool, width: int) -> Iterator[str]:
+    """A line a token: how much it gathers from each token up to itself, as a shade, and those that give most."""
+    labels = [label(subject.tokenizer, token, 10) for token in look.ids.tolist()]
+    fits = width >= 11 + len(labels) + 33  # a name, the shades, and two names with their shares
+    for row, (text, given) in enumerate(zip(labels, shares, strict=True)):
+        cells = "".join(
+            _cell(float(share) ** 0.5, colour) if place <= row else " " for place, share in enumerate(given)
+        )
+        most = np.argsort(-given, kind="stable")[: 2 if fits else 3]
+        named = ", ".join(f"{labels[place]} {given[place]:.0%}" for place in most if given[place] >= 0.01)
+        yield f"{_fit(text, 10)} {cells + '  ' if fits else ''}{named}"
+
+
+def lens(subject: Subject, look: Look, colour: bool, width: int) -> Iterator[str]:
+    """A line a token: the likeliest next token at each depth, with the bits of the one that came."""
+    seen = activations.lens(subject.model, look)
+    depths = activations.spread(len(seen.best), max(2, (width - 14) // 16))
+    yield f"{'came':12}  " + " ".join(f"{'embedding' if depth == 0 else f'block {depth}':15}" for depth in depths)
+    came = [label(subject.tokenizer, token) for token in look.ids[1:].tolist()]
+    for row in range(len(look.ids)):
+        line = []
+        for depth in depths:
+            guess = _fit(label(subject.tokenizer, int(seen.best[depth, row]), 9), 9)
+            if row == len(came):
+                line.append(f"{guess}      ")
+                continue
+            bits = float(seen.bits[depth, row])
+            right = "✓" if seen.ranks[depth, row] == 1 else " "
+            line.append(_shade(f"{guess}{right}{bits:5.1f}", 2.0 ** (-bits / 2), colour))
+        yield f"{_fit(came[row] if row < len(came) else '?', 12)}  " + " ".join(line)
+    if came:
+        yield f"{'mean bits':12}  " + " ".join(f"{seen.bits[depth].mean():15.1f}" for depth in depths)
+
+
+def next_tokens(subject: Subject, look: Look, settings: Sampling, colour: bool) -> Iterator[str]:
+    """A line a token that came: how likely it was, and how many tokens each filter keeps there; ✗: not this one."""
+    steps = activations.steps(look.logits, settings)
+    bits, ranks = activations.surprisal(look.logits, look.ids), activations.ranks(look.logits, look.ids)
+    heads = "".join(f"{name:>11}" for name in steps.kept)
+    yield f"{'came':10}{'bits':>6}{'rank':>6}{'p':>5}{f'at {settings.temperature:g}':>7}{heads}  likeliest"
+    for row, token in enumerate(look.ids[1:].tolist()):
+        p, warm = float(steps.probs[row, token]), float(steps.warmed[row, token])
+        kept = "".join(f"{int(k[row].sum()):9} {' ' if k[row, token] else '✗'}" for k in steps.kept.values())
+        best = label(subject.tokenizer, int(steps.probs[row].argmax()), 10)
+        text = _fit(label(subject.tokenizer, token, 9), 10)
+        yield f"{_shade(text, p**0.5, colour)}{bits[row]:6.1f}{ranks[row]:6}{p:5.0%}{warm:7.0%}{kept}  {best}"
+    best_of = steps.warmed[-1].argsort(descending=True, stable=True)[:6].tolist()
+    likely = ", ".join(f"{label(subject.tokenizer, one)} {float(steps.warmed[-1, one]):.0%}" for one in best_of)
+    yield f"{'?':34}" + "".join(f"{int(kept[-1].sum()):9}  " for kept in steps.kept.values())
+    yield f"\nnext, at temperature {settings.temperature:g}: {likely}"
+
+
+def surprisal(subject: Subject, look: Look, colour: bool, width: int) -> Iterator[str]:
+    """The text, shaded by the bits that each token told; without colour, as bars under its lines."""
+    bits = activations.surprisal(look.logits, look.ids)
+    if not bits.size:
+        yield "One token alone: nothing was predicted."
+        return
+    upper, lower, used, ended = "", "", 0, False
+    for text, value in pieces(subject.tokenizer, look.ids.tolist(), [0.0, *bits]):
+        wide = _columns(text)
+        if used and (used + wide > width or ended):
+            yield upper if colour else f"{upper}\n{lower}"
+            upper, lower, used = "", "", 0
+        share = min(1.0, value / MOST_BITS)
+        upper += _shade(text, share, colour)
+        lower += BARS[round(share * (len(BARS) - 1))] * wide
+        used, ended = used + wide, text.endswith("↵")
+    yield upper if colour else f"{upper}\n{lower}"
+    marks = [(value, value / MOST_BITS) for value in (0, 3, 6, 9, 12)]
+    scale = [_shade(f" {n} ", part, True) if colour else f"{BARS[int(8 * part)]} {n}" for n, part in marks]
+    yield f"\nbits: {' '.join(scale)} and more"
+    yield f"{bits.mean():.2f} bits a token on average, {bits.sum():.0f} in all, in {len(bits)} tokens"
+    most = [(label(subject.tokenizer, look.ids.tolist()[place + 1]), bits[place]) for place in np.argsort(-bits)[:5]]
+    yield "most: " + ", ".join(f"{text} {value:.1f}" for text, value in most)
+
+
+def _shade(text: str, share: float, colour: bool) -> str:
+    """A text on a blue as dark as the share, 0 to 1."""
+    place = min(int(max(0.0, share) * len(BLUES)), len(BLUES) - 1)
+    return _on(BLUES[place], 16 if place < 5 else 231, text) if colour else text
+
+
+def _on(back: int, ink: int, text: str) -> str:
+    return f"\x1b[48;5;{back};38;5;{ink}m{text}\x1b[0m"
+
+
+def _cell(share: float, colour: bool) -> str:
+    return _shade(" ", share, True) if colour else DOTS[min(int(share * len(DOTS)), len(DOTS) - 1)]
+
+
+def _columns(text: str) -> int:
+    """How many columns a terminal takes for a text: two for a Chinese character, none for an accent set on another."""
+    return sum(
+        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text
+    )
+
+
+def _fit(text: str, width: int) -> str:
+    return text + " " * (width - _columns(text))

@@ -1,0 +1,142 @@
+"""Where text comes from: `found, digest = documents(params.download)`.
+
+Four sources hand over documents: Shakespeare's plays, SymPy's pages on physics, people's own files (or a web address),
+and datasets of the Hugging Face hub. A document is a name and a text in pieces: a .txt or .md file is one, and so is
+each record of a .jsonl, .csv, .tsv or .parquet file. They are read as they are asked for, so memory stays constant.
+`check_source` tells what would go wrong, before any work and without the network.
+
+Left out: cleaning, deduplication, the licence of your text, and a dataset's own validation split (all text comes from
+its train split, so that one rule holds everywhere).
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from tinygpt import config
+from tinygpt.data.sources import (
+    download_cache,
+    encodings,
+    hf_datasets,
+    pypi,
+    records,
+    shakespeare,
+    sympy_docs,
+    text_files,
+)
+from tinygpt.files import paths
+from tinygpt.files.text import check_fetched
+
+Document = tuple[str, Iterable[str]]  # its name, and its text in pieces
+WHEELS = {  # sources that come inside a Python package: what reads them, and the package
+    "shakespeare": (shakespeare.plays, shakespeare.WHEEL),
+    "physics": (sympy_docs.texts, sympy_docs.WHEEL),
+}
+
+
+def documents(
+    section: config.Download,
+    advance: Callable[[int], object] = lambda size: None,
+    tell: Callable[[str], object] = lambda what: None,
+) -> tuple[Iterable[Document], str | None]:
+    """The documents, and the SHA-256 of what was downloaded for them (None where nothing was).
+
+    `advance` hears the bytes of a download as they come, `tell` of each file or row that is left out.
+
+    Raises ValueError, FileNotFoundError or ConnectionError, as sentences that say what to do; so do the documents, as
+    they are read.
+    """
+    check_source(section)
+    if section.source in WHEELS:
+        read, wheel = WHEELS[section.source]
+        return read(), wheel.sha256
+    if section.source == "hub":
+        return _hub(section, advance, tell), None
+    if section.url is None:
+        return _own(section, tell), None
+    path, digest = download_cache.fetch(section.url, section.sha256, advance=advance)
+    name = PurePosixPath(unquote(urlsplit(section.url).path))  # a name only: nothing is opened by it
+    kind = text_files.kind(name)
+    return _in_file(name.name if kind in records.READERS else name.stem, path, kind, section, tell), digest
+
+
+def check_source(section: config.Download) -> int | None:
+    """What can be known about the source before any work and without the network; raises as `documents` does.
+
+    Returns how many bytes people's own files have; None for the other sources. The beginning of each file is read.
+    """
+    if section.source in WHEELS:
+        pypi.check(WHEELS[section.source][1])
+    if section.source == "hub":
+        hf_datasets.check(section)
+    if section.source != "files" or section.url is not None:
+        return None
+    found, _ = _own_files(section)
+    for name, path in found.items():
+        for _, pieces in itertools.islice(_in_file(name, path, text_files.kind(path), section), 100):
+            next(iter(pieces), None)
+    return sum(path.stat().st_size for path in found.values())
+
+
+def _own(section: config.Download, tell: Callable[[str], object]) -> Iterator[Document]:
+    """The documents of a person's own files; names keep their suffix where they would be the same without."""
+    found, unread = _own_files(section)
+    for why in unread.elements():
+        tell(f"file: {why}")
+    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in found}
+    unique = len(set(stems.values())) == len(stems)
+    for name, path in found.items():
+        kind = text_files.kind(path)
+        yield from _in_file(name if kind in records.READERS or not unique else stems[name], path, kind, section, tell)
+
+
+def _own_files(section: config.Download) -> tuple[dict[str, Path], Counter[str]]:
+    """The files of download.path and why others are not read, as `own_files.listed` has them.
+
+    They are read from the working directory, as DVC sees them.
+    """
+    root = Path(section.path)
+    here, unread = text_files.listed(root, section.pattern)
+    home = text_files.listed(paths.home() / root, section.pattern)[0] if paths.home() != Path() else {}
+    lost = [name for name in home if name not in here]
+    if lost:  # in a temporary copy. Were it read from home, DVC's run cache would take an old text for the new one
+        raise FileNotFoundError(
+            f"{root}{'' if root.suffix else '/' + lost[0]} is not in this experiment's copy, because git does not "
+            f"track it. Run `git add {root}` (no commit is needed) and queue it again, or run it in the workspace."
+        )
+    if not here:
+        what = f" (download.pattern is {section.pattern!r})" if section.pattern != "**/*" and root.is_dir() else ""
+        raise FileNotFoundError(
+            f"{text_files.nothing_in(root, unread)}{what} Put a .txt file there, or set download.source to shakespeare."
+        )
+    return here, unread
+
+
+def _in_file(
+    name: str, path: Path, kind: str, section: config.Download, tell: Callable[[str], object] = lambda what: None
+) -> Iterator[Document]:
+    """The documents of one file: a record each, or all of it."""
+    if kind not in records.READERS:
+        yield name, encodings.pieces(path)
+        return
+    check_fetched(path)
+    if kind != ".parquet":
+        encodings.check_beginning(path)
+    unit, column = "row" if kind == ".parquet" else "line", section.text_column
+    found = records.READERS[kind](path, column)
+    try:
+        for number, text in records.texts(found, column, lambda number: f"{path}, {unit} {number}", tell):
+            yield f"{name}/{number}", [text]
+    except UnicodeDecodeError:
+        raise encodings.not_text(path) from None
+
+
+def _hub(
+    section: config.Download, advance: Callable[[int], object], tell: Callable[[str], object]
+) -> Iterator[Document]:
+    """The documents of a dataset, a row each; its first file is fetched here, not when the first row is asked for."""
+    name, rows = Path(section.dataset).name, enumerate(hf_datasets.rows(section, advance), 1)
+    found = records.texts(rows, section.text_column, lambda number: f"Row {number} of {section.dataset}", tell)
+    return ((f"{name}/{number}", [text]) for number, text in found)

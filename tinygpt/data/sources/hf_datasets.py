@@ -1,0 +1,259 @@
+"""Datasets of the Hugging Face hub, kept: `for record in rows(params.download)`, each a dict of columns.
+
+A dataset is a list of files at a commit. The list is asked for once and kept in .tinygpt/downloads/hub; the files of
+the train split are fetched whole, each when the one before it has been read, into the hub's own cache ($HF_HOME), which
+other programs share. So `max_documents` fetches no file that it does not need, and the second time needs no network.
+A file is checked against its hash in the list each time it is used. Which files make up the train split, the library
+`datasets` finds in a folder of empty files of the same names; so that takes no network either.
+
+HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE are heeded as everywhere. Each problem becomes a sentence.
+
+Left out: a part of a file (a shard is fetched whole), and a list of files that was made by something else.
+"""
+
+import hashlib
+import itertools
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tinygpt import config
+from tinygpt.files.checksums import sha256
+from tinygpt.files.paths import hidden, home
+from tinygpt.files.text import check_fetched, read_json, write_json
+from tinygpt.hf_errors import address, explained, short
+
+MOST_FETCHED = 20 * 10**9  # bytes of one dataset; the same as for one address
+CARDS = ("README.md", ".huggingface.yaml")  # which say what the configurations of a dataset are
+COMMIT = "[0-9a-f]{40}"
+SHARD = re.compile(r"(.*-)(\d{5})-of-(\d{5})([.-].*)")  # data/train-00000-of-00004-2d5a1467fff1081b.parquet
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file of a dataset: its size in bytes, and the SHA-256 of its content, or git's SHA-1 of it as a blob."""
+
+    size: int | None
+    digest: str | None
+
+
+Listing = dict[str, Listed]  # path in the dataset → what is known of it
+
+
+def check(section: config.Download) -> None:
+    """What can be known without the network. ValueError or FileNotFoundError, in a sentence."""
+    name = section.dataset
+    if name and Path(name).is_dir():
+        return
+    if name and (home() / name).is_dir():
+        raise FileNotFoundError(
+            f"{name} is not in this experiment's copy, because git does not track it. Run `git add {name}` "
+            "(no commit is needed) and queue it again, or run it in the workspace."
+        )
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+        raise FileNotFoundError(
+            f"There is no folder {name!r}. Set download.dataset to one, or to owner/name on the hub."
+        )
+    if not re.fullmatch(COMMIT, section.revision):
+        branch = "main" if re.fullmatch("[0-9a-f]*", section.revision) else section.revision
+        raise ValueError(
+            f"download.revision is {section.revision!r}; a branch or a tag can move, and the text with it. Write a "
+            f"commit (40 hexadecimal digits): `git ls-remote {address(name)} {branch}` prints it."
+        )
+
+
+def rows(section: config.Download, advance: Callable[[int], object] = lambda size: None) -> Iterator[dict[str, Any]]:
+    """The records of the train split, in order, read as they are asked for; `advance` hears bytes fetched.
+
+    The first file is fetched here, before the first record is asked for.
+    Raises ValueError, FileNotFoundError or ConnectionError, as sentences that say what to do.
+    """
+    check(section)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    folder = Path(section.dataset)
+    if folder.is_dir():
+        return _read(section, *_train_files(section, folder))
+    listing = _listing(section)
+    builder, names = _planned(section, listing)
+    size = sum(listing[name].size or 0 for name in names)
+    if section.max_documents is None and size > MOST_FETCHED:
+        raise ValueError(
+            f"The train split of {section.dataset} has {size:,} bytes in {len(names)} files; more than "
+            f"{MOST_FETCHED:,} are fetched only in part. Set download.max_documents."
+        )
+    paths = (_fetched(section, name, listing[name], advance) for name in names)
+    return _read(section, builder, itertools.chain([next(paths)], paths))
+
+
+# Which files
+
+
+def _listing(section: config.Download) -> Listing:
+    """The files of the dataset at its commit: as kept, as the hub says, or (offline) as its cache has them."""
+    kept = hidden("downloads/hub") / f"{section.dataset.replace('/', '--')}@{section.revision}.json"
+    try:
+        return {name: Listed(**listed) for name, listed in read_json(kept).items()}
+    except (FileNotFoundError, ValueError, AttributeError, TypeError):
+        pass
+    import huggingface_hub
+
+    try:
+        tree = list(
+            huggingface_hub.HfApi().list_repo_tree(
+                section.dataset, recursive=True, revision=section.revision, repo_type="dataset"
+            )
+        )
+    except Exception as problem:  # the library, and those below it, raise some of every kind
+        cached = _cached(section)
+        if not cached:
+            raise explained(section, problem) from problem
+        return cached
+    found = [entry for entry in tree if isinstance(entry, huggingface_hub.hf_api.RepoFile)]
+    listing = {
+        file.path: Listed(file.size, file.lfs.sha256 if file.lfs else file.blob_id)
+        for file in sorted(found, key=lambda file: file.path)
+    }
+    write_json(kept, {name: asdict(listed) for name, listed in listing.items()})
+    return listing
+
+
+def _cached(section: config.Download) -> Listing:
+    """What the hub's cache holds of the commit; a shard that it lacks is listed too, since its siblings tell of it."""
+    from huggingface_hub import constants
+
+    folder = f"datasets--{section.dataset.replace('/', '--')}"
+    snapshot = Path(constants.HF_HUB_CACHE, folder, "snapshots", section.revision)
+    listing: Listing = {}
+    for path in sorted(snapshot.rglob("*")):
+        if path.is_file():
+            blob = path.readlink().name if path.is_symlink() else ""
+            listing[path.relative_to(snapshot).as_posix()] = Listed(None, blob or None)
+    there = {(shard[1], shard[2], shard[3]): shard[4] for name in listing if (shard := SHARD.fullmatch(name))}
+    for prefix, _, count in list(there):
+        for number in (f"{number:05}" for number in range(int(count))):
+            if (prefix, number, count) not in there:  # its name may end otherwise, but it is missing under any name
+                ending = next(end for (start, _, of), end in there.items() if (start, of) == (prefix, count))
+                listing[f"{prefix}{number}-of-{count}{ending}"] = Listed(None, None)
+    return dict(sorted(listing.items()))
+
+
+def _planned(section: config.Download, listing: Listing) -> tuple[Any, list[str]]:
+    """A reader of the dataset, and which of its files it would read, by the library that knows the hub's customs."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve() / PurePosixPath(section.dataset).name
+        for name in listing:
+            if ".." in PurePosixPath(name).parts or not (folder / name).is_relative_to(folder):
+                raise ValueError(f"{section.dataset} lists a file {name!r}, outside of itself. Use another dataset.")
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        for name in CARDS:
+            if name in listing:
+                card = _fetched(section, name, listing[name], lambda size: None)
+                (folder / name).write_bytes(card.read_bytes())
+        builder, paths = _train_files(section, folder)
+        names = [os.path.relpath(path, folder) for path in paths]
+        strange = [name for name in names if name not in listing]
+        if strange:
+            raise ValueError(f"The card of {section.dataset} names {strange[0]}, which is not in it. Use another.")
+        return builder, names
+
+
+def _train_files(section: config.Download, folder: Path) -> tuple[Any, list[Path]]:
+    """A reader of a dataset's folder, and the files of its train split, in order; nothing of them is read."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    name, wanted = section.dataset, section.config
+    try:
+        known = datasets.get_dataset_config_names(str(folder))
+        found = wanted in known or (wanted is None and (len(known) == 1 or "default" in known))
+        builder = found and datasets.load_dataset_builder(str(folder), wanted, cache_dir=str(folder / ".cache"))
+    except Exception as problem:  # the library, and those below it, raise some of every kind
+        raise ValueError(
+            f"The files of {name} cannot be read as a dataset ({short(problem)}). If it comes as a script: none is "
+            "run, but many such have a copy in Parquet; set download.revision to what "
+            f"`git ls-remote {address(name)} refs/convert/parquet` prints."
+        ) from problem
+    if not builder:
+        raise ValueError(f"download.config is {wanted or 'null'}; set it to one that {name} has: {', '.join(known)}.")
+    splits = builder.config.data_files or {}
+    if "train" not in splits:
+        raise ValueError(f"{name} has no train split, only {', '.join(map(str, splits))}. Use another dataset.")
+    return builder, [Path(str(path)) for path in splits["train"]]
+
+
+# Their bytes
+
+
+def _fetched(section: config.Download, name: str, listed: Listed, advance: Callable[[int], object]) -> Path:
+    """A file of the dataset, from the hub's cache or the hub; checked, and fetched once more if it is damaged."""
+    import huggingface_hub
+
+    for again in (False, True):
+        try:
+            path = Path(
+                huggingface_hub.hf_hub_download(
+                    section.dataset,
+                    name,
+                    repo_type="dataset",
+                    revision=section.revision,
+                    force_download=again,
+                    tqdm_class=_heard_by(advance),
+                )
+            )
+        except Exception as problem:
+            what = f"{name} is damaged in the hub's cache, and " if again else ""
+            raise explained(section, problem, what) from problem
+        found = _digest(path, listed.digest)
+        if found == listed.digest:
+            return path
+    raise ValueError(
+        f"{name} of {section.dataset} has the hash {found}, not {listed.digest}. It was changed, or damaged on the "
+        "way: try again, or unset HF_ENDPOINT if that names a mirror."
+    )
+
+
+def _digest(path: Path, like: str | None) -> str | None:
+    """The hash of a file, of the kind that `like` is: SHA-256, or git's SHA-1 of a blob."""
+    if like is None or not re.fullmatch(f"{COMMIT}|[0-9a-f]{{64}}", like):
+        return like
+    if len(like) == 64:
+        return sha256(path)
+    data = path.read_bytes()  # files outside of LFS are small
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _heard_by(advance: Callable[[int], object]) -> Any:
+    """A progress bar that shows nothing, and tells `advance` of the bytes."""
+    from tqdm import tqdm
+
+    class Heard(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            advance(int(n or 0))
+            return None
+
+    return Heard
+
+
+def _read(section: config.Download, builder: Any, paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """The records of files, one file after the other."""
+    for path in paths:
+        check_fetched(path)
+        try:
+            builder.config.data_files = {"train": [str(path)]}
+            found = builder.as_streaming_dataset("train")
+            if section.text_column in (found.column_names or ()):
+                found = found.select_columns([section.text_column])  # images and sounds beside it are left undecoded
+            yield from found
+        except Exception as problem:
+            raise ValueError(
+                f"{path} of {section.dataset} cannot be read ({short(problem)}). Use another."
+            ) from problem

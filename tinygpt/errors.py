@@ -1,0 +1,59 @@
+"""Errors as sentences: `explain(problem)` says what went wrong, and what to do next."""
+
+import errno
+import os
+import re
+from pathlib import Path
+
+MADE_BY = {"corpus": "download", "tokenizer": "tokenize", "tokens": "tokenize", "model": "train", "training": "train"}
+
+
+def explain(problem: Exception) -> str | None:
+    """What went wrong, with the next step where the system gave none; None for what nobody foresaw, and for all where
+    $TINYGPT_TRACEBACK is set: then whoever mends the code sees where it went wrong.
+    """
+    return None if os.environ.get("TINYGPT_TRACEBACK") else _told(problem)
+
+
+def _told(problem: Exception) -> str | None:
+    """The sentence, or None for what nobody foresaw."""
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"The disk is full ({problem}). What was finished before is intact; free some space and run this again."
+    if out_of_memory(problem):
+        return (
+            "There is not enough memory. For a stage, set train.batch_size (or evaluate.batch_size) lower; "
+            "train.accumulation, set higher by as much, keeps the result the same. Or take a smaller model, or less at "
+            "once."
+        )
+    if isinstance(problem, OSError) and problem.errno and problem.filename is not None:
+        return _of_path(problem, Path(os.fsdecode(problem.filename)))
+    if isinstance(problem, ValueError) and "embedded null" in str(problem):  # so says Python of any path
+        return "A path has a NUL character in it, which no file can be called. Write another path."
+    if isinstance(problem, UnicodeDecodeError | UnicodeEncodeError):
+        read = f"What was read is not UTF-8 text (byte {problem.start}). Save it as UTF-8"
+        half = "A text holds half a character (a lone surrogate). Remove it"
+        return f"{read if isinstance(problem, UnicodeDecodeError) else half}, and run this again."
+    return None if isinstance(problem, RuntimeError) else str(problem)
+
+
+def out_of_memory(problem: Exception) -> bool:
+    """Whether there was not enough memory, as Python, PyTorch's allocators and cuBLAS say it."""
+    says = re.search("out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", str(problem))
+    return isinstance(problem, MemoryError) or (isinstance(problem, RuntimeError) and says is not None)
+
+
+def _of_path(problem: OSError, path: Path) -> str:
+    """What the system would not do with a path, in a sentence."""
+    if isinstance(problem, FileExistsError | NotADirectoryError):
+        file = next((place for place in (path, *path.parents) if place.is_file()), path)
+        return f"{file} is a file, and a folder is needed there. Write another path, or move the file away."
+    if isinstance(problem, FileNotFoundError):
+        data = (place.name for place in (path, *path.parents) if place.parent.name == "data")
+        stage = next((MADE_BY[name] for name in data if name in MADE_BY), None)
+        next_step = f"`dvc repro {stage}` makes it" if stage else "See how it is spelt, and in which folder this runs"
+        return f"There is no {path}. {next_step}."
+    if isinstance(problem, IsADirectoryError):
+        return f"{path} is a folder, and a file is needed there. Write another path."
+    if isinstance(problem, PermissionError) or problem.errno == errno.EROFS:
+        return f"{path} is closed to you ({problem.strerror}). Change whose it is, or write another path."
+    return str(problem)

@@ -1,0 +1,48 @@
+"""What fine-tuning gained and what it cost: bits per byte before and after, of the new text and of the old.
+
+`bits_per_byte(model, text, …)` of the base and of what it became, on the held-out part of the domain's text and, with
+`base_text`, on that of the text that the base had learned; `verdict` says it in a line.
+"""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tinygpt.checkpoints.locate import find_text
+from tinygpt.data.corpus import read_rows
+from tinygpt.data.dataset import Tokens, evaluation_windows, open_tokens
+from tinygpt.data.encode import write_tokens
+from tinygpt.evaluation.metrics import evaluate
+from tinygpt.model.gpt import GPT
+from tinygpt.tokenizer.base import Tokenizer
+
+Text = tuple[Tokens, int]  # ids, (number of tokens,), and the bytes that they stand for
+
+
+def base_text(folder: str, tokenizer: Tokenizer) -> Text:
+    """The held-out part of a data/corpus, tokenized; raises as `bases.find_text` does."""
+    file = find_text(folder)
+    sizes: list[int] = []
+    with TemporaryDirectory() as temporary:
+        path = Path(temporary) / "text.npy"
+        write_tokens(read_rows(file), tokenizer, path, sizes.append)
+        return open_tokens(path).copy(), sum(sizes)
+
+
+def bits_per_byte(
+    model: GPT, text: Text, tokenizer: Tokenizer, batch_size: int, cast: AbstractContextManager[Any]
+) -> float:
+    """Of a model on a text, in windows of its context that do not overlap."""
+    tokens, size = text
+    windows = evaluation_windows(tokens, model.config.context_length, batch_size)
+    return evaluate(model, windows, tokenizer, cast).bits_per_byte(size)[0]
+
+
+def verdict(numbers: dict[str, Any]) -> str:
+    """What fine-tuning gained and what it cost, in a line. numbers: text → bits per byte before and after."""
+    parts = []
+    for name, bits in numbers.items():
+        change = f"{bits['after'] / bits['before'] - 1:+.0%}"
+        parts.append(f"{name.replace('_', ' ')} {bits['before']:.3f} → {bits['after']:.3f} ({change})")
+    return f"fine-tuning, bits per byte before and after: {'; '.join(parts)}"

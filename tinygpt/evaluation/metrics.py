@@ -1,0 +1,122 @@
+"""How good the model is: loss, perplexity and bits per byte over the whole held-out text, and by position.
+
+Windows of the context's length that do not overlap, so every token is predicted once; no randomness, so the same
+model gives the same numbers. Bits per byte is the one to compare: unlike nats per token it does not depend on how the
+tokenizer cuts the text, and it is the unit of compressors.
+"""
+
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tinygpt.data.dataset import Batch
+from tinygpt.model.gpt import GPT
+from tinygpt.model.loss import token_losses
+from tinygpt.tokenizer.base import Tokenizer
+
+UNICODE = 0x110000  # code points: what naming a character means choosing among
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The losses of a text: all that the metrics are made from."""
+
+    nats: np.ndarray  # (windows,) float64: summed over a window's tokens
+    bytes: np.ndarray  # (windows,) int64: of the text that these tokens stand for
+    unknown: np.ndarray  # (windows,) int64: tokens that stand for a character outside the vocabulary
+    by_position: np.ndarray  # (T,) float64: mean nats of the token after 1, 2, … T tokens of context
+    tokens: int  # predicted in all
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, nats per token."""
+        return float(self.nats.sum() / self.tokens)
+
+    def bits_per_byte(self, text_bytes: int) -> tuple[float, float | None]:
+        """(bits per byte of the text, its standard error; None where there is only one window).
+
+        A character outside the vocabulary also costs the bits that name it among all of Unicode: its � is easily
+        guessed, but does not say which character it was. The error is that of a ratio of two sums over windows
+        (Cochran 1977, section 2.11): how far the number would move on another text of this length and kind. It says
+        nothing of training with another seed.
+        """
+        bits = self.nats / math.log(2) + self.unknown * math.log2(UNICODE)
+        ratio, n = float(bits.sum() / text_bytes), len(bits)
+        if n == 1:
+            return ratio, None
+        off = bits - ratio * self.bytes
+        return ratio, math.sqrt(n / (n - 1) * float((off**2).sum())) / text_bytes
+
+
+@torch.no_grad()
+def evaluate(
+    model: GPT, windows: Iterable[Batch], tokenizer: Tokenizer, cast: AbstractContextManager[Any]
+) -> Evaluation:
+    """Run the model over all windows: batches of inputs and targets, int64 (B, T'), T' ≤ context_length; one at least.
+
+    `cast`: hardware.autocast's context for the precision. The model is left in eval mode.
+    """
+    device, byte_lengths = next(model.parameters()).device, tokenizer.byte_lengths()
+    model.eval()
+    nats: list[np.ndarray] = []
+    sizes: list[np.ndarray] = []
+    unknown: list[np.ndarray] = []
+    sums, counts = np.zeros(model.config.context_length), np.zeros(model.config.context_length)
+    for inputs, targets in windows:
+        with cast:
+            logits = model(inputs.to(device))
+        losses = token_losses(logits, targets.to(device))  # (B, T')
+        nats.append(losses.sum(axis=1))
+        sizes.append(byte_lengths[targets.numpy()].sum(axis=1))
+        unknown.append((targets.numpy() == tokenizer.unknown).sum(axis=1))
+        sums[: losses.shape[1]] += losses.sum(axis=0)
+        counts[: losses.shape[1]] += len(losses)
+    reached = counts > 0
+    return Evaluation(
+        nats=np.concatenate(nats),
+        bytes=np.concatenate(sizes),
+        unknown=np.concatenate(unknown),
+        by_position=sums[reached] / counts[reached],
+        tokens=int(counts.sum()),
+    )
+
+
+def metrics(evaluation: Evaluation, yardsticks: dict[str, Any]) -> dict[str, Any]:
+    """The content of data/evaluation/metrics.json; `yardsticks` is that of data/corpus/yardsticks.json.
+
+    `loss` in nats per token, `perplexity` e to that (at most e^700), `bits_per_byte` and the yardsticks in bits per
+    UTF-8 byte of the held-out text.
+    """
+    bits, error = evaluation.bits_per_byte(yardsticks["validation_bytes"])
+    return {
+        "loss": evaluation.loss,
+        "perplexity": math.exp(min(evaluation.loss, 700.0)),
+        "bits_per_byte": bits,
+        "bits_per_byte_standard_error": error,
+        "tokens": evaluation.tokens,
+        "bytes": yardsticks["validation_bytes"],
+        "unknown_characters": int(evaluation.unknown.sum()),
+        "yardsticks": yardsticks["bits_per_byte"],
+    }
+
+
+def verdict(metrics: dict[str, Any], before: dict[str, Any] | None) -> str:
+    """One line: this run beside the yardsticks, and beside the run before on the same text; both as `metrics` makes."""
+    bits, error = metrics["bits_per_byte"], metrics["bits_per_byte_standard_error"]
+    marks = sorted(metrics["yardsticks"].items(), key=lambda mark: -mark[1])
+    beaten = [f"{name} {value:.3f}" for name, value in marks if value > bits]
+    ahead = [f"{name} {value:.3f}" for name, value in marks if value <= bits]
+    spread = "" if error is None else f" ± {error:.3f}"
+    line = f"{bits:.3f}{spread} bits per byte: better than {', '.join(beaten) or 'none of the yardsticks'}"
+    line += f"; not yet {', '.join(ahead)}" if ahead else ""
+    if before is None:
+        return line + "."
+    if before["bytes"] != metrics["bytes"] or before["yardsticks"] != metrics["yardsticks"]:
+        return line + ". The run before was on another text."
+    change = bits - before["bits_per_byte"]
+    return line + f". The run before: {before['bits_per_byte']:.3f} ({change:+.3f})."

@@ -1,0 +1,1 @@
+"""Runs and DVC experiments: their settings and results, comparisons, lineage."""

@@ -1,0 +1,284 @@
+"""Do two sets of runs differ beyond their seeds? `for found in compare(a, b, runs): found.verdict`.
+
+A set is named by settings (`train.optimizer=muon`), or by names with commas between them: DVC experiments, git
+revisions, folders, rows of a results file. Training again with another seed moves bits per byte; two settings differ
+only where they differ by more than that, which Welch's t-test judges. So both sets must be alike in all but the seed
+and what is compared: anything else that differs is named, and refused unless allowed. Nothing is printed here.
+"""
+
+import fnmatch
+import json
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygpt.experiments import runs
+from tinygpt.experiments.runs import Run
+
+SURE = 0.05  # a p below it counts as a difference; one comparison in twenty of equals does, too
+
+
+@dataclass(frozen=True)
+class Welch:
+    """Welch's t-test (1947): are two means apart, where each sample has a spread of its own?"""
+
+    difference: float  # second mean minus first
+    low: float  # 95% interval of the difference
+    high: float
+    p: float  # how often samples of equal means would lie as far apart
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two sets."""
+
+    name: str
+    runs: list[Run]
+
+    @property
+    def bits(self) -> list[float]:
+        return [run.bits_per_byte for run in self.runs]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.bits)
+
+    @property
+    def deviation(self) -> float | None:
+        """The sample's standard deviation; None for a single run."""
+        return statistics.stdev(self.bits) if len(self.bits) > 1 else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sets of runs, each alike in all but the seed."""
+
+    a: Side
+    b: Side
+    differing: dict[str, tuple[Any, Any]]  # setting → its value in a, and in b
+    welch: Welch | None  # None where a set holds fewer than two
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if self.welch is None:
+            return "Too few runs: a spread needs at least two of each, with different seeds (-S seed=1,2,3)."
+        if self.welch.p >= SURE:
+            return "These seeds cannot tell them apart."
+        better = "A" if self.welch.difference > 0 else "B"
+        return f"They differ beyond their seeds: {better} is better."
+
+
+def compare(a: str, b: str, results: Path | None, allowed: Sequence[str] = ()) -> list[Comparison]:
+    """Compare two sets; several comparisons where settings name runs that come in several groups.
+
+    results: a results file, read where it exists. allowed: settings that may differ though neither `a` nor `b` names
+    them. ValueError, in a sentence, for a set that is empty or mixed, and where something else differs.
+    """
+    if ("=" in a) != ("=" in b):
+        raise ValueError("Name both sets by settings (key=value), or both by names.")
+    rows = runs.of_results(results) if results is not None and results.is_file() else []
+    if "=" in a:
+        return by_settings(a, b, runs.distinct([*rows, *runs.of_experiments(), *_workspace()]), allowed)
+    first, second = (Side(name, runs.distinct(named(name, rows))) for name in (a, b))
+    return [pair(first, second, allowed)]
+
+
+def members(name: str, results: Path | None) -> list[Run]:
+    """The runs of one set, each once: those with its settings among all that are known, or those of its names."""
+    rows = runs.of_results(results) if results is not None and results.is_file() else []
+    if "=" not in name:
+        return runs.distinct(named(name, rows))
+    known = runs.distinct([*_workspace(), *runs.of_experiments(), *rows])
+    keys = sorted({key for run in known for key in run.settings})
+    wanted = {_whole(key, keys): value for key, value in runs.parse(name).items()}
+    found = [run for run in known if all(run.settings.get(key) == value for key, value in wanted.items())]
+    if not found:
+        raise ValueError(f"No run that is known has {name}.")
+    return found
+
+
+def by_settings(a: str, b: str, known: list[Run], allowed: Sequence[str] = ()) -> list[Comparison]:
+    """Of all known runs, those with a's settings beside those with b's, in groups that are alike in all else.
+
+    Groups with most runs come first; those that hold only one of the two are left out.
+    """
+    keys = sorted({key for run in known for key in run.settings})
+    wanted = [{_whole(key, keys): value for key, value in runs.parse(text).items()} for text in (a, b)]
+    free = {*wanted[0], *wanted[1], *allowed}
+    groups: dict[str, tuple[list[Run], list[Run]]] = {}
+    for run in known:
+        rest = json.dumps({k: v for k, v in run.settings.items() if k not in free}, sort_keys=True)
+        for side, settings in enumerate(wanted):
+            if all(key in run.settings and run.settings[key] == value for key, value in settings.items()):
+                groups.setdefault(rest, ([], []))[side].append(run)
+    both = [group for group in groups.values() if all(group)]
+    if not both:
+        whole = [" ".join(f"{key}={value}" for key, value in settings.items()) for settings in wanted]
+        raise ValueError(_why_none(whole, list(groups.values()), free))
+    both.sort(key=lambda group: -min(map(len, group)))
+    return [pair(Side(a, first), Side(b, second), [*free]) for first, second in both]
+
+
+def named(names: str, rows: list[Run]) -> list[Run]:
+    """The runs that names with commas between them stand for.
+
+    A folder's own run; the experiments or rows of that name (`*` stands for any letters); or a git revision: the run
+    committed there, and the experiments grown from it that differ from it in the seed alone.
+    """
+    found: list[Run] = []
+    for name in names.split(","):
+        if not name.strip():
+            raise ValueError(f"{names!r} holds an empty name; put one comma between names, and . for this folder.")
+        if Path(name).is_dir():
+            found.append(runs.of_folder(Path(name)))
+            continue
+        matching = [run for run in rows if fnmatch.fnmatchcase(run.name, name)] or runs.of_experiments(name)
+        if not matching:
+            try:
+                first = runs.of_revision(name)
+            except FileNotFoundError as problem:
+                raise ValueError(f"{name!r} is no folder, experiment or row of results, and {problem}") from None
+            grown = runs.of_experiments(baseline=first.commit)
+            matching = [first, *(run for run in grown if run.settings == first.settings)]
+        found += matching
+    return found
+
+
+def pair(a: Side, b: Side, allowed: Sequence[str] = ()) -> Comparison:
+    """Two sets beside each other. ValueError where a set is mixed, or they differ in more than may differ.
+
+    A single setting may always differ: it is what is compared. More than one must be allowed by name.
+    """
+    for side in (a, b):
+        mixed = differing(side.runs)
+        if mixed:
+            raise ValueError(f"The runs of {side.name} differ among themselves in {_told(mixed)}. Name one of them.")
+    apart = differing([a.runs[0], b.runs[0]])
+    unasked = {key: values for key, values in apart.items() if key not in allowed}
+    if unasked and len(apart) > 1:
+        words = " ".join(f"--allow {key}" for key in unasked)
+        raise ValueError(
+            f"{a.name} and {b.name} differ in more than the seed and one setting: {_told(apart)}. "
+            f"What is due to which cannot be said; {words} compares them all the same."
+        )
+    if {run.identity for run in a.runs} & {run.identity for run in b.runs}:
+        raise ValueError(f"{a.name} and {b.name} hold the same run.")
+    test = welch(a.bits, b.bits) if min(len(a.runs), len(b.runs)) > 1 else None
+    return Comparison(a, b, {key: (values[0], values[-1]) for key, values in apart.items()}, test)
+
+
+def report(found: Sequence[Comparison]) -> Iterator[str]:
+    """All comparisons in lines of text; above each of several, what its group is alike in and the others are not."""
+    varying = differing([each.a.runs[0] for each in found])
+    for number, each in enumerate(found):
+        if len(found) > 1:
+            settings = each.a.runs[0].settings
+            where = ", ".join(f"{key}={settings.get(key)}" for key in varying if key not in each.differing)
+            yield ("\n" if number else "") + f"Where {where}:"
+        yield from told(each)
+
+
+def told(found: Comparison) -> list[str]:
+    """A comparison in lines of text."""
+    width = max(len(found.a.name), len(found.b.name))
+    lines = []
+    for letter, side in (("A", found.a), ("B", found.b)):
+        spread = "" if side.deviation is None else f" ± {side.deviation:.4f}"
+        lines.append(f"{letter}  {side.name:{width}}  n = {len(side.runs)}  {side.mean:.4f}{spread} bits per byte")
+    for key, (first, second) in found.differing.items():
+        lines.append(f"differ in {key}: {first} | {second}")
+    if found.welch is not None:
+        test = found.welch
+        interval = f"95% interval {test.low:+.4f} to {test.high:+.4f}"
+        lines.append(f"B − A = {test.difference:+.4f}, {interval}, p = {test.p:.2g} (Welch's t-test)")
+    return [*lines, found.verdict]
+
+
+def differing(alike: Sequence[Run]) -> dict[str, list[Any]]:
+    """The settings in which runs differ → the values they have, in order, each once. A missing one is None."""
+    found: dict[str, list[Any]] = {}
+    for key in sorted({key for run in alike for key in run.settings}):
+        values: list[Any] = []
+        for run in alike:
+            if run.settings.get(key) not in values:
+                values.append(run.settings.get(key))
+        if len(values) > 1:
+            found[key] = values
+    return found
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> Welch:
+    """Welch's t-test on two samples of two or more."""
+    difference = statistics.fmean(b) - statistics.fmean(a)
+    parts = [statistics.variance(sample) / len(sample) for sample in (a, b)]  # squared errors of the two means
+    error = math.sqrt(sum(parts))
+    if error == 0:  # samples without any spread
+        return Welch(difference, difference, difference, 0.0 if difference else 1.0)
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(s) - 1) for part, s in zip(parts, (a, b), strict=True))
+    reach = error * quantile(0.05, freedom)
+    return Welch(difference, difference - reach, difference + reach, two_sided(difference / error, freedom))
+
+
+def two_sided(t: float, freedom: float) -> float:
+    """P(|T| > |t|) for Student's t with so many degrees of freedom (1 or more, not always whole).
+
+    With T = √freedom · cot u the density is sin^(freedom − 1) u, and a tail is the u from 0 to arctan(√freedom/|t|): an
+    integral over a short, smooth stretch, by Gauss and Legendre's rule.
+    """
+    end = math.atan2(math.sqrt(freedom), abs(t))
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    s = (nodes + 1) / 2
+    u = end * s**4  # crowds the points at 0, where a power that is no whole number is not smooth
+    integral = float((weights / 2 * np.sin(u) ** (freedom - 1) * end * 4 * s**3).sum())
+    whole = math.sqrt(math.pi) * math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2))
+    return min(1.0, 2 * integral / whole)
+
+
+def quantile(p: float, freedom: float) -> float:
+    """The t beyond which `two_sided` is p, by halving."""
+    low, high = 0.0, 1.0
+    while two_sided(high, freedom) > p:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if two_sided(middle, freedom) > p else (low, middle)
+    return high
+
+
+def _whole(key: str, keys: Sequence[str]) -> str:
+    """`n_layer` → `model.n_layer`: the key that ends so, where only one does."""
+    ends = [name for name in keys if name == key or name.endswith(f".{key}")]
+    if len(ends) != 1:
+        raise ValueError(
+            f"No run that is known has a setting {key!r}." if not ends else f"{key!r} may be {' or '.join(ends)}."
+        )
+    return ends[0]
+
+
+def _why_none(names: Sequence[str], groups: Sequence[tuple[list[Run], list[Run]]], free: Iterable[str]) -> str:
+    sides = [[run for group in groups for run in group[side]] for side in (0, 1)]
+    for name, found in zip(names, sides, strict=True):
+        if not found:
+            command = f"dvc exp run --queue -S seed=1,2,3 -S {' -S '.join(name.split())}"
+            return f"No run that is known has {name}. Queue some: {command}"
+    gaps = [differing([first, second]) for first in sides[0] for second in sides[1]]
+    nearest = min(({k: v for k, v in gap.items() if k not in free} for gap in gaps), key=len)
+    return f"No runs of {names[0]} and {names[1]} are alike in all else; the nearest also differ in {_told(nearest)}."
+
+
+def _told(values: dict[str, list[Any]]) -> str:
+    return ", ".join(f"{key} ({' | '.join(map(str, found))})" for key, found in values.items())
+
+
+def _workspace() -> list[Run]:
+    """The run in the current folder, if a whole one is there."""
+    try:
+        return [runs.of_folder(Path())]
+    except (FileNotFoundError, ValueError):
+        return []

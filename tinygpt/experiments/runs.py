@@ -1,0 +1,221 @@
+"""What is known of a run that was evaluated: its settings, its seed, its numbers, wherever it lies.
+
+`of_folder`, `of_revision`, `of_experiments` and `of_results` read the same three things from a pipeline's folder, a git
+revision, DVC's experiments and a results file: dvc.lock, which is DVC's own record of the parameters, the text and the
+code that made an output, and the two metrics.json. Two runs with equal `settings` differ in nothing but the seed. Left
+out: who wins (tinygpt/experiments/compare.py).
+"""
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from tinygpt import config
+from tinygpt.experiments.git import git
+from tinygpt.files.paths import Paths
+from tinygpt.files.text import lines
+
+EVALUATION, TRAINING = ((folder / "metrics.json").as_posix() for folder in (Paths().evaluation, Paths().training))
+LOCK = "dvc.lock"
+CODE = {
+    "train": "all",
+    "evaluate": "tinygpt/evaluation/metrics.py",
+}  # stage → its modules that numbers come from, not pictures
+SECTIONS = {"tokenize": ("tokenize",), "train": ("model", "train")}  # stage → what of its parameters changes a loss
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained and evaluated model."""
+
+    name: str
+    commit: str  # git's, of the experiment or the revision; "" for a folder
+    seed: int
+    settings: dict[str, Any]  # "section.key" → value; "code" and "text" → a hash of what trained and of what it read
+    bits_per_byte: float
+    loss: float  # nats per token
+    tokens: int  # trained on
+    flops: int
+    steps: int
+    parameters: int
+
+    @property
+    def identity(self) -> str:
+        """Equal for two runs that must have given the same result."""
+        return json.dumps([self.seed, self.settings], sort_keys=True)
+
+    def to_json(self) -> str:
+        """A line of a results file."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def of_results(file: Path) -> list[Run]:
+    """The runs of a results file, one JSON object a line; ValueError names a line that is none."""
+    found = []
+    for number, line in enumerate(lines(file.read_text(encoding="utf-8")), 1):
+        try:
+            found.append(Run(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise ValueError(f"{file}, line {number} is not a run; `make ablations` writes such files.") from None
+    return found
+
+
+def of_folder(folder: Path) -> Run:
+    """The run whose results lie in a pipeline's folder; FileNotFoundError, as a sentence, where there is none."""
+
+    def read(name: str) -> str | None:
+        path = folder / name
+        return path.read_bytes().decode("utf-8") if path.is_file() else None
+
+    return _assemble(read, str(folder), "")
+
+
+def of_revision(revision: str, name: str = "", pipeline: str = "") -> Run:
+    """The run committed at a git revision, in the repository of the current folder; FileNotFoundError where there is
+    none, PermissionError where git refuses the repository.
+
+    pipeline: where its dvc.yaml lies, "" or, with a slash at the end, a folder.
+    """
+    commit = git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
+    if not commit:
+        raise FileNotFoundError(f"git knows no revision {revision!r}.")
+    return _assemble(lambda path: git("show", f"{commit}:./{pipeline}{path}") or None, name or revision, commit)
+
+
+def of_experiments(pattern: str = "*", baseline: str = "*") -> list[Run]:
+    """The DVC experiments whose names match, e.g. `muon-*`; those grown from a commit where `baseline` is one.
+
+    Of many those that hold no whole run are left out; where `pattern` is a name, its is an error.
+    """
+    found = []
+    for name, ref in experiment_refs(pattern, baseline):
+        try:
+            found.append(of_revision(ref, name, pipeline_of(ref)))
+        except (ValueError, OSError):
+            if name == pattern:
+                raise
+    return found
+
+
+def pipeline_of(experiment: str) -> str:
+    """Which pipeline an experiment ran, as `of_revision` takes it: the one whose dvc.lock it changed."""
+    changed = git("diff", "--name-only", "--relative", f"{experiment}^", experiment).splitlines()
+    folders = [path.removesuffix(LOCK) for path in changed if PurePosixPath(path).name == LOCK]
+    return "" if not folders or "" in folders else folders[0]
+
+
+def experiment_refs(pattern: str = "*", baseline: str = "*") -> list[tuple[str, str]]:
+    """The same experiments as (name, git ref), the oldest first; none where there is no repository."""
+    found = []
+    try:
+        refs = git("for-each-ref", "--sort=creatordate", "--format=%(refname)", "refs/exps").splitlines()
+    except FileNotFoundError:
+        return []
+    for ref in refs:
+        _, _, *middle, name = ref.split("/")  # refs/exps/<2 digits>/<38 digits of the baseline>/<name>
+        if len(middle) == 2 and fnmatch.fnmatchcase(name, pattern) and fnmatch.fnmatchcase("".join(middle), baseline):
+            found.append((name, ref))
+    return found
+
+
+def distinct(runs: list[Run]) -> list[Run]:
+    """The runs, each once: the same settings and seed seen again, in another place, are no second sample."""
+    found: dict[str, Run] = {}
+    for run in runs:
+        found.setdefault(run.identity, run)
+    return list(found.values())
+
+
+def digest(files: dict[str, str]) -> str:
+    """A short name for a set of code: of the MD5 of each of its files."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def code_here(folder: Path = Path()) -> str:
+    """The `code` that a run started now, from a project's folder, would have."""
+    stages = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    names = [dep for stage in CODE for dep in stages[stage]["deps"] if _counts(stage, dep)]
+    return digest({name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in names})
+
+
+def commit_here() -> str:
+    """The commit that experiments started now grow from."""
+    return git("rev-parse", "HEAD").strip()
+
+
+def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
+    """A run from its files; dvc.lock says what made them, so what is not the lock's is refused."""
+    texts = {path: read(path) for path in (LOCK, EVALUATION, TRAINING)}
+    for path, text in texts.items():
+        if text is None:
+            remedy = f"Commit the results of `dvc repro`: `git add {LOCK} {TRAINING} {EVALUATION} && git commit`."
+            raise FileNotFoundError(f"{name} holds no {path}. {remedy if commit else 'Run `dvc repro` there first.'}")
+    try:
+        stages = config.read_value(texts[LOCK] or "")["stages"]
+        made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
+        read_by = {
+            stage: {dep["path"]: dep["md5"] for dep in stages[stage]["deps"]} for stage in (*SECTIONS, "evaluate")
+        }
+        prefix = next(path for path in made if path.endswith("data/model")).removesuffix("data/model")  # or "finetune/"
+        parameters = {stage: stages[stage]["params"][f"{prefix}params.yaml"] for stage in SECTIONS}
+        code = {path: md5 for stage in CODE for path, md5 in read_by[stage].items() if _counts(stage, path)}
+        settings = flat(parameters) | {"text": made[f"{prefix}data/corpus"][:12], "code": digest(code)}
+        if settings.get("train.init_from") in read_by["train"]:
+            settings["base"] = read_by["train"][settings["train.init_from"]][:12]
+        evaluation, training = (json.loads(texts[path] or "") for path in (EVALUATION, TRAINING))
+        hashes = {path: hashlib.md5((texts[path] or "").encode()).hexdigest() for path in (EVALUATION, TRAINING)}
+        behind = [stage for stage, deps in read_by.items() if any(made.get(d, md5) != md5 for d, md5 in deps.items())]
+        changed = [path for path, md5 in hashes.items() if md5 != made[prefix + path]]
+        run = Run(
+            name=name,
+            commit=commit,
+            seed=parameters["train"]["seed"],
+            settings=settings,
+            bits_per_byte=evaluation["bits_per_byte"],
+            loss=evaluation["loss"],
+            tokens=training["tokens"],
+            flops=training["flops"],
+            steps=parameters["train"]["train"]["steps"],
+            parameters=training["parameters"],
+        )
+    except (ValueError, KeyError, TypeError, StopIteration):
+        raise ValueError(f"{name} holds no whole run in {LOCK} and its metrics. Run `dvc repro` there.") from None
+    if behind:
+        raise ValueError(f"{name}: `{behind[0]}` has not run on what the stages before it made. Run `dvc repro` there.")
+    if changed:
+        raise ValueError(
+            f"{name}: {changed[0]} is not what {LOCK} says was made. Run `dvc repro` there, or commit both."
+        )
+    return run
+
+
+def flat(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of stages, as dvc.lock has them → "section.key": value, of those that can change a loss."""
+    return {
+        f"{section}.{key}": value
+        for stage, sections in SECTIONS.items()
+        for section in sections
+        for key, value in parameters[stage][section].items()
+    }
+
+
+def parse(words: str) -> dict[str, Any]:
+    """`train.optimizer=muon model.n_layer=3` → {key: value}, values read as params.yaml's are."""
+    pairs = [word.partition("=") for word in words.split()]
+    wrong = next((key + mark for key, mark, _ in pairs if not key or not mark), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong!r} is no setting; write section.key=value, e.g. train.optimizer=muon.")
+    return {key: config.read_value(value) for key, _, value in pairs}
+
+
+def _counts(stage: str, path: str) -> bool:
+    """Whether a stage's dependency is code that can change a number; a forecast only guesses them."""
+    return (
+        PurePosixPath(path).suffix == ".py" and path != "tinygpt/training/forecast.py" and CODE[stage] in ("all", path)
+    )

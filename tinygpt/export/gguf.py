@@ -1,0 +1,176 @@
+"""A model folder as one GGUF file, which llama.cpp and what is built on it run: `write(folder, "model.gguf")`.
+
+The three families (see checkpoints/hf_names.py) have an architecture there. What changes on the way: names; GPT-2's
+matrices, which transformers keeps transposed; and the order of rows in Llama's queries and keys, since llama.cpp turns
+neighbouring coordinates together there, and transformers those that lie half a head apart (Qwen3's are turned alike in
+both). A character tokenizer becomes a SentencePiece vocabulary of single characters, without merges and without bytes
+to fall back on, so it reads the characters of its training text only; a unigram, T5's kind there, reads any other as
+<0x1A>. Needs the package gguf. Left out: the tokenizers of models that others trained.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file
+
+from tinygpt.checkpoints import hf_names
+from tinygpt.checkpoints.model_folder import WEIGHTS, hashes, load
+from tinygpt.files.atomic import writing
+from tinygpt.model.gpt import GPTConfig
+from tinygpt.tokenizer import pretokenize
+from tinygpt.tokenizer.base import END_OF_TEXT, Tokenizer
+from tinygpt.tokenizer.bpe import BPETokenizer
+from tinygpt.tokenizer.char import CharTokenizer
+from tinygpt.tokenizer.sentencepiece import FIRST, PieceTokenizer
+
+Array = npt.NDArray[np.float32]
+
+PATTERNS = {
+    pretokenize.PATTERN: "gpt-2",
+    pretokenize.CL100K: "llama-bpe",
+    pretokenize.O200K: "gpt-4o",
+}  # how it cuts a text into words
+SUBSTITUTE = "<0x1A>"  # what a unigram reads there for a character that it has no piece for
+
+LLAMA_NAMES = {  # transformers' → llama.cpp's; N stands for the number of the block
+    "model.embed_tokens": "token_embd",
+    "model.layers.N.input_layernorm": "blk.N.attn_norm",
+    "model.layers.N.self_attn.q_proj": "blk.N.attn_q",
+    "model.layers.N.self_attn.k_proj": "blk.N.attn_k",
+    "model.layers.N.self_attn.v_proj": "blk.N.attn_v",
+    "model.layers.N.self_attn.o_proj": "blk.N.attn_output",
+    "model.layers.N.self_attn.q_norm": "blk.N.attn_q_norm",
+    "model.layers.N.self_attn.k_norm": "blk.N.attn_k_norm",
+    "model.layers.N.post_attention_layernorm": "blk.N.ffn_norm",
+    "model.layers.N.mlp.gate_proj": "blk.N.ffn_gate",
+    "model.layers.N.mlp.up_proj": "blk.N.ffn_up",
+    "model.layers.N.mlp.down_proj": "blk.N.ffn_down",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+}
+GPT2_NAMES = {
+    "transformer.wte": "token_embd",
+    "transformer.wpe": "position_embd",
+    "transformer.h.N.ln_1": "blk.N.attn_norm",
+    "transformer.h.N.attn.c_attn": "blk.N.attn_qkv",
+    "transformer.h.N.attn.c_proj": "blk.N.attn_output",
+    "transformer.h.N.ln_2": "blk.N.ffn_norm",
+    "transformer.h.N.mlp.c_fc": "blk.N.ffn_up",
+    "transformer.h.N.mlp.c_proj": "blk.N.ffn_down",
+    "transformer.ln_f": "output_norm",
+}
+
+
+def write(folder: Path, path: Path) -> None:
+    """Write the model in `folder` to `path`, in float32, whole or not at all.
+
+    Raises ValueError in a sentence where the folder is damaged, or where llama.cpp has no such architecture.
+    """
+    model, tokenizer = load(folder)  # which checks every byte of it
+    hf_names.check_twin(model.config, folder, "llama.cpp")
+    if model.config.mlp == "gelu_exact":
+        raise ValueError(f"llama.cpp's GPT-2 has the tanh form of GELU: {folder} would need model.mlp=gelu.")
+    kind = hf_names.family(model.config)
+    with writing(path) as partial:
+        writer = library().GGUFWriter(partial, kind)
+        writer.add_name(folder.resolve().name)
+        for name, value in hashes(folder).items():
+            writer.add_string(f"tinygpt.{name}", value if isinstance(value, str) else " ".join(value.values()))
+        describe_model(writer, model.config)
+        describe_tokenizer(writer, tokenizer)
+        for name, weight in load_file(folder / WEIGHTS).items():
+            writer.add_tensor(renamed(name, kind), reordered(name, weight, kind, model.config))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+def library() -> Any:
+    try:
+        import gguf
+    except ImportError:
+        raise ValueError(
+            "A GGUF file needs the package gguf: pip install --constraint requirements.lock --editable '.[gguf]'"
+        ) from None
+    return gguf
+
+
+def describe_model(writer: Any, config: GPTConfig) -> None:
+    """The sizes, under the keys of the architecture that the writer is for."""
+    writer.add_context_length(config.context_length)
+    writer.add_embedding_length(config.n_embd)
+    writer.add_block_count(config.n_layer)
+    writer.add_feed_forward_length(config.hidden)
+    writer.add_head_count(config.n_head)
+    writer.add_head_count_kv(config.kv_heads)
+    writer.add_key_length(config.head_width)
+    writer.add_value_length(config.head_width)
+    writer.add_file_type(library().LlamaFileType.ALL_F32)
+    if config.norm == "layernorm":
+        writer.add_layer_norm_eps(config.norm_eps)
+    else:
+        writer.add_layer_norm_rms_eps(config.norm_eps)
+        writer.add_rope_freq_base(config.rope_theta)
+        writer.add_rope_dimension_count(config.head_width)
+
+
+def describe_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:
+    """The vocabulary; nothing is put before a prompt, as here."""
+    types = library().TokenType
+    match tokenizer:
+        case BPETokenizer():
+            model = tokenizer.to_json()["model"]
+            tokens, kinds = sorted(model["vocab"], key=model["vocab"].get), [types.NORMAL] * tokenizer.end_of_text
+            writer.add_tokenizer_model("gpt2")
+            writer.add_tokenizer_pre(PATTERNS[tokenizer.pattern])
+            writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
+        case PieceTokenizer():
+            tokens = [piece.replace(" ", "▁") for piece in tokenizer.pieces]
+            kinds = [types.USER_DEFINED, *[types.BYTE] * 256, *[types.NORMAL] * (len(tokens) - FIRST)]
+            scores = tokenizer.scores or [float(-place) for place in range(len(tokens))]
+            writer.add_tokenizer_model("llama" if tokenizer.scores is None else "t5")
+            writer.add_token_scores([*scores, 0.0])
+            writer.add_add_space_prefix(False)
+            writer.add_remove_extra_whitespaces(False)
+            writer.add_unk_token_id(tokens.index(SUBSTITUTE))
+        case CharTokenizer():
+            tokens = ["▁" if character == " " else character for character in tokenizer.characters]
+            kinds = [types.NORMAL] * len(tokens)
+            writer.add_tokenizer_model("llama")
+            writer.add_token_scores([0.0] * tokenizer.vocab_size)
+            writer.add_add_space_prefix(False)
+            if tokenizer.unknown is not None:  # of a usual kind, or a model that writes it would write nothing there
+                writer.add_unk_token_id(tokenizer.unknown)
+        case _:
+            raise ValueError(
+                "This model has another model's tokenizer, and how llama.cpp would name its rules is not known here. "
+                "The folder is a transformers folder, of which llama.cpp's own converter knows many."
+            )
+    writer.add_token_list([*tokens, END_OF_TEXT])
+    writer.add_token_types([*kinds, types.CONTROL])
+    writer.add_bos_token_id(tokenizer.end_of_text)
+    writer.add_eos_token_id(tokenizer.end_of_text)
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+
+
+def renamed(name: str, kind: str) -> str:
+    """`model.layers.3.input_layernorm.weight` → `blk.3.attn_norm.weight`."""
+    stem, _, last = name.rpartition(".")
+    number = re.search(r"\.(\d+)\.", stem)
+    theirs = (GPT2_NAMES if kind == "gpt2" else LLAMA_NAMES)[re.sub(r"\.\d+\.", ".N.", stem, count=1)]
+    return f"{theirs.replace('.N.', f'.{number[1]}.') if number else theirs}.{last}"
+
+
+def reordered(name: str, weight: Array, kind: str, config: GPTConfig) -> Array:
+    """A weight as llama.cpp expects it; shapes of matrices are (outputs, inputs)."""
+    if kind == "gpt2" and name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight")):
+        return weight.T.copy()
+    if kind == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+        halves = weight.reshape(-1, 2, config.head_width // 2, weight.shape[1])  # of each head: (heads, 2, D/2, C)
+        return halves.swapaxes(1, 2).reshape(weight.shape)
+    return weight

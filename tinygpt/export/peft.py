@@ -1,0 +1,46 @@
+"""LoRA's changes as an adapter that peft opens."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinygpt.checkpoints import hf_names
+from tinygpt.model.gpt import GPTConfig
+from tinygpt.training.lora import A, B, changes
+
+
+def to_peft(
+    weights: dict[str, Tensor], config: GPTConfig, rank: int, alpha: float
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The changes as peft has them: (adapter_model.safetensors, what adapter_config.json must say of it).
+
+    GPT-2 keeps query, key and value in one matrix. Three changes of rank r to its parts are one of rank 3r to the
+    whole: the three A one below the other, and the three B on the diagonal of a larger one.
+    """
+    pairs = {name: (weights[name + A], weights[name + B]) for name in changes(weights)}
+    fused = hf_names.family(config) == "gpt2"
+    if fused:
+        for layer in range(config.n_layer):
+            parts = [pairs.pop(f"blocks.{layer}.attention.{part}") for part in hf_names.QKV]
+            stacked = torch.cat([a for a, _ in parts]), torch.block_diag(*(b for _, b in parts))
+            pairs[f"blocks.{layer}.attention.qkv"] = stacked
+    names = {name: hf_names.module_name(name, config) for name in pairs}
+    tensors = {}
+    for name, (a, b) in pairs.items():
+        tensors[f"base_model.model.{names[name]}.lora_A.weight"] = a.contiguous()
+        tensors[f"base_model.model.{names[name]}.lora_B.weight"] = b.contiguous()
+    three = {"rank_pattern": {"c_attn": 3 * rank}, "alpha_pattern": {"c_attn": 3 * alpha}} if fused else {}
+    said = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted({name.rpartition(".")[2] for name in names.values()}),
+        "fan_in_fan_out": fused,  # Conv1D keeps its matrix transposed
+        "inference_mode": True,
+        **three,
+    }
+    return tensors, said

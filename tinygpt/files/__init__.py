@@ -1,0 +1,1 @@
+"""Paths of a pipeline's files, and writing them whole or not at all."""

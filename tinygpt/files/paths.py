@@ -1,0 +1,74 @@
+"""Where things lie, and how they are written: whole or not at all.
+
+`Paths(folder)` names every file of a pipeline, once. `writing(path)` hands out a temporary file or folder beside
+`path` and renames it when the block ends well, so that nobody ever reads half of anything; `seal` and `verify`
+keep the SHA-256 sums of a folder, in the format of `sha256sum -c`. `explain` turns an error into a sentence.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of one pipeline: a folder with a dvc.yaml and a params.yaml."""
+
+    folder: Path = Path()
+
+    @property
+    def params(self) -> Path:
+        return self.folder / "params.yaml"
+
+    @property
+    def corpus(self) -> Path:
+        return self.folder / "data/corpus"
+
+    @property
+    def yardsticks(self) -> Path:
+        return self.corpus / "yardsticks.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / "data/tokenizer"
+
+    @property
+    def tokens(self) -> Path:
+        return self.folder / "data/tokens"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "data/model"
+
+    @property
+    def training(self) -> Path:
+        return self.folder / "data/training"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "data/evaluation"
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "data/samples"
+
+    def text(self, split: str) -> Path:
+        return self.corpus / f"{split}.parquet"
+
+    def ids(self, split: str) -> Path:
+        return self.tokens / f"{split}.npy"
+
+
+def home() -> Path:
+    """The repository itself, also when DVC runs a stage in a temporary copy of it ($DVC_ROOT)."""
+    return Path(os.environ.get("DVC_ROOT", "."))
+
+
+def hidden(name: str) -> Path:
+    """`.tinygpt/<name>` in the repository: downloads, runs in progress, the log. DVC and git leave it alone."""
+    return home() / ".tinygpt" / name
+
+
+def find_folder(name: str) -> Path | None:
+    """A folder of that name: in the working directory, as DVC sees it, or else in the repository; None for neither."""
+    return next((folder for folder in (Path(name), home() / name) if folder.is_dir()), None)

@@ -1,0 +1,1 @@
+"""What happens inside a model: attention, embeddings, the logit lens, surprisal."""

@@ -1,0 +1,1 @@
+"""The GPT itself, its loss, and the hardware that it runs on."""

@@ -1,0 +1,17 @@
+"""Cross-entropy of a model's predictions: as one number to train on, or token by token to evaluate."""
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    """−ln p(target), in nats, in fp32: (B, T, V), (B, T) → a scalar, or (B·T,) for reduction "none"."""
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction=reduction)
+
+
+def token_losses(logits: Tensor, targets: Tensor) -> np.ndarray:
+    """The loss of each token: (B, T, V), (B, T) → float64 (B, T), nats."""
+    losses = cross_entropy(logits, targets, "none").view(targets.shape)
+    values: np.ndarray = losses.cpu().double().numpy()  # the CPU first: not every device has float64
+    return values

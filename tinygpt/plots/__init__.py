@@ -1,0 +1,1 @@
+"""Figures of a run: their style, and its curves."""

@@ -1,0 +1,1 @@
+"""The HTML report on runs: `tinygpt compare --html`."""

@@ -1,0 +1,1 @@
+"""Text ↔ token ids: tokenizers of characters, byte pairs and SentencePiece."""

@@ -1,0 +1,77 @@
+"""A tokenizer's folder: `tokenizer = load("data/tokenizer")` opens every kind, without a network.
+
+What is not, in every part, what `save` writes is refused; nothing is unpickled.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tinygpt.files.text import check_fetched, read_json
+from tinygpt.tokenizer import bpe, sentencepiece
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.char import CharTokenizer
+from tinygpt.tokenizer.sentencepiece import ForeignTokenizer
+
+
+def load(folder: Path | str) -> Tokenizer:
+    """Read the tokenizer that `save` wrote; no network, nothing unpickled.
+
+    Raises FileNotFoundError where there is none, ValueError where it is damaged or another program's.
+    """
+    file = Path(folder) / "tokenizer.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"No tokenizer at {folder}. Run `dvc repro tokenize`.")
+    check_fetched(file)
+    try:
+        found, foreign = read_json(file), _told_of_foreign(Path(folder))
+        tokenizer = _rebuild(found) if foreign is None else _rebuild_foreign(found, foreign)
+        _check_equal(tokenizer.to_json(), found)
+    except (AttributeError, LookupError, TypeError, ValueError) as problem:
+        why = " ".join(str(problem).split())[:200]
+        raise ValueError(f"{file} is damaged, or not TinyGPT's: {why} Run `dvc repro tokenize`.") from problem
+    return tokenizer
+
+
+def check_texts(tokenizer: Tokenizer, texts: Iterable[str], key: str) -> None:
+    """ValueError, in a sentence, for a text that the tokenizer cannot write; `key`: the parameter that names it."""
+    for text in texts:
+        try:
+            tokenizer.encode_array(text)
+        except ValueError as problem:
+            raise ValueError(f"{key} holds {text!r:.60}. {problem}") from None
+
+
+def _told_of_foreign(folder: Path) -> dict[str, Any] | None:
+    """What `ForeignTokenizer.save` tells in tokenizer_config.json; None beside a tokenizer of our own kinds."""
+    file = folder / "tokenizer_config.json"
+    settings = read_json(file) if file.is_file() else {}
+    return settings.get("tinygpt")
+
+
+def _rebuild(content: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of a tokenizer.json, taken from as little of it as can be; `load` compares the rest."""
+    model = content["model"]
+    if model["type"] == "WordLevel":
+        return CharTokenizer(model["vocab"], "replace" if model["unk_token"] in model["vocab"] else "error")
+    if model["type"] == "Unigram" or model.get("byte_fallback"):
+        return sentencepiece.rebuild(model)
+    if model["type"] == "BPE":
+        return bpe.rebuild(content)
+    raise ValueError(f"its model is {model['type']!r}, not WordLevel, BPE or Unigram.")
+
+
+def _rebuild_foreign(content: dict[str, Any], told: dict[str, Any]) -> ForeignTokenizer:
+    if told.keys() != {"end_of_text", "vocab_size"} or not all(type(number) is int for number in told.values()):
+        raise ValueError("tokenizer_config.json does not tell its end and size.")
+    try:
+        return ForeignTokenizer(content, **told)
+    except Exception as problem:  # the library raises no narrower kind
+        raise ValueError(str(problem)) from problem
+
+
+def _check_equal(expected: dict[str, Any], found: dict[str, Any]) -> None:
+    """ValueError names the first part of a tokenizer.json that differs from what `save` would write."""
+    for key in [*expected, *found]:
+        if expected.get(key) != found.get(key):
+            raise ValueError(f"its {key} is not what TinyGPT writes.")

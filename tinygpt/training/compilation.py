@@ -1,0 +1,96 @@
+"""Whether torch.compile pays: it writes the blocks as fewer, larger kernels, and takes a while to write them.
+
+`choose` settles `train.compile`, and says why in a line; `compile_blocks` does it. The choice rests on counted FLOPs
+and the table below, never on a timing: compiled and eager arithmetic round differently, and the same parameters on
+the same machine must give the same bytes.
+"""
+
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from tinygpt.model import hardware
+from tinygpt.model.gpt import GPT
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What is assumed of a kind of device. Only the order of magnitude matters (docs/speed.md)."""
+
+    speed: float  # FLOP/s of eager training; on a CPU, of one thread
+    saved: float  # share of the time that compiled blocks save
+    cost: float  # seconds of compiling: forward and backward of one block, whose code all blocks share
+
+
+GUESSES = {
+    "cpu": Guess(speed=3.5e10, saved=0.0, cost=20.0),
+    "cpu with AMX": Guess(speed=1.5e11, saved=0.25, cost=20.0),  # in bf16: products so fast that all else is most of it
+    "cuda": Guess(speed=2e13, saved=0.3, cost=30.0),
+}
+
+
+def choose(asked: bool | Literal["auto"], flops: float, device: torch.device, precision: str) -> tuple[bool, str]:
+    """Whether to compile, and why, in a line. flops: of the whole run, in this process. precision: fp32, bf16 or fp16.
+
+    ValueError, in a sentence, where compiling is asked for and the machine cannot.
+    """
+    lacks = missing(device)
+    if asked != "auto":
+        check(asked, device)
+        return asked, f"{'compiled' if asked else 'not compiled'}: train.compile is {str(asked).lower()}"
+    if lacks:
+        return False, f"not compiled: {lacks}"
+    kind = "cpu with AMX" if device.type == "cpu" and precision == "bf16" and hardware.cpu_has_amx() else device.type
+    guess = GUESSES.get(kind)
+    if guess is None or not guess.saved:
+        return False, f"not compiled: on {kind} it is not known to save time"
+    speed = guess.speed * (torch.get_num_threads() if device.type == "cpu" else 1)
+    least = guess.cost * speed / guess.saved
+    words = f"on {kind} compiling pays in a run of more than {least / 1e12:.3g} TFLOP; this one has {flops / 1e12:.3g}"
+    return flops > least, f"{'compiled' if flops > least else 'not compiled'}: {words}"
+
+
+def check(asked: bool | Literal["auto"], device: torch.device, setting: str = "train.compile") -> None:
+    """ValueError, in a sentence that names the setting, where it is true and the machine cannot."""
+    lacks = missing(device)
+    if asked != "auto" and asked and lacks:
+        raise ValueError(f"{setting} is true, but {lacks}; write auto or false.")
+
+
+def missing(device: torch.device) -> str:
+    """What torch.compile needs and this machine lacks, in words; empty where it lacks nothing."""
+    if device.type == "mps":
+        return ""  # Metal's compiler is part of the system
+    default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX", default)  # PyTorch's own rule
+    if shutil.which(compiler) is None:
+        return f"there is no C++ compiler ({compiler}) here"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return "Python's headers (Python.h, of python3-dev or the like) are not here"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "the package triton, which writes kernels for CUDA, is not here"
+    return ""
+
+
+def as_written() -> AbstractContextManager[None]:
+    """In the block nothing runs compiled. Where nothing is, the compiler is not loaded for it, which takes a second."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def compile_blocks(model: GPT) -> None:
+    """From now on run each block compiled, at the shapes that come first.
+
+    Block by block, since they share one code: a deep model compiles as fast as a shallow one. The modules stay the
+    same, and so do the names of their weights and the hooks between them.
+    """
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())  # tells the compiler, too
+    for block in model.blocks:
+        block.compile(dynamic=False)

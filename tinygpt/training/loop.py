@@ -1,0 +1,293 @@
+"""Learning: one step, and the loop.
+
+`for state in train(state, ...)` takes one optimizer step an item; between two items the caller may save
+`state.tensors()` and `state.facts()`, draw progress, or stop. What a step does is a function of the state, the seed
+and its number alone, so a run that was stopped goes on to the same bits. Nothing is printed here.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from tinygpt.config import Train
+from tinygpt.data.dataset import Batch, evaluation_windows, training_batches
+from tinygpt.files.text import write_json, write_text
+from tinygpt.model.cuda_graphs import Recording
+from tinygpt.model.gpt import GPT, count_parameters, training_flops_per_token
+from tinygpt.model.hardware import autocast
+from tinygpt.model.loss import cross_entropy
+from tinygpt.scratch import loss as scratch_loss
+from tinygpt.scratch import training as scratch_training
+from tinygpt.training import compilation, distributed
+from tinygpt.training.lora import added
+from tinygpt.training.optimizer import schedule
+from tinygpt.training.state import State
+
+HEALTH_EVERY = 10  # steps; looking closer takes a copy of the weights
+LOOKED_AT = 2**23  # scores of validation tokens at once on CUDA: a small batch leaves it idle, a large one takes memory
+SMALLEST_SCALE = 2.0**-10  # an fp16 gradient that overflows even at this scale is a diverged one
+
+
+class DivergedError(ValueError):
+    """The loss or the gradient is no longer a finite number."""
+
+
+def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int, precision: str) -> Iterator[State]:
+    """Train from where `state` stands to the last step; yields it after every step, evaluated where that was due.
+
+    data: token arrays `train` and `validation`, each (number of tokens,) uint16 or uint32. precision: fp32, bf16 or
+    fp16. Raises DivergedError before a step that would spoil the weights, or where the validation loss shows that one
+    did; ValueError where the training split is shorter than a window, or the other has fewer than two tokens.
+    """
+    device = next(state.model.parameters()).device
+    cast = autocast(device, precision)
+    context, vocab_size = state.model.config.context_length, state.model.config.vocab_size
+    batches = training_batches(
+        data["train"],
+        context,
+        settings.batch_size * settings.accumulation,
+        seed=seed,
+        start=state.step,
+        stop=settings.steps,
+        part=distributed.part(),
+        pin=device.type == "cuda",
+    )
+
+    at_once = max(1, LOOKED_AT // (context * vocab_size)) if device.type == "cuda" else settings.batch_size  # sequences
+
+    def validate() -> None:
+        windows = evaluation_windows(data["validation"], context, at_once, limit=settings.eval_tokens)
+        loss = mean_loss(state.model, windows, cast, state.average)
+        if not math.isfinite(loss):
+            raise DivergedError(remedy(state.step, f"the validation loss is {loss}", settings))
+        record_validation(state, loss)
+
+    state.passes.clear()  # of another precision, or of before the model was compiled
+    if state.step == 0:
+        validate()  # before any learning: ln V
+    for inputs, targets in batches:
+        # dropout, too, depends on the seed and the step alone; and on the process, of which each draws its own
+        if state.model.config.dropout:
+            torch.manual_seed(seed * 1_000_003 + state.step + distributed.rank() * 1_000_000_007)
+        batch = (inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True))
+        with examined(state) if state.step % HEALTH_EVERY == 0 else nullcontext():
+            train_step(state, batch, settings, cast)
+        if state.step % settings.eval_every == 0 or state.step == settings.steps:
+            validate()
+        yield state
+
+
+def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContextManager[Any]) -> None:
+    """One optimizer step on one batch of batch_size × accumulation sequences (int64, (B, T)); adds its row to
+    `state.train_rows`.
+
+    In fp16 a gradient may overflow: that step is skipped for all parameters (its row says gradient_norm 0), and the
+    scale is lowered. Raises DivergedError, with the weights as they were, where a number is not finite otherwise.
+    """
+    total = accumulate_gradients(state, batch, settings.batch_size, cast)
+    for optimizer in state.optimizers.members:
+        state.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # of an optimizer it asks for param_groups alone
+    clip = scratch_training.clip_gradients if state.implementation == "scratch" else clip_gradients
+    length = clip(state.parameters.values(), settings.gradient_clip)
+    loss, norm = torch.stack((total, length)).tolist()  # a GPU is waited for once a step: here, before any weight moves
+    learning_rate = settings.learning_rate * schedule(state.step, settings)
+    overflow = state.scaler.is_enabled() and not math.isfinite(norm) and state.scaler.get_scale() > SMALLEST_SCALE
+    if not math.isfinite(loss) or not (math.isfinite(norm) or overflow):
+        raise DivergedError(remedy(state.step, f"the loss is {loss}, the gradient's norm {norm}", settings))
+    if not overflow:
+        state.optimizers.step(learning_rate)
+    state.optimizers.zero_grad()
+    state.scaler.update()
+    state.step += 1
+    if state.average:
+        average = scratch_training.average_weights if state.implementation == "scratch" else average_weights
+        average(state.average, state.parameters, state.step, settings.average)
+    norm = 0.0 if overflow else norm
+    state.train_rows.append({"step": state.step, "loss": loss, "learning_rate": learning_rate, "gradient_norm": norm})
+
+
+def remedy(step: int, what: str, settings: Train) -> str:
+    """What is no number after so many steps, and what to try: a sentence each."""
+    if step == 0 and settings.init_from is not None:
+        return f"With the weights of {settings.init_from} as they are {what}. Try train.precision=fp32."
+    rate = settings.learning_rate * schedule(min(step, settings.steps - 1), settings)
+    return (
+        f"Training diverged at step {step}: {what}. The learning rate is {rate:.2g}; try -S train.learning_rate="
+        f"{settings.learning_rate / 2:g}, more train.warmup_steps, or train.precision=fp32."
+    )
+
+
+@contextmanager
+def examined(state: State) -> Iterator[None]:
+    """Note how the step taken in the block moved the weights, and how large the activations were, in `health_rows`.
+
+    update_ratio: length of the step over length of the weights; about 0.001 to 0.01 is usual, far more is a learning
+    rate too high. activation_scale: root mean square of the residual stream before the last norm; it grows with depth
+    and training, and a run that is about to diverge shows here first.
+    """
+    parameters = [parameter.detach() for parameter in state.parameters.values()]
+    before = [parameter.clone() for parameter in parameters]
+    yield
+    moved = total_norm(torch._foreach_sub(parameters, before)) / total_norm(before)
+    ratio, scale = torch.stack((moved, state.activation_scale)).tolist()
+    state.health_rows.append({"step": state.step, "update_ratio": ratio, "activation_scale": scale})
+
+
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The length of all tensors, of any shapes, as one vector: a scalar."""
+    return torch.stack(torch._foreach_norm(list(tensors))).norm()
+
+
+def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: AbstractContextManager[Any]) -> Tensor:
+    """Add up the gradient of the mean loss of `batch`, at most `batch_size` sequences at a time; returns that loss, a
+    scalar, nats per token.
+
+    Each part's loss is summed and divided by the tokens of the whole batch, so that the parts weigh as they should.
+    Of several processes each has as large a part of the step's batch, so the mean of theirs is that of the step.
+    """
+    inputs, targets = batch
+    total = torch.zeros((), device=inputs.device)
+    for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+        key = (*x.shape, targets.numel(), getattr(cast, "fast_dtype", None))
+        if key not in state.passes:
+            state.passes[key] = Pass(state, x.shape, targets.numel(), cast)
+        loss, state.activation_scale = state.passes[key](x, y)
+        total += loss
+    distributed.average([total, *(p.grad for p in state.parameters.values() if p.grad is not None)])
+    return total
+
+
+class Pass:
+    """A forward and a backward pass over batches of one shape; on CUDA it is recorded (model/cuda_graphs.py).
+
+    shape: (B, T). tokens: how many the mean is over that the loss is a part of.
+    """
+
+    def __init__(self, state: State, shape: torch.Size, tokens: int, cast: AbstractContextManager[Any]) -> None:
+        self.model, self.scaler, self.cast, self.tokens = state.model, state.scaler, cast, tokens
+        self.loss_of = scratch_loss.cross_entropy if state.implementation == "scratch" else cross_entropy
+        self.parameters = [parameter for parameter in state.parameters.values() if parameter.requires_grad]
+        device = self.parameters[0].device
+        self.inputs, self.targets = torch.zeros(2, *shape, dtype=torch.int64, device=device)  # (B, T) each
+        # the slow twins may wait for the GPU, which cannot be recorded: they are just called, as on a CPU
+        self.play: Recording[tuple[Tensor, Tensor]] = Recording(
+            device if state.implementation == "fast" else torch.device("cpu")
+        )
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Add to the gradients; returns `run`'s scalars, which the next call writes over."""
+        self.inputs.copy_(inputs, non_blocking=True)
+        self.targets.copy_(targets, non_blocking=True)
+        if not self.model.training:  # walks all modules, so only where it changes something
+            self.model.train()
+        return self.play(self.run, [*self.parameters, *(parameter.grad for parameter in self.parameters)])
+
+    def run(self) -> tuple[Tensor, Tensor]:
+        """The loss, summed over the batch and divided by `tokens`, and the root mean square of what the last norm got:
+        scalars on the device.
+        """
+        scale: list[Tensor] = []
+
+        def note(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+            x = inputs[0].detach()  # (B, T, C)
+            scale.append(torch.linalg.vector_norm(x, dtype=torch.float32) / math.sqrt(x.numel()))
+
+        hook = self.model.norm.register_forward_pre_hook(note)
+        try:
+            with self.cast:
+                logits = self.model(self.inputs)  # (B, T, V)
+        finally:
+            hook.remove()
+        loss = self.loss_of(logits, self.targets, "sum") / self.tokens
+        self.scaler.scale(loss).backward()
+        return loss.detach(), scale[0]
+
+
+def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
+    """Scale the gradients of all parameters, of any shapes, so that their common norm is at most `limit` (0: leave
+    them); the norm before, a scalar.
+    """
+    return nn.utils.clip_grad_norm_(parameters, limit or math.inf)
+
+
+@torch.no_grad()
+def average_weights(average: dict[str, Tensor], newest: Mapping[str, Tensor], steps: int, share: float) -> None:
+    """Move the running mean of the weights (parameter name → tensor of its shape), which begins with the first ones, on
+    to the `newest`, of so many `steps`, 1 or more: the mean of about the last `share` of the run, more than 0.
+
+    Late in a run the weights circle around what they are after, and learn chance features of single batches; the
+    middle of their path is free of both, and predicts unseen text better (Polyak & Juditsky 1992). The newest weigh
+    1 / (share·steps), which makes those after s steps count as s^(1/share − 1), however long the run (polynomial decay,
+    Shamir & Zhang 2013).
+    """
+    torch._foreach_lerp_([*average.values()], [newest[name] for name in average], min(1.0, 1 / (share * steps)))
+
+
+@torch.no_grad()
+def mean_loss(
+    model: GPT,
+    windows: Iterable[Batch],
+    cast: AbstractContextManager[Any],
+    weights: dict[str, Tensor] | None = None,
+) -> float:
+    """The mean cross-entropy over all predicted tokens, nats per token; several processes share the windows.
+
+    windows: int64, (B, T), as evaluation_windows gives them. weights: parameter name → what stands in for it. The model
+    is left in eval mode. ZeroDivisionError where there is no window.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    losses, count = [], 0
+    for inputs, targets in islice(windows, distributed.rank(), None, distributed.size()):
+        with cast, compilation.as_written():  # other shapes: not worth compiling for
+            logits = functional_call(model, weights or {}, (inputs.to(device),))
+        losses.append(cross_entropy(logits, targets.to(device), "sum"))
+        count += targets.numel()
+    total = sum(torch.stack(losses).tolist()) if losses else 0.0
+    return distributed.total(total) / distributed.total(count)
+
+
+def record_validation(state: State, loss: float) -> None:
+    """Note a validation loss (nats per token), and keep the weights (state.kept) where it is the lowest so far."""
+    state.validation_rows.append({"step": state.step, "loss": loss})
+    if loss < state.best_loss:
+        state.best_step, state.best_loss, state.best = state.step, loss, state.kept()
+
+
+def metrics(state: State, settings: Train) -> dict[str, float]:
+    """The run in numbers, for data/training/metrics.json; no timings, so that the same run gives the same bytes.
+
+    Losses in nats per token; `tokens` and `flops` of all steps so far. IndexError before the first validation.
+    """
+    config = state.model.config
+    tokens = state.step * settings.batch_size * settings.accumulation * config.context_length
+    last = [row["loss"] for row in state.train_rows[-50:]]
+    return {
+        "step": state.step,
+        "train_loss": sum(last) / max(1, len(last)),  # mean of the last 50 steps
+        "validation_loss": state.validation_rows[-1]["loss"],
+        "best_validation_loss": state.best_loss,
+        "best_step": state.best_step,
+        "parameters": count_parameters(state.model) - added(state.model),  # of the model that is kept
+        "tokens": tokens,
+        "flops": tokens * training_flops_per_token(config),
+    }
+
+
+def write_curves(folder: Path, state: State, settings: Train) -> None:
+    """Write train.tsv, validation.tsv, health.tsv and metrics.json, each whole: also during the run, for live plots."""
+    curves = {"train": state.train_rows, "validation": state.validation_rows, "health": state.health_rows}
+    for name, rows in curves.items():
+        lines = ["\t".join(rows[0])]
+        for row in rows:
+            lines.append("\t".join(f"{value:.0f}" if key == "step" else f"{value:.6g}" for key, value in row.items()))
+        write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
+    write_json(folder / "metrics.json", metrics(state, settings))

@@ -1,0 +1,262 @@
+"""Which way to step, how far, and when: AdamW, Muon, weight decay for matrices only, schedules.
+
+`build(model, ...)` returns the optimizers of a model, to be stepped together; `schedule(step, ...)` is the share of
+the peak learning rate at a step, a pure function, so that a resumed run needs no memory of it. Muon's update has the
+size of AdamW's, so one `learning_rate` serves both.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from tinygpt.config import Train
+from tinygpt.model.cuda_graphs import Recording
+from tinygpt.model.gpt import GPT
+
+EMBEDDING_RATE = 5.0  # times the learning rate, for the token embedding: few tokens of a batch are there to move a row
+
+
+class Optimizer:
+    """Groups of parameters, and tensors that are remembered of each, as torch.optim has them. But to make one of those
+    loads PyTorch's compiler, which takes a second of every start.
+
+    groups: each with its `params`, its `lr`, and what else a step asks for.
+    """
+
+    remembers: tuple[str, ...]  # the names of what is remembered of a parameter, once it has been stepped
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.param_groups = groups
+        self.state: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+
+    def parameters(self) -> list[Tensor]:
+        """Those of all groups, in their order, of any shapes."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def step(self) -> None:
+        """One update of every parameter that has a gradient; NotImplementedError in this base class."""
+        raise NotImplementedError
+
+
+class AdamW(Optimizer):
+    """Adam (Kingma & Ba 2014) with decoupled weight decay (Loshchilov & Hutter 2017), as one kernel of PyTorch's.
+
+    groups: each with `params`, `lr` and `weight_decay`. betas: decay of the running mean and of the mean square a step.
+    eps is so small that tiny gradients count: an untrained head is nearly zero, and so is what comes back through it.
+    """
+
+    remembers = ("step", "exp_avg", "exp_avg_sq")
+
+    def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float], eps: float = 1e-10) -> None:
+        super().__init__(groups)
+        self.betas, self.eps = betas, eps
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    zeros = (torch.zeros((), device=parameter.device), *map(torch.zeros_like, [parameter] * 2))
+                    self.state[parameter] = dict(zip(self.remembers, zeros, strict=True))
+            steps, means, squares = ([self.state[p][name] for p in parameters] for name in self.remembers)
+            adamw(
+                parameters,
+                [parameter.grad for parameter in parameters],
+                means,
+                squares,
+                [],
+                steps,
+                fused=True,
+                amsgrad=False,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=self.eps,
+                maximize=False,
+            )
+
+
+class Muon(Optimizer):
+    """Momentum, made orthogonal (Jordan et al. 2024): every direction of a matrix's update gets the same size.
+
+    A gradient's few strong directions drown out the many weak ones; Muon replaces its momentum's singular values by
+    ones. The update is then scaled to the size that AdamW's has (0.2 root mean square, Liu et al. 2025), and weight
+    decay is decoupled. For matrices inside the stack only; matrices of one shape are stacked and orthogonalised
+    together, which is the same arithmetic in far fewer calls.
+
+    params: 2-D parameters, (rows, columns). lr: per step. momentum: decay of the running mean a step, with Nesterov's
+    look-ahead. weight_decay: times lr, the share that a weight loses a step. dtype: of the iteration; bf16 suffices
+    where the hardware multiplies it.
+    """
+
+    remembers = ("momentum",)
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__([{"params": list(params), "lr": lr, "momentum": momentum, "weight_decay": weight_decay}])
+        self.dtype = dtype
+        self.recordings: dict[tuple[int, ...], Recording[Tensor]] = {}  # of `update`, by the ids of its matrices
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    shapes[parameter.shape].append(parameter)
+            for shape, parameters in shapes.items():
+                key = tuple(map(id, parameters))
+                play = self.recordings.setdefault(key, Recording(parameters[0].device))
+                used = [tensor for p in parameters for tensor in (p.grad, self.state[p].get("momentum"))]
+                update = play(partial(self.update, parameters, group["momentum"]), used)  # (N, rows, columns)
+                size = group["lr"] * 0.2 * math.sqrt(max(shape))
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(parameters, list(update.to(parameters[0].dtype).unbind()), alpha=-size)
+
+    def update(self, parameters: list[Tensor], momentum: float) -> Tensor:
+        """Which way each of N matrices of one shape goes: (N, rows, columns)."""
+        return orthogonalise(torch.stack([self._direction(p, momentum) for p in parameters]).to(self.dtype))
+
+    def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
+        """Update the running mean of the gradient, and look one step ahead of it (Nesterov)."""
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        mean: Tensor = state["momentum"]
+        mean.lerp_(parameter.grad, 1 - momentum)
+        return parameter.grad.lerp(mean, momentum)
+
+
+def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """Bring all singular values near one, keeping the directions: (N, rows, columns) → the same shape and type.
+
+    Newton–Schulz: x ← a·x + b·(x xᵀ)x + c·(x xᵀ)²x applies the polynomial a·s + b·s³ + c·s⁵ to each singular value s,
+    and leaves the singular vectors alone. These coefficients lift small values fast and then keep them
+    between about 0.7 and 1.2, which is as good as one here (Jordan et al. 2024).
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices  # the smaller Gram matrix is the cheaper
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # every singular value ≤ 1, where the iteration converges
+    for _ in range(iterations):
+        gram = x @ x.mT  # (N, rows, rows)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x.mT if tall else x
+
+
+class Optimizers:
+    """The optimizers of one model, stepped together. `state_dict` and `load_state_dict` speak in flat tensors.
+
+    A group's `rate`, where it has one, is how many times the learning rate it steps at.
+    """
+
+    def __init__(self, *members: Optimizer) -> None:
+        self.members = members
+
+    def step(self, learning_rate: float) -> None:
+        """Step every parameter that has a gradient, at this learning rate (of one step, not the peak)."""
+        for optimizer in self.members:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * group.get("rate", 1.0)
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Drop the gradients; on CUDA make them zero, since recorded work finds them where they were."""
+        parameters = [p for optimizer in self.members for p in optimizer.parameters() if p.grad is not None]
+        if parameters and parameters[0].device.type == "cuda":
+            torch._foreach_zero_([p.grad for p in parameters if p.grad is not None])
+            return
+        for parameter in parameters:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """`<member>.<parameter>.<name>` → tensor, e.g. `0.3.exp_avg`; their shapes are those of `shapes`, float32."""
+        return {
+            f"{i}.{j}.{name}": tensor
+            for i, optimizer in enumerate(self.members)
+            for j, parameter in enumerate(optimizer.parameters())
+            for name, tensor in optimizer.state.get(parameter, {}).items()
+        }
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `state_dict` gave, with the same shapes, on optimizers built the same way."""
+        for optimizer in self.members:
+            optimizer.state.clear()
+        for key, tensor in tensors.items():
+            member, place, name = key.split(".")
+            optimizer = self.members[int(member)]
+            parameter = optimizer.parameters()[int(place)]
+            optimizer.state[parameter][name] = tensor.to(parameter.device, copy=True)
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """The shape of each tensor that `state_dict` holds after the first step, by its name."""
+        return {
+            f"{i}.{j}.{name}": torch.Size() if name == "step" else parameter.shape
+            for i, optimizer in enumerate(self.members)
+            for j, parameter in enumerate(optimizer.parameters())
+            for name in optimizer.remembers
+        }
+
+
+def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Optimizers:
+    """The optimizers that `settings` asks for. Weight decay pulls on matrices, never on norms and biases.
+
+    AdamW alone is GPT-2's recipe. Beside Muon it is left with the two ends and the vectors, and an embedding that is
+    not the head as well learns at EMBEDDING_RATE. dtype: of Muon's iteration.
+    """
+    hidden, ends, vectors = split_parameters(model)
+    decay, (beta1, beta2) = settings.weight_decay, settings.betas
+    muon = settings.optimizer == "muon"
+    groups: list[dict[str, Any]] = [
+        {"params": ends if muon else hidden + ends, "weight_decay": decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    if muon and ends and not model.config.tie_embeddings:
+        embedding, *groups[0]["params"] = ends
+        groups.append({"params": [embedding], "weight_decay": decay / EMBEDDING_RATE, "rate": EMBEDDING_RATE})
+    first = AdamW([{"lr": settings.learning_rate} | group for group in groups], (beta1, beta2))
+    if not muon:
+        return Optimizers(first)
+    return Optimizers(first, Muon(hidden, settings.learning_rate, weight_decay=decay, dtype=dtype))
+
+
+def split_parameters(model: GPT) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices inside the stack; matrices at its two ends (embeddings, head); vectors (norms, biases).
+
+    Each parameter that learns once, in the order of the model; a tied head is the token embedding.
+    """
+    inside = {id(parameter) for parameter in model.blocks.parameters()}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    hidden = [p for p in parameters if p.dim() >= 2 and id(p) in inside]
+    ends = [p for p in parameters if p.dim() >= 2 and id(p) not in inside]
+    return hidden, ends, [p for p in parameters if p.dim() < 2]
+
+
+def schedule(step: int, settings: Train) -> float:
+    """The share of the peak learning rate at `step` (0 is the first), above 0 and at most 1: warm-up, then the descent.
+
+    Warm-up rises in equal steps and reaches the peak at step `warmup_steps`; the descent reaches `final_fraction` just
+    after the last step. Warm-up longer than the run is cut to it.
+    """
+    warmup = min(settings.warmup_steps, settings.steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, settings.steps - warmup)  # 0 at the peak, 1 at the end
+    fall = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[settings.schedule]
+    return settings.final_fraction + (1 - settings.final_fraction) * fall

@@ -1,0 +1,111 @@
+"""A run in progress: a locked folder of saves, .tinygpt/runs/<fingerprint>, from which training goes on after a kill.
+
+A damaged save is passed over. Everything is JSON or safetensors: nothing here can execute what it reads.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tinygpt.files.atomic import writing
+from tinygpt.files.checksums import digest, seal, sha256, verify
+from tinygpt.files.tensors import write_tensors
+from tinygpt.files.text import read_json, write_json
+
+
+def fingerprint(lineage: dict[str, Any], machine: str) -> str:
+    """The name of a run: a hash of all that can change its result, 16 hexadecimal digits.
+
+    Its text, tokenizer and parameters (the lineage), the machine in words, the versions of PyTorch and NumPy (which
+    shuffles the batches), and the source of every module of tinygpt that is loaded, config.py excepted, which changes
+    no result.
+    """
+    loaded = {name: module.__file__ for name, module in sys.modules.items() if name.startswith("tinygpt.")}
+    code = {name: sha256(Path(file)) for name, file in loaded.items() if file and name != "tinygpt.config"}
+    return digest([lineage, machine, torch.__version__, np.__version__, code])[:16]
+
+
+class Run:
+    """A run in progress: `with Run(folder, keep=2) as run`, then `run.latest()`, `run.save(...)`, `run.finish()`.
+
+    The folder is locked while the block lasts; ValueError in a sentence where another process holds it. It stays when
+    the block is left early, so that the next process can go on.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self.damaged: list[str] = []  # sentences about saves that `latest` passed over
+        self._lock = FileLock(folder.with_suffix(".lock"))
+
+    def __enter__(self) -> "Run":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            holder = self.folder / "holder.json"
+            if not holder.is_file():  # it has only just begun, or is about to end
+                raise ValueError("Another process is training this very run; wait for it.") from None
+            pid = read_json(holder)["pid"]
+            raise ValueError(
+                f"Process {pid} is training this very run; wait for it, or stop it (`kill {pid}` saves first)."
+            ) from None
+        write_json(self.folder / "holder.json", {"pid": os.getpid()})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def save(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Keep the state after `step` steps; older saves than the last `keep` are removed, and those of later
+        steps, which `latest` has passed over.
+        """
+        own = self.folder / f"step-{step:09d}"
+        with writing(own) as partial:
+            partial.mkdir()
+            write_tensors(
+                partial / "state.safetensors", {name: tensor.contiguous() for name, tensor in tensors.items()}
+            )
+            write_json(partial / "facts.json", facts)
+            seal(partial)
+        saves = sorted(self.folder.glob("step-*"))
+        kept = [save for save in saves if save <= own][-self.keep :]
+        for other in saves:
+            if other not in kept:
+                shutil.rmtree(other)
+
+    def latest(
+        self, check: Callable[[dict[str, Tensor], dict[str, Any]], None] = lambda tensors, facts: None
+    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest save that is whole, as (tensors on the CPU, facts); None where there is none.
+
+        check: raises ValueError where they do not fit the run; that save is passed over, too.
+        """
+        saves = sorted(self.folder.glob("step-*"))
+        for folder in reversed(saves):
+            try:
+                verify(folder)
+                tensors, facts = load_file(folder / "state.safetensors"), read_json(folder / "facts.json")
+                check(tensors, facts)
+                return tensors, facts
+            except (ValueError, OSError, safetensors.SafetensorError) as problem:
+                where = "" if str(folder) in str(problem) else f"{folder} is damaged: "
+                first = folder == saves[0]
+                then = "There is none before it: starting over." if first else "Going back to the one before."
+                self.damaged.append(f"{where}{problem} {then}")
+        return None
+
+    def finish(self) -> None:
+        """Remove the run: its results are written, nothing is left to go on with."""
+        shutil.rmtree(self.folder)
+        self._lock.release()
+        self.folder.with_suffix(".lock").unlink(missing_ok=True)

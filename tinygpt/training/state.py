@@ -1,0 +1,172 @@
+"""All that a run is made of between two steps, and how it is saved and taken up again.
+
+`initial_state(config, settings, …)` is a fresh one; `state.tensors()` and `state.facts()` are what to save, `check`
+says whether something saved fits, and `restore` goes back to it, to the bit. What a step does to it is loop.py's.
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+
+from tinygpt.config import PositiveInt, Train
+from tinygpt.model.gpt import GPT, GPTConfig
+from tinygpt.scratch import gpt as scratch_gpt
+from tinygpt.scratch import training as scratch_training
+from tinygpt.training.lora import adapt
+from tinygpt.training.optimizer import Optimizers, build
+
+Row = dict[str, float]
+# train.implementation → what makes the model, and its optimizers; both kinds are used alike
+MAKERS: dict[str, tuple[Any, Any]] = {
+    "fast": (GPT, build),
+    "scratch": (scratch_gpt.GPT, scratch_training.build),
+}
+FACTS = ("step", "best_step", "best_loss", "validation_rows", "health_rows")  # of a State, what is saved as JSON
+
+
+class Look(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    """One row of validation_rows."""
+
+    step: int
+    loss: float
+
+
+class Facts(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    """What facts.json of a saved state must hold."""
+
+    step: PositiveInt
+    best_step: int
+    best_loss: float
+    validation_rows: Annotated[list[Look], Field(min_length=1)]
+    health_rows: list[Row]
+    scaler: Row
+
+
+@dataclass
+class State:
+    """All that a run is made of between two steps."""
+
+    model: GPT  # on the device that it is trained on, in float32
+    optimizers: Optimizers
+    scaler: torch.amp.GradScaler  # keeps fp16 gradients from vanishing; switched off in other precisions
+    implementation: str = "fast"  # or "scratch": which of MAKERS made the model, and which loss and clipping go with it
+    step: int = 0  # steps taken
+    best_step: int = 0  # the one after which the lowest validation loss was seen
+    best_loss: float = math.inf  # the lowest validation loss so far, nats per token
+    best: dict[str, Tensor] = field(default_factory=dict)  # the weights that reached it, by parameter name
+    average: dict[str, Tensor] = field(default_factory=dict)  # running mean of what learns (LoRA: of A and B), or empty
+    train_rows: list[Row] = field(default_factory=list)  # one a step
+    health_rows: list[Row] = field(default_factory=list)  # one every HEALTH_EVERY steps
+    validation_rows: list[Row] = field(default_factory=list)  # one an evaluation
+    activation_scale: Tensor = field(default_factory=lambda: torch.zeros(()))  # of the newest pass
+    passes: dict[tuple[Any, ...], Any] = field(default_factory=dict)  # training.Pass, by what it is made for; not saved
+
+    @cached_property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The model's, by name; looked for once, since a search walks all modules, and a step asks five times."""
+        return dict(self.model.named_parameters())
+
+    def kept(self) -> dict[str, Tensor]:
+        """The weights to keep after this step, by parameter name and of its shape, on the CPU: their running mean where
+        one is wanted, else the newest.
+        """
+        return {name: self.average.get(name, p).detach().cpu().clone() for name, p in self.parameters.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything to save that is a tensor, by `<part>.<name>`.
+
+        Each float32 and of its parameter's shape; and `rows.train`, float64 (steps, 4): step, loss, learning rate,
+        gradient norm.
+        """
+        rows = {"train": torch.tensor([list(row.values()) for row in self.train_rows], dtype=torch.float64)}
+        parts = {
+            "model": weights(self.model),
+            "best": self.best,
+            "average": {name: tensor.cpu() for name, tensor in self.average.items()},
+            "optimizers": self.optimizers.state_dict(),
+            "rows": rows,
+        }
+        return {f"{part}.{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Everything to save that is JSON."""
+        return {name: getattr(self, name) for name in FACTS} | {"scaler": self.scaler.state_dict()}
+
+    def check(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """ValueError, in a sentence, where what was saved is not of such a model and such optimizers: names, shapes
+        and dtypes of tensors, names and types of facts.
+        """
+        Facts.model_validate(facts)
+        if facts["scaler"].keys() != self.scaler.state_dict().keys():
+            raise ValueError("The state is of a run in another precision.")
+        shapes = {f"{part}.{name}": p.shape for part in ("model", "best") for name, p in self.parameters.items()}
+        shapes |= {f"average.{name}": tensor.shape for name, tensor in self.average.items()}
+        if any(name.startswith("optimizers.") for name in tensors):  # none where every step so far overflowed
+            shapes |= {f"optimizers.{name}": shape for name, shape in self.optimizers.shapes().items()}
+        shapes["rows.train"] = torch.Size((facts["step"], 4))
+        for name in sorted(shapes.keys() | tensors.keys()):
+            found = tensors[name].shape if name in tensors else "missing"
+            dtype = torch.float64 if name == "rows.train" else torch.float32
+            if found != shapes.get(name) or tensors[name].dtype != dtype:
+                raise ValueError(f"The state does not fit this run: its {name} is {found}.")
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go back to a saved state, on a model and optimizers built the same way; `check` says whether it fits, shapes
+        and all.
+        """
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for key, tensor in tensors.items():
+            part, name = key.split(".", 1)
+            parts[part][name] = tensor
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(parts["model"][name])
+        self.best = parts["best"]
+        for name, mean in self.average.items():
+            mean.copy_(parts["average"][name])
+        self.optimizers.load_state_dict(parts["optimizers"])
+        self.scaler.load_state_dict(facts["scaler"])
+        for name in FACTS:
+            setattr(self, name, facts[name])
+        names = ("step", "loss", "learning_rate", "gradient_norm")
+        self.train_rows = [dict(zip(names, row, strict=True)) for row in parts["rows"]["train"].tolist()]
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the learned numbers on the CPU, by parameter name, of the parameters' own shapes; tied ones once."""
+    return {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}
+
+
+def initial_state(
+    config: GPTConfig,
+    settings: Train,
+    seed: int,
+    device: torch.device,
+    precision: str,
+    base: dict[str, Tensor] | None = None,
+) -> State:
+    """A fresh state on `device`: initial weights drawn from `seed`, or those of a `base`.
+
+    base: parameter name → a tensor of the shape that GPT(config) has. precision: fp32, bf16 or fp16. With
+    settings.lora_rank the base is frozen, and its changes learn (lora.py).
+    """
+    make_model, make_optimizers = MAKERS[settings.implementation]
+    model, generator = make_model(config), torch.Generator().manual_seed(seed)
+    model.initialise(generator)
+    if base is not None:
+        model.load_state_dict(base)
+    if settings.lora_rank:
+        adapt(model, settings.lora_rank, settings.lora_alpha, generator)
+    model.to(device)
+    muon_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    state = State(model, make_optimizers(model, settings, muon_dtype), scaler, settings.implementation)
+    if settings.average:
+        state.average = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    return state
