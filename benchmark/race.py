@@ -29,8 +29,7 @@ from benchmark.rivals import Curve, NanoChat, NanoGPT, Result, compiled_anew
 from tinygpt import console
 from tinygpt.bench import figures
 from tinygpt.files.paths import Paths
-from tinygpt.files.text import read_json, write_json
-from tinygpt.plots.curves import read_curve
+from tinygpt.files.text import read_json, read_table, write_json
 
 COMMON = {"download.source": "files", "tokenize.kind": "bpe"}
 SHORT = {  # seconds rather than minutes: a smaller context and a higher learning rate, and the held-out text read less
@@ -178,7 +177,7 @@ def train(run: str, text: Path, paths: Paths, device: str, repeat: int) -> Resul
     stage("evaluate", paths)
     metrics = read_json(paths.evaluation / "metrics.json")
     share = metrics["bits_per_byte"] / metrics["loss"]  # bits a byte in one nat a token
-    losses = {row["step"]: row["loss"] * share for row in read_curve(paths.training / "validation.tsv")}
+    losses = {row["step"]: row["loss"] * share for row in read_table(paths.training / "validation.tsv")}
     curve = [(seconds, losses[step]) for seconds, step in steps_shown(watched.lines)]
     seconds = curve[-1][0] - watched.first("compiled: ")  # said just before the first step
     return Result("TinyGPT", run, repeat, watched.seconds, seconds, metrics["bits_per_byte"], curve)

@@ -14,14 +14,13 @@ from tinygpt.evaluation import before_after
 from tinygpt.evaluation.metrics import evaluate, metrics, verdict
 from tinygpt.files.atomic import writing
 from tinygpt.files.paths import Paths, hidden
-from tinygpt.files.text import read_json, write_json, write_text
+from tinygpt.files.text import read_json, read_table, write_json, write_table, write_text
 from tinygpt.inspection import figures
 from tinygpt.inspection.activations import EXAMPLE, VIEWS
 from tinygpt.inspection.text import Subject, held_out
 from tinygpt.model import hardware
 from tinygpt.model.gpt import GPT
 from tinygpt.plots import curves
-from tinygpt.plots.curves import read_curve
 from tinygpt.tokenizer.base import Tokenizer
 
 
@@ -90,19 +89,12 @@ def draw(
 ) -> None:
     """The figures: of the run, and of the model's inside; and two of them as tables, for `dvc plots`."""
     shape, marks, size = subject.model.config, numbers["yardsticks"], numbers["bytes"] / numbers["tokens"]
-    train, validation = (read_curve(paths.training / f"{split}.tsv") for split in ("train", "validation"))
+    train, validation = (read_table(paths.training / f"{split}.tsv") for split in ("train", "validation"))
     trained = read_json(paths.training / "metrics.json")
     learned = curves.by_compute(validation, trained["flops"] / trained["step"], size)
-    for name, columns, rows in (
-        (
-            "by_position",
-            ("position", "loss"),
-            enumerate(subject.by_position if subject.by_position is not None else [], start=1),
-        ),
-        ("by_compute", ("tflop", "bits_per_byte"), learned),
-    ):
-        lines = [f"{x:.6g}\t{y:.6g}" for x, y in rows]
-        write_text(paths.evaluation / f"{name}.tsv", "\n".join(["\t".join(columns), *lines]) + "\n")
+    by_position = [] if subject.by_position is None else enumerate(subject.by_position, start=1)
+    write_table(paths.evaluation / "by_position.tsv", [{"position": x, "loss": y} for x, y in by_position])
+    write_table(paths.evaluation / "by_compute.tsv", [{"tflop": x, "bits_per_byte": y} for x, y in learned])
     with writing(paths.evaluation / "figures") as folder:
         folder.mkdir()
         curves.loss_curves(folder / "loss.png", train, validation, curves.nats_per_token(marks, size))

@@ -29,6 +29,7 @@ from tinygpt.model.gpt import GPTConfig, count_parameters, training_flops_per_to
 from tinygpt.tokenizer.folder import load
 from tinygpt.training import compilation, distributed, forecast, loggers, lora
 from tinygpt.training import loop as training
+from tinygpt.training.results import write_curves
 from tinygpt.training.run_folder import Run, fingerprint
 from tinygpt.training.state import State, initial_state
 from tinygpt.training.timings import Clock
@@ -86,8 +87,6 @@ def plain(learned: dict[str, Tensor], settings: Train) -> dict[str, Tensor]:
 
 def choose_compiling(settings: Train, config: GPTConfig, device: torch.device, precision: str) -> tuple[bool, str]:
     """Whether to compile, and why, in a line."""
-    if settings.implementation == "scratch":
-        return False, "not compiled: train.implementation is scratch"
     sequences = settings.batch_size * settings.accumulation // distributed.size()  # of a step, in this process
     flops = settings.steps * sequences * config.context_length * training_flops_per_token(config)
     return compilation.choose(settings.compile, flops, device, precision)
@@ -168,7 +167,7 @@ def train(
             if writes and state.validation_rows[-1]["step"] == state.step:
                 clock.note(state.step)
                 bar.write(f"step {state.step}/{settings.steps}  {report(state, settings, speed)}")
-                training.write_curves(paths.training, state, settings)
+                write_curves(paths.training, state, settings)
             stop = int(distributed.largest(interrupted()))  # a signal to one process stops all after the same step
             if writes and (stop or state.step % params.runtime.checkpoint_every == 0):
                 clock.note(state.step)
@@ -180,7 +179,7 @@ def train(
                 distributed.meet()  # torchrun ends all as soon as one has ended: not before the first has saved
                 sys.exit(128 + stop)
     if writes:
-        training.write_curves(paths.training, state, settings)
+        write_curves(paths.training, state, settings)
         clock.keep(paths.training / "train.tsv")
 
 

@@ -16,8 +16,8 @@ from tests.screen import CTRL_C, CTRL_D
 from tinygpt.chat.session import KNOBS, Chat, style
 from tinygpt.checkpoints.model_folder import hashes, save_model
 from tinygpt.generation.sampling import Sampling
+from tinygpt.generation.stream import split_at_stop
 from tinygpt.tokenizer.char import CharTokenizer
-from tinygpt.tokenizer.stream import split_at_stop
 
 LONG = "100000"  # tokens: no answer gets there
 

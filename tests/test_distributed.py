@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.project import Project
 from tests.small_training import Data, settings, start
 from tests.test_faults import wait_for
-from tinygpt.plots.curves import read_curve
+from tinygpt.files.text import read_table
 from tinygpt.training import distributed
 from tinygpt.training.state import weights
 
@@ -121,12 +121,12 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow
 def test_two_processes_train_the_project_as_one_does(project: Project) -> None:
-    curves = {name: read_curve(project.folder / f"data/training/{name}.tsv") for name in ("train", "validation")}
+    curves = {name: read_table(project.folder / f"data/training/{name}.tsv") for name in ("train", "validation")}
     printed = project.run(*TORCHRUN)
     assert printed.count("parameters, ") == printed.count("best validation loss") == printed.count("step 20/20") == 1
     assert "of memory in each process" in printed
     for name, rows in curves.items():
-        for mine, theirs in zip(rows, read_curve(project.folder / f"data/training/{name}.tsv"), strict=True):
+        for mine, theirs in zip(rows, read_table(project.folder / f"data/training/{name}.tsv"), strict=True):
             assert theirs == pytest.approx(mine, rel=1e-4)
     assert not list((project.folder / ".tinygpt/runs").iterdir())
 
@@ -147,7 +147,7 @@ def test_torchrun_as_the_command_in_dvc_yaml_serves_experiments_too(project: Pro
     file.write_text(changed, encoding="utf-8")
     assert project.dvc("repro") == ["train", "evaluate", "sample"]
     assert project.dvc("exp", "run", "-S", "train.steps=22") == ["train", "evaluate", "sample"]
-    assert len(read_curve(project.folder / "data/training/train.tsv")) == 22
+    assert len(read_table(project.folder / "data/training/train.tsv")) == 22
 
 
 @pytest.mark.slow

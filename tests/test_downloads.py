@@ -1,5 +1,4 @@
-"""tinygpt/data/sources/download_cache.py: what was fetched is kept, and is what it should be. No test uses the network.
-"""
+"""What was fetched is kept, and is what it should be (data/sources/download_cache.py). No test uses the network."""
 
 import hashlib
 import io
@@ -11,6 +10,7 @@ import pytest
 
 from tinygpt.data.sources import download_cache
 from tinygpt.files import paths
+from tinygpt.files.text import write_json
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -56,9 +56,9 @@ def test_a_download_that_is_cut_short_or_differs_is_refused_and_not_kept(monkeyp
 
 
 def test_a_hash_from_the_memory_never_becomes_a_path(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "sha256", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr("tinygpt.files.checksums.sha256", lambda path: pytest.fail(f"{path} was opened"))
     (here / "secret").write_text("mine")
-    paths.write_json(paths.hidden("downloads/addresses.json"), {"https://a.org/b": "../../secret"})
+    write_json(paths.hidden("downloads/addresses.json"), {"https://a.org/b": "../../secret"})
     with pytest.raises(ConnectionError):
         download_cache.fetch("https://a.org/b", None, offline)
 

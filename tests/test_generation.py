@@ -24,9 +24,9 @@ from tinygpt.generation.generate import (
     window_start,
 )
 from tinygpt.generation.sampling import Sampling
+from tinygpt.generation.stream import StreamDecoder
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.folder import load
-from tinygpt.tokenizer.stream import StreamDecoder
 
 END = 60
 

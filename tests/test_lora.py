@@ -15,7 +15,8 @@ from tinygpt.export.peft import to_peft
 from tinygpt.model.gpt import GPT, count_parameters
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.training import lora as _lora
-from tinygpt.training.loop import metrics, train
+from tinygpt.training.loop import train
+from tinygpt.training.results import metrics
 from tinygpt.training.state import initial_state, weights
 
 RANK, ALPHA = 2, 6.0

@@ -1,5 +1,4 @@
-"""tinygpt/data/overlap.py: what is called a copy stands in the training text, and near-duplicates are found together.
-"""
+"""What is called a copy stands in the training text, and near-duplicates are found together (data/overlap.py)."""
 
 import random
 from collections.abc import Iterator

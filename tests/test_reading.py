@@ -12,11 +12,14 @@ from tinygpt.files.checksums import sha256
 from tinygpt.files.text import write_json
 from tinygpt.inspection import text as reading
 from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.bpe import BPETokenizer
 
 
 @pytest.fixture(scope="module")
-def pairs() -> Tokenizer:
-    return train_tokenizer.build(params(tokenize__kind="bpe", tokenize__vocab_size=300).tokenize, [TEXT])
+def pairs() -> BPETokenizer:
+    built = train_tokenizer.build(params(tokenize__kind="bpe", tokenize__vocab_size=300).tokenize, [TEXT])
+    assert isinstance(built, BPETokenizer)
+    return built
 
 
 def test_white_space_is_ink_and_what_is_no_ink_is_a_box() -> None:
@@ -44,8 +47,8 @@ def test_half_a_character_at_an_end_is_a_piece_too(pairs: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("word", [" Romeo", "wherefore", " window", "é!", "x"])
-def test_merging_ends_in_the_tokens_and_each_merge_is_the_one_it_says(pairs: Tokenizer, word: str) -> None:
-    steps = reading.merging(pairs, word)
+def test_the_merge_history_ends_in_the_tokens_and_each_merge_is_the_one_it_says(pairs: BPETokenizer, word: str) -> None:
+    steps = pairs.merge_history(word)
     assert steps[-1][1] == [pairs.token_bytes(token) for token in pairs.encode(word)]
     assert steps[0] == (0, [bytes([byte]) for byte in word.encode()])
     for (_, before), (number, after) in itertools.pairwise(steps):

@@ -1,25 +1,27 @@
-"""The slow twins of training take the same steps as the fast path: clipping, schedules, AdamW, Muon, and whole runs."""
+"""The reference implementation of training takes the steps of the fast path: clipping, schedules, AdamW, Muon, whole
+runs.
+"""
 
+from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from stages.train import choose_compiling
 from tests.conftest import CPU, SHAPES, gpt, gpt_config, params
 from tinygpt.checkpoints.model_folder import load, save_model
-from tinygpt.data.dataset import training_batches
-from tinygpt.model.hardware import autocast
-from tinygpt.scratch import loss as slow_loss
+from tinygpt.config import ConfigError
+from tinygpt.files.paths import Paths
 from tinygpt.scratch import optimizers as slow
 from tinygpt.scratch import training as slow_training
 from tinygpt.scratch.gpt import GPT
+from tinygpt.scratch.train import History, check
+from tinygpt.scratch.train import train as train_reference
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.training import optimizer
-from tinygpt.training.loop import average_weights, clip_gradients, train, train_step
+from tinygpt.training.loop import average_weights, clip_gradients, train
 from tinygpt.training.state import State, initial_state
 
 Data = dict[str, np.ndarray]
@@ -44,18 +46,20 @@ def gradients(model: Any, seed: int, size: float = 1.0) -> list[Tensor]:
     return [parameter.grad for parameter in model.parameters()]
 
 
-def started(data: Data, implementation: str, precision: str = "fp32", shape: Any = None, **changes: Any) -> State:
-    chosen = settings(implementation=implementation, **changes)
-    config = gpt_config(int(data["train"].max()) + 1, **(shape or {}))
-    return initial_state(config, chosen, seed=3, device=CPU, precision=precision)
-
-
-def run(state: State, data: Data, count: int, precision: str = "fp32", **changes: Any) -> State:
-    chosen = settings(implementation=state.implementation, **changes)
-    steps = train(state, chosen, data, 3, precision)
-    for _ in range(count):
-        next(steps)
+def fast(data: Data, shape: dict[str, Any] | None = None, **changes: Any) -> State:
+    """A run of the fast path, to its end."""
+    chosen = settings(**changes)
+    state = initial_state(gpt_config(int(data["train"].max()) + 1, **(shape or {})), chosen, 3, CPU, "fp32")
+    for _ in train(state, chosen, data, 3, "fp32"):
+        pass
     return state
+
+
+def reference(data: Data, shape: dict[str, Any] | None = None, **changes: Any) -> tuple[GPT, History]:
+    """The same run of the reference implementation: its model, and what it left."""
+    model = GPT(gpt_config(int(data["train"].max()) + 1, **(shape or {})))
+    model.initialise(torch.Generator().manual_seed(3))
+    return model, train_reference(model, settings(**changes), data, 3)
 
 
 # the parts of a step
@@ -84,43 +88,6 @@ def test_the_same_gradients_move_every_parameter_alike(name: str, kind: str) -> 
             assert all(parameter.grad is None for parameter in one.parameters())
         found, expected = (dict(one.named_parameters()) for one in (twin, model))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_muon_iterates_in_bf16_where_it_is_told_to() -> None:
-    start = torch.randn(24, 16, generator=torch.Generator().manual_seed(1))
-    moved = {}
-    for name, dtype in (("fast", torch.bfloat16), ("scratch", torch.bfloat16), ("exact", torch.float32)):
-        parameter = torch.nn.Parameter(torch.zeros(24, 16))
-        parameter.grad = start.clone()
-        if name == "fast":
-            optimizer.Muon([parameter], lr=1.0, dtype=dtype).step()
-        else:
-            slow.Muon([slow.grouped([parameter], 0.0)], dtype=dtype).step(1.0)
-        moved[name] = parameter.detach()
-    size = moved["exact"].norm()
-    assert (moved["scratch"] - moved["fast"]).norm() < 0.06 * size  # two digits: as far as bf16 goes
-    assert (moved["scratch"] - moved["exact"]).norm() > 0.001 * size
-
-
-@pytest.mark.parametrize("kind", ["muon", "adamw"])
-@pytest.mark.parametrize("tied", [False, True])
-def test_the_optimizers_state_goes_from_either_to_the_other(kind: str, tied: bool) -> None:
-    model, twin = twins(tie_embeddings=tied)
-    chosen = settings(optimizer=kind)
-    fast, scratch = optimizer.build(model, chosen), slow_training.build(twin, chosen)
-    for step in range(2):
-        for one, optimizers in ((model, fast), (twin, scratch)):
-            gradients(one, step)
-            optimizers.step(0.01)
-    assert fast.shapes() == scratch.shapes() == {name: tensor.shape for name, tensor in scratch.state_dict().items()}
-    torch.testing.assert_close(scratch.state_dict(), fast.state_dict(), rtol=1e-5, atol=1e-6)
-    scratch.load_state_dict({name: tensor.clone() for name, tensor in fast.state_dict().items()})
-    fast.load_state_dict({name: tensor.clone() for name, tensor in scratch.state_dict().items()})
-    for one, optimizers in ((model, fast), (twin, scratch)):
-        gradients(one, 5)
-        optimizers.step(0.01)
-    found, expected = (dict(one.named_parameters()) for one in (twin, model))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.5, 1e9])
@@ -162,84 +129,87 @@ def test_running_means_of_the_weights_are_the_same(share: float) -> None:
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
 @pytest.mark.parametrize("name", ["qwen3", "gpt2"])
-def test_twenty_steps_from_scratch_lose_what_the_fast_path_loses(data: Data, name: str, kind: str) -> None:
+def test_a_run_of_the_reference_loses_what_one_of_the_fast_path_loses(data: Data, name: str, kind: str) -> None:
     chosen: dict[str, Any] = {"optimizer": kind, "steps": 20, "eval_every": 10}
     chosen |= {"accumulation": 2, "gradient_clip": 0.5, "average": 0.3}
-    fast, scratch = (
-        run(started(data, one, shape=SHAPES[name], **chosen), data, 20, **chosen) for one in ("fast", "scratch")
-    )
-    assert isinstance(scratch.model, GPT)
-    assert isinstance(scratch.optimizers, slow_training.Optimizers)
-    assert scratch.train_rows[-1]["loss"] < 0.9 * scratch.train_rows[0]["loss"]
-    for found, expected in ((scratch.train_rows, fast.train_rows), (scratch.validation_rows, fast.validation_rows)):
+    state, (_, history) = fast(data, SHAPES[name], **chosen), reference(data, SHAPES[name], **chosen)
+    assert history.train_rows[-1]["loss"] < 0.9 * history.train_rows[0]["loss"]
+    for found, expected in (
+        (history.train_rows, state.train_rows),
+        (history.validation_rows, state.validation_rows),
+    ):
+        assert [row["step"] for row in found] == [row["step"] for row in expected]
         assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], rel=1e-4)
-    norms = [[row["gradient_norm"] for row in state.train_rows] for state in (scratch, fast)]
-    assert norms[0] == pytest.approx(norms[1], rel=1e-2)
+    for key, near in (("gradient_norm", 1e-2), ("learning_rate", 1e-6)):
+        ours, theirs = ([row[key] for row in rows] for rows in (history.train_rows, state.train_rows))
+        assert ours == pytest.approx(theirs, rel=near)
+    assert history.best_step == state.best_step
+    assert history.best_loss == pytest.approx(state.best_loss, rel=1e-4)
 
 
-def test_a_run_from_scratch_takes_its_loss_clipping_and_mean_from_there(
-    data: Data, monkeypatch: pytest.MonkeyPatch
+def test_the_weights_with_the_lowest_validation_loss_are_kept_and_the_last_ones_beside_them(data: Data) -> None:
+    model, history = reference(data, steps=12, eval_every=4, learning_rate=0.5)  # so high that it forgets
+    losses = {row["step"]: row["loss"] for row in history.validation_rows}
+    assert history.best_step == min(losses, key=losses.__getitem__) != 12
+    torch.testing.assert_close(history.last, dict(model.named_parameters()), check_stride=False)
+    assert any(not torch.equal(weight, history.last[name]) for name, weight in history.best.items())
+
+
+def test_the_mean_of_the_weights_is_kept_where_one_is_asked_for(data: Data) -> None:
+    model, history = reference(data, steps=6, average=0.9)
+    newest = dict(model.named_parameters())
+    assert all(not torch.equal(weight, newest[name]) for name, weight in history.last.items())
+
+
+def test_dropout_is_the_same_with_the_same_seed(data: Data) -> None:
+    runs = [reference(data, {"dropout": 0.3}, steps=3)[1] for _ in range(2)]
+    assert runs[0].train_rows == runs[1].train_rows
+    assert runs[0].train_rows != reference(data, steps=3)[1].train_rows
+
+
+def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(data: Data) -> None:
+    with pytest.raises(
+        ValueError, match=r"Training diverged at step \d+: the loss is nan. Set train.learning_rate lower"
+    ):
+        reference(data, steps=30, learning_rate=1e30, optimizer="adamw")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"train__init_from": "data/model"},
+            "train.init_from is 'data/model'; the reference implementation takes None",
+        ),
+        (
+            {"train__init_from": "x", "train__lora_rank": 4},
+            "train.lora_rank is 4; the reference implementation takes 0",
+        ),
+        ({"train__device": "cuda"}, "train.device is 'cuda'; the reference implementation takes 'auto' or 'cpu'"),
+        (
+            {"train__precision": "bf16"},
+            "train.precision is 'bf16'; the reference implementation takes 'auto' or 'fp32'",
+        ),
+        ({"train__compile": True}, "train.compile is True; the reference implementation takes 'auto' or False"),
+    ],
+)
+def test_what_the_reference_cannot_follow_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check(params(**changes), Paths(Path("scratch")))
+    assert told in str(refused.value)
+    assert "scratch/params.yaml" in str(refused.value)
+
+
+def test_parameters_that_it_can_follow_are_taken() -> None:
+    check(params(), Paths())
+
+
+def test_a_model_of_the_reference_opens_as_one_of_the_fast_path(
+    data: Data, characters: Tokenizer, tmp_path: Path
 ) -> None:
-    loss, average = Mock(wraps=slow_loss.cross_entropy), Mock(wraps=slow_training.average_weights)
-    clip = Mock(wraps=slow_training.clip_gradients)
-    monkeypatch.setattr(slow_loss, "cross_entropy", loss)
-    monkeypatch.setattr(slow_training, "clip_gradients", clip)
-    monkeypatch.setattr(slow_training, "average_weights", average)
-    for implementation, count in (("fast", 0), ("scratch", 1)):
-        run(started(data, implementation, average=0.5), data, 1, average=0.5)
-        assert (loss.call_count, clip.call_count, average.call_count) == (count, count, count)
-
-
-def test_the_step_written_out_is_that_of_the_train_stage(data: Data) -> None:
-    chosen = settings(steps=5, implementation="fast", gradient_clip=0.5)
-    state = run(started(data, "fast", steps=5, gradient_clip=0.5), data, 5, steps=5, gradient_clip=0.5)
-    model = GPT(state.model.config)
-    model.initialise(torch.Generator().manual_seed(3))
-    optimizers = slow_training.build(model, chosen)
-    batches = training_batches(data["train"], 16, 4, seed=3, start=0, stop=5)
-    losses = [
-        slow_training.train_step(model, optimizers, inputs, targets, chosen, step)
-        for step, (inputs, targets) in enumerate(batches)
-    ]
-    assert losses == pytest.approx([row["loss"] for row in state.train_rows], rel=1e-4)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_from_scratch_that_was_stopped_goes_on_to_the_same_bits(data: Data, precision: str) -> None:
-    shape = {"dropout": 0.1}
-    whole = run(started(data, "scratch", precision, shape), data, 6, precision)
-    stopped = run(started(data, "scratch", precision, shape), data, 3, precision)
-    resumed = started(data, "scratch", precision, shape)
-    resumed.check(stopped.tensors(), stopped.facts())
-    resumed.restore({name: tensor.clone() for name, tensor in stopped.tensors().items()}, stopped.facts())
-    run(resumed, data, 3, precision)
-    assert resumed.train_rows == whole.train_rows
-    assert all(torch.equal(whole.tensors()[name], tensor) for name, tensor in resumed.tensors().items())
-
-
-def test_an_fp16_gradient_is_scaled_back_from_scratch_too(data: Data) -> None:
-    lengths = []
-    for scale in (1.0, 1024.0):
-        state = started(data, "scratch")
-        state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=scale)
-        (batch,) = training_batches(data["train"], 16, 4, seed=3, start=0, stop=1)
-        train_step(state, batch, settings(implementation="scratch"), autocast(CPU, "fp32"))
-        lengths.append(state.train_rows[0]["gradient_norm"])
-    assert lengths[0] == pytest.approx(lengths[1], rel=1e-5)
-
-
-def test_a_run_from_scratch_is_never_compiled() -> None:
-    chosen = settings(implementation="scratch", compile=True)
-    assert choose_compiling(chosen, gpt_config(), CPU, "fp32") == (
-        False,
-        "not compiled: train.implementation is scratch",
-    )
-
-
-def test_a_model_trained_from_scratch_opens_as_a_fast_one(data: Data, characters: Tokenizer, tmp_path: Any) -> None:
-    state = run(started(data, "scratch"), data, 6)
-    save_model(tmp_path / "model", state.model.config, state.best, characters, {})
+    model, history = reference(data, steps=6)
+    save_model(tmp_path / "model", model.config, history.best, characters, {})
     opened, _ = load(tmp_path / "model")
-    state.model.load_state_dict(opened.state_dict())
+    model.load_state_dict(opened.state_dict())
     tokens = torch.arange(16)[None]
-    torch.testing.assert_close(opened(tokens), state.model.eval()(tokens), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(opened(tokens), model.eval()(tokens), rtol=1e-4, atol=1e-5)

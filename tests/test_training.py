@@ -11,12 +11,13 @@ import torch
 from tests.conftest import CPU
 from tests.small_training import Data, advance, batch, settings, start
 from tinygpt.data.dataset import evaluation_windows
+from tinygpt.files.text import read_table
 from tinygpt.model.hardware import autocast
 from tinygpt.model.loss import cross_entropy
-from tinygpt.plots.curves import read_curve
 from tinygpt.training import loop
 from tinygpt.training.loop import DivergedError
 from tinygpt.training.optimizer import AdamW
+from tinygpt.training.results import write_curves
 from tinygpt.training.state import weights
 
 
@@ -324,12 +325,12 @@ def test_curves_come_back_as_they_were_written(tmp_path: Any, data: Data) -> Non
     chosen = settings(steps=4, eval_every=2)
     state = start(data, chosen)
     advance(loop.train(state, chosen, data, 3, "fp32"), 4)
-    loop.write_curves(tmp_path, state, chosen)
-    rows = read_curve(tmp_path / "train.tsv")
+    write_curves(tmp_path, state, chosen)
+    rows = read_table(tmp_path / "train.tsv")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1]["loss"] == pytest.approx(state.train_rows[-1]["loss"], rel=1e-5)
     assert list(rows[0]) == ["step", "loss", "learning_rate", "gradient_norm"]
-    assert [row["step"] for row in read_curve(tmp_path / "validation.tsv")] == [0, 2, 4]
+    assert [row["step"] for row in read_table(tmp_path / "validation.tsv")] == [0, 2, 4]
 
 
 def test_health_is_noted_every_ten_steps_and_leaves_training_as_it_was(

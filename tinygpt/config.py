@@ -16,6 +16,10 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+GONE = {  # keys of earlier versions → what to do instead
+    "train.implementation": "remove the line. `dvc repro scratch/dvc.yaml` trains the reference implementation.",
+}
+
 Name = Annotated[str, Field(min_length=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -142,7 +146,6 @@ class Train(Section):
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: Literal["auto", True, False]
-    implementation: Literal["fast", "scratch"]
     init_from: Name | None
     lora_rank: Annotated[int, Field(ge=0)]
     lora_alpha: Positive
@@ -153,8 +156,6 @@ class Train(Section):
                 f"train.lora_rank is {self.lora_rank}, but there is no model to adapt; set train.init_from to one, "
                 "or train.lora_rank to 0."
             )
-        if self.lora_rank and self.implementation == "scratch":
-            yield "train.lora_rank needs train.implementation: fast; tinygpt/scratch has no LoRA."
 
 
 class Evaluate(Section):
@@ -268,6 +269,8 @@ def _sentence(problem: dict[str, Any]) -> str:
     match problem["type"]:
         case "missing":
             return f"{key} is missing. `git diff params.yaml` shows what was removed."
+        case "extra_forbidden" if key in GONE:
+            return f"{key} is no longer a parameter: {GONE[key]}"
         case "extra_forbidden":
             names = _names_beside(problem["loc"])
             near = difflib.get_close_matches(str(problem["loc"][-1]), names, n=1, cutoff=0.5)

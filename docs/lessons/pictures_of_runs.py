@@ -12,9 +12,10 @@ from tinygpt.cli import presets
 from tinygpt.data.corpus import read_rows
 from tinygpt.data.train_tokenizer import build
 from tinygpt.files.paths import Paths
+from tinygpt.files.text import read_table
 from tinygpt.model.gpt import GPTConfig
 from tinygpt.plots import style
-from tinygpt.plots.curves import loss_curves, read_curve
+from tinygpt.plots.curves import loss_curves
 from tinygpt.plots.style import ACCENT, DARK, LIGHT, STYLES
 from tinygpt.training import forecast, loop
 from tinygpt.training.optimizer import schedule
@@ -29,7 +30,7 @@ def curves(path: Path) -> None:
     settings = config.load(PATHS.params).train
     figure, (left, middle, right) = style.canvases(3)
     figure.set_size_inches(10.5, 3.6)
-    train, held = (read_curve(PATHS.training / f"{split}.tsv") for split in ("train", "validation"))
+    train, held = (read_table(PATHS.training / f"{split}.tsv") for split in ("train", "validation"))
     losses = np.array([row["loss"] for row in train])
     left.plot([row["step"] for row in train], losses, color=LIGHT, linewidth=0.7, label="training, each batch")
     left.plot([row["step"] for row in train], style.smoothed(losses), "--", color=DARK, label="training, smoothed")

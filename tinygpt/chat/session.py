@@ -17,9 +17,9 @@ from tinygpt.files.text import write_text
 from tinygpt.generation import generate
 from tinygpt.generation.samples import Record, record
 from tinygpt.generation.sampling import Sampling
+from tinygpt.generation.stream import split_at_stop
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
-from tinygpt.tokenizer.stream import split_at_stop
 
 HEADING = r"\n\n[A-Z][^\n:]{0,40}:\n"  # of the next speech in a play: a name on a line of its own
 WHOLE, HIGHEST_SEED = {"top-k": 20, "length": 200, "seed": 7}, 2**62

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tinygpt.checkpoints import hf_model, hf_names
 from tinygpt.checkpoints.locate import is_ours
+from tinygpt.checkpoints.tensors import write_tensors
 from tinygpt.files.atomic import writing
 from tinygpt.files.checksums import SUMS, digest, read_sums, seal, sha256, verify
-from tinygpt.files.tensors import write_tensors
 from tinygpt.files.text import check_fetched, read_json, write_json
 from tinygpt.model.gpt import GPT, GPTConfig
 from tinygpt.tokenizer.base import Tokenizer

@@ -132,7 +132,7 @@ def _seconds(lock: bytes) -> dict[int, float]:
 
 
 def _table(data: bytes) -> Rows:
-    """A curve, as training.write_curves wrote it."""
+    """A curve, as training/results.py wrote it."""
     names, *lines = data.decode().splitlines()
     return [dict(zip(names.split("\t"), map(float, line.split("\t")), strict=True)) for line in lines]
 

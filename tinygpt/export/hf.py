@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 
 from tinygpt.checkpoints import hf_names
 from tinygpt.checkpoints.model_folder import CHANGES, hashes, load
+from tinygpt.checkpoints.tensors import write_tensors
 from tinygpt.experiments import lineage
 from tinygpt.export.peft import to_peft
 from tinygpt.files.atomic import writing
 from tinygpt.files.checksums import seal
 from tinygpt.files.paths import Paths
-from tinygpt.files.tensors import write_tensors
 from tinygpt.files.text import read_json, write_json, write_text
 from tinygpt.generation.samples import fenced
 from tinygpt.model.gpt import GPT, count_parameters

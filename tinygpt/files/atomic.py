@@ -1,5 +1,4 @@
-"""Writing whole or not at all: `with writing(path) as partial:`, make a file or a folder there, and it becomes `path`.
-"""
+"""Writing whole or not at all: `with writing(path) as partial:`, make a file or folder there, and it becomes `path`."""
 
 import contextlib
 import errno

@@ -1,6 +1,7 @@
 """Text and JSON files: written whole or not at all, read with errors that say what is wrong."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,17 @@ def check_fetched(path: Path) -> None:
 def lines(text: str) -> list[str]:
     """The lines of a text, cut at newlines alone; str.splitlines() also cuts at U+2028 and other signs."""
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def write_table(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    """Write one row or more as a .tsv file with a line of names, each number to six digits, whole or not at all."""
+    lines = ["\t".join(rows[0])]
+    for row in rows:
+        lines.append("\t".join(f"{value:.0f}" if key == "step" else f"{value:.6g}" for key, value in row.items()))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_table(path: Path) -> list[dict[str, float]]:
+    """Read back a file that `write_table` wrote, a row a line; FileNotFoundError where there is none."""
+    names, *rows = path.read_text(encoding="utf-8").splitlines()
+    return [dict(zip(names.split("\t"), map(float, row.split("\t")), strict=True)) for row in rows]

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tinygpt.generation.decoder import Decoder
 from tinygpt.generation.sampling import Sampling, Settings, choose, from_keywords, whole
+from tinygpt.generation.stream import StreamDecoder
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
-from tinygpt.tokenizer.stream import StreamDecoder
 
 THROWS = 64  # of the dice at a time
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's controls, formats, halves of characters, separators of lines

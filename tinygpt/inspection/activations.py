@@ -23,7 +23,6 @@ from tinygpt.evaluation.metrics import evaluate
 from tinygpt.generation.sampling import Sampling, probabilities
 from tinygpt.model.gpt import GPT, Attention, Block, Rotary, training_flops_per_token
 from tinygpt.model.loss import token_losses
-from tinygpt.scratch.attention import without_future
 from tinygpt.tokenizer.base import Tokenizer
 
 VIEWS = ("tokens", "embeddings", "position", "attention", "lens", "next", "surprisal")  # in the order of the model
@@ -66,7 +65,9 @@ def look_at(model: GPT, ids: Sequence[int]) -> Look:
 
 def attention_shares(attention: Attention, x: Tensor, rotary: Rotary | None) -> Tensor:
     """softmax of the scores, which the fused kernel never stores: (B, T, C) → (B, H, T, T)."""
-    return without_future(attention_scores(attention, x, rotary)).softmax(dim=-1)
+    scores = attention_scores(attention, x, rotary)
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)  # (T, T): column s > row t
+    return scores.masked_fill(later, -math.inf).softmax(dim=-1)
 
 
 def attention_scores(attention: Attention, x: Tensor, rotary: Rotary | None) -> Tensor:

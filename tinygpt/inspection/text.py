@@ -1,24 +1,24 @@
 """What is looked at, and how its tokens are written for people.
 
 `subject = of_text(model, tokenizer, "ROMEO:")`, or `held_out(model, tokenizer, tokens)`; `label(tokenizer, id)` → a
-token as ink. `pieces` and `merging` say how tokens make up a text, and how byte pairs made up the tokens. Left out:
-everything that asks the model (activations.py).
+token as ink. `pieces` and `merge_ladders` say how tokens make up a text, and how byte pairs made up the tokens. Left
+out: everything that asks the model (activations.py).
 """
 
 import codecs
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import regex
 
 from tinygpt.data.dataset import Tokens, open_tokens
 from tinygpt.files.checksums import sha256
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json
 from tinygpt.model.gpt import GPT
-from tinygpt.scratch import bpe
+from tinygpt.tokenizer import pretokenize
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.bpe import BPETokenizer
 
@@ -121,25 +121,15 @@ def pieces(tokenizer: Tokenizer, ids: Sequence[int], bits: Sequence[float]) -> l
     return found
 
 
-def merging(tokenizer: Tokenizer, word: str) -> list[tuple[int, list[bytes]]]:
-    """How byte pairs become the tokens of a word: the number of each merge, 1 the first that was learned, and the
-    pieces after it; at first 0 and the single bytes.
-    """
-    vocabulary = {tokenizer.token_bytes(token): token for token in range(tokenizer.end_of_text)}
-    found: list[tuple[int, list[bytes]]] = []
-    for parts in bpe.merging(word, vocabulary):
-        new = Counter(parts) - Counter(found[-1][1]) if found else None
-        found.append((vocabulary[next(iter(new))] - 255 if new else 0, parts))
-    return found
-
-
 def merge_ladders(tokenizer: Tokenizer, ids: Iterable[int], words: int = 3) -> list[list[str]]:
     """How the longest words of a text merge, a line a merge, to be printed. Empty for a tokenizer without merges."""
     if not isinstance(tokenizer, BPETokenizer) or not tokenizer.learned_here:  # words are split as GPT-2's are, below
         return []
     ladders = []
-    for word in sorted(dict.fromkeys(bpe.split(tokenizer.decode(ids))), key=len, reverse=True)[:words]:
-        steps = merging(tokenizer, word[:LONGEST_WORD])
+    for word in sorted(dict.fromkeys(regex.findall(pretokenize.PATTERN, tokenizer.decode(ids))), key=len, reverse=True)[
+        :words
+    ]:
+        steps = tokenizer.merge_history(word[:LONGEST_WORD])
         shown = ["|".join(readable(part.decode("utf-8", errors="replace")) for part in parts) for _, parts in steps]
         names = [f"merge {number}" if number else "bytes" for number, _ in steps]
         ladders.append([f"{name:>11}  {text}" for name, text in zip(names, shown, strict=True)])

@@ -205,9 +205,3 @@ def _told(x: float) -> str:
 
 def _columns(rows: Rows, key: str = "loss") -> tuple[np.ndarray, np.ndarray]:
     return np.array([row["step"] for row in rows]), np.array([row[key] for row in rows])
-
-
-def read_curve(path: Path) -> list[dict[str, float]]:
-    """Read back a file that `write_curves` wrote, a row a line; FileNotFoundError where there is none."""
-    names, *lines = path.read_text(encoding="utf-8").splitlines()
-    return [dict(zip(names.split("\t"), map(float, line.split("\t")), strict=True)) for line in lines]

@@ -7,7 +7,7 @@ once, which is what makes tinygpt/training/optimizer.py quick.
 """
 
 import math
-from collections.abc import Iterator
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -15,36 +15,27 @@ from torch import Tensor, nn
 
 
 class Optimizer:
-    """Goes through the parameters of its groups (`grouped`); what becomes of each is for `update` to say."""
+    """Goes through the parameters of its groups (`grouped`); how far to move each is for `update` to say."""
 
-    remembers: tuple[str, ...]  # names of what is kept of each parameter from step to step
-
-    def __init__(self, param_groups: list[dict[str, Any]]) -> None:
-        self.param_groups = param_groups
-        self.state: dict[int, dict[str, Tensor]] = {}  # the number of a parameter → what is remembered of it
-
-    def parameters(self) -> Iterator[tuple[int, nn.Parameter, dict[str, Any]]]:
-        """Number, parameter and group, in order."""
-        pairs = ((parameter, group) for group in self.param_groups for parameter in group["params"])
-        return ((number, *pair) for number, pair in enumerate(pairs))
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.groups = groups
+        self.state: dict[nn.Parameter, dict[str, Any]] = defaultdict(dict)  # what is kept of each from step to step
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Change every parameter that has a gradient."""
-        for number, parameter, group in self.parameters():
-            if parameter.grad is None:
-                continue
-            if number not in self.state:  # the first step: nothing to remember yet
-                shapes = {name: () if name == "step" else parameter.shape for name in self.remembers}
-                self.state[number] = {name: parameter.new_zeros(shape) for name, shape in shapes.items()}
+        for group in self.groups:
             rate = learning_rate * group["rate"]
-            # Weight decay: each weight shrinks by a share, unless the gradient keeps it up. It does not pass through
-            # the averages below ("decoupled", Loshchilov & Hutter 2017), where it would be divided away.
-            parameter.mul_(1 - rate * group["weight_decay"])
-            parameter.sub_(rate * self.update(parameter.grad, self.state[number]))
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                # Weight decay: each weight shrinks by a share, unless the gradient keeps it up. It does not pass
+                # through the averages below ("decoupled", Loshchilov & Hutter 2017), where it would be divided away.
+                parameter.mul_(1 - rate * group["weight_decay"])
+                parameter.sub_(rate * self.update(parameter.grad, self.state[parameter]))
 
-    def update(self, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """What to subtract at a learning rate of one: the shape of the gradient. Changes what is remembered."""
+    def update(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        """What to subtract at a learning rate of one: the shape of the gradient. Changes the state, empty at first."""
         raise NotImplementedError
 
 
@@ -60,22 +51,19 @@ class AdamW(Optimizer):
     Their ratio is near ±1 where gradients agree, and near 0 where they contradict each other.
     """
 
-    remembers = ("step", "exp_avg", "exp_avg_sq")  # PyTorch's names: steps taken, mean, mean of squares
-
-    def __init__(self, param_groups: list[dict[str, Any]], betas: tuple[float, float], eps: float = 1e-10) -> None:
-        super().__init__(param_groups)
+    def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float], eps: float = 1e-10) -> None:
+        super().__init__(groups)
         self.betas, self.eps = betas, eps
 
-    def update(self, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
+    def update(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
         beta1, beta2 = self.betas
-        step, mean, square = (memory[name] for name in self.remembers)
-        step += 1
-        mean.copy_(beta1 * mean + (1 - beta1) * gradient)
-        square.copy_(beta2 * square + (1 - beta2) * gradient**2)
+        zeros = torch.zeros_like(gradient)
+        state["step"] = t = state.get("step", 0) + 1
+        state["mean"] = beta1 * state.get("mean", zeros) + (1 - beta1) * gradient
+        state["square"] = beta2 * state.get("square", zeros) + (1 - beta2) * gradient**2
         # Both started at zero, and after t steps still hold a share beta^t of that: divide by what they should weigh.
-        t = int(step)
-        unbiased_mean = mean / (1 - beta1**t)
-        unbiased_square = square / (1 - beta2**t)
+        unbiased_mean = state["mean"] / (1 - beta1**t)
+        unbiased_square = state["square"] / (1 - beta2**t)
         return unbiased_mean / (unbiased_square.sqrt() + self.eps)
 
 
@@ -83,23 +71,20 @@ class Muon(Optimizer):
     """Momentum, made orthogonal, for the matrices inside the stack (Jordan et al. 2024).
 
     A matrix turns vectors into vectors, and its gradient has a few strong directions that drown out many weak ones.
-    AdamW evens out single numbers; Muon evens out directions. dtype: of the iteration; bf16 does on a GPU.
+    AdamW evens out single numbers; Muon evens out directions.
     """
 
-    remembers = ("momentum",)
+    def __init__(self, groups: list[dict[str, Any]], momentum: float = 0.95) -> None:
+        super().__init__(groups)
+        self.momentum = momentum
 
-    def __init__(self, param_groups: list[dict[str, Any]], momentum: float = 0.95, dtype: torch.dtype = torch.float32):
-        super().__init__(param_groups)
-        self.momentum, self.dtype = momentum, dtype
-
-    def update(self, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        mean, beta = memory["momentum"], self.momentum
-        mean.copy_(beta * mean + (1 - beta) * gradient)
+    def update(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        beta = self.momentum
+        mean = state["momentum"] = beta * state.get("momentum", torch.zeros_like(gradient)) + (1 - beta) * gradient
         ahead = beta * mean + (1 - beta) * gradient  # as if one more such gradient had come (Nesterov 1983)
         # An orthogonal matrix has numbers of root mean square 1/√(longer side). AdamW's updates have about 0.2; with
         # that size here too, one learning rate serves both (Liu et al. 2025).
-        size = 0.2 * math.sqrt(max(gradient.shape))
-        return size * newton_schulz(ahead.to(self.dtype)).to(gradient.dtype)
+        return 0.2 * math.sqrt(max(gradient.shape)) * newton_schulz(ahead)
 
 
 def newton_schulz(matrix: Tensor, iterations: int = 5) -> Tensor:  # (rows, columns) → (rows, columns)

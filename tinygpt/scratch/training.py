@@ -1,15 +1,14 @@
-"""One step of training: guess, measure, find the gradient, clip it, change the weights. And the next.
+"""One step of training: predict, measure, find the gradient, clip it, change the weights. And the next.
 
     optimizers = build(model, settings)
     for step, (inputs, targets) in enumerate(batches):
-        loss = train_step(model, optimizers, inputs, targets, settings, step)
+        loss, gradient_norm = train_step(model, optimizers, inputs, targets, settings, step)
         if settings.average:
             # newest: the model's parameters, by name; average: at first a copy of them
             average_weights(average, newest, step + 1, settings.average)
 
-`settings` is the `train` section of params.yaml. `Optimizers` keeps its state in the same flat tensors as
-tinygpt/training/optimizer.py does, so a run in progress can go on with either. Left out: batches too large for memory,
-several processes, half precision, and looking at the validation loss (tinygpt/training/loop.py).
+`settings` is the `train` section of params.yaml; train.py runs this loop on a text. Left out: batches too large for
+memory, several processes, and half precision (tinygpt/training/loop.py).
 """
 
 import math
@@ -22,23 +21,25 @@ from tinygpt.config import Train
 from tinygpt.scratch.gpt import GPT
 from tinygpt.scratch.loss import cross_entropy
 from tinygpt.scratch.optimizers import AdamW, Muon, Optimizer, grouped
-from tinygpt.training.optimizer import EMBEDDING_RATE
+
+EMBEDDING_RATE = 5.0  # times the learning rate, for the token embedding: few tokens of a batch move a given row
 
 
 def train_step(
     model: GPT, optimizers: "Optimizers", inputs: Tensor, targets: Tensor, settings: Train, step: int
-) -> float:
-    """Learn from one batch, inputs and targets int64 (B, T); returns the loss before the step, nats per token.
+) -> tuple[float, float]:
+    """Learn from one batch, inputs and targets int64 (B, T); returns, as they are before the step, the loss in nats per
+    token and the gradient norm.
 
-    The targets are the inputs, one token further on: what each position should have guessed.
+    The targets are the inputs, one token further on: what each position should have predicted.
     """
     logits = model(inputs)  # (B, T, V)
     loss = cross_entropy(logits, targets)
     loss.backward()  # for each weight: how the loss would change with it (backward.py)
-    clip_gradients(model.parameters(), settings.gradient_clip)
+    norm = clip_gradients(model.parameters(), settings.gradient_clip)
     optimizers.step(settings.learning_rate * schedule(step, settings))
     optimizers.zero_grad()
-    return loss.item()
+    return loss.item(), norm.item()
 
 
 @torch.no_grad()
@@ -90,7 +91,7 @@ def schedule(step: int, settings: Train) -> float:
 
 
 class Optimizers:
-    """The optimizers of one model, stepped together; the interface of tinygpt.training.optimizer.Optimizers."""
+    """The optimizers of one model, stepped together."""
 
     def __init__(self, *members: Optimizer) -> None:
         self.members = members
@@ -103,39 +104,12 @@ class Optimizers:
     def zero_grad(self) -> None:
         """Drop the gradients; else the next backward pass would add to them."""
         for optimizer in self.members:
-            for _, parameter, _ in optimizer.parameters():
-                parameter.grad = None
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """`<member>.<parameter>.<name>` → tensor, e.g. `0.3.exp_avg`."""
-        return {
-            f"{i}.{j}.{name}": tensor
-            for i, optimizer in enumerate(self.members)
-            for j, memory in optimizer.state.items()
-            for name, tensor in memory.items()
-        }
-
-    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state_dict` gave, on optimizers built the same way."""
-        for i, optimizer in enumerate(self.members):
-            optimizer.state = {}
-            for j, parameter, _ in optimizer.parameters():
-                names = [name for name in optimizer.remembers if f"{i}.{j}.{name}" in tensors]
-                if names:
-                    found = {name: tensors[f"{i}.{j}.{name}"].clone().to(parameter.device) for name in names}
-                    optimizer.state[j] = found
-
-    def shapes(self) -> dict[str, torch.Size]:
-        """What `state_dict` holds after the first step."""
-        return {
-            f"{i}.{j}.{name}": torch.Size() if name == "step" else parameter.shape
-            for i, optimizer in enumerate(self.members)
-            for j, parameter, _ in optimizer.parameters()
-            for name in optimizer.remembers
-        }
+            for group in optimizer.groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
 
 
-def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Optimizers:
+def build(model: GPT, settings: Train) -> Optimizers:
     """The optimizers that `settings` asks for.
 
     Matrices decay; norms and biases, which are there to set a size, do not. Muon is for matrices that turn vectors into
@@ -156,4 +130,4 @@ def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Op
         embedding, *others = ends
         fast = grouped([embedding], decay / EMBEDDING_RATE, EMBEDDING_RATE)
         groups = [grouped(others, decay), grouped(vectors, 0.0), fast]
-    return Optimizers(AdamW(groups, (beta1, beta2)), Muon([grouped(inside, decay)], dtype=dtype))
+    return Optimizers(AdamW(groups, (beta1, beta2)), Muon([grouped(inside, decay)]))

@@ -63,6 +63,18 @@ class BPETokenizer(Tokenizer):
         parts = (self._encoding.encode_to_numpy(part, disallowed_special=()) for part in pretokenize.encodable(text))
         return np.concatenate([np.empty(0, np.uint32), *parts])
 
+    def merge_history(self, word: str) -> list[tuple[int, list[bytes]]]:
+        """How the bytes of a word become its tokens: the number of each merge, 1 the first that was learned, and the
+        parts after it; at first 0 and the single bytes.
+        """
+        parts = [bytes([byte]) for byte in word.encode()]
+        history = [(0, parts)]
+        while known := [pair for pair in itertools.pairwise(parts) if b"".join(pair) in self._ranks]:
+            pair = min(known, key=lambda pair: self._ranks[b"".join(pair)])
+            parts = _merge(parts, pair)
+            history.append((self._ranks[b"".join(pair)] - 255, parts))
+        return history
+
     def _beyond_tiktoken(self, text: str) -> list[int] | None:
         """The ids of a text, perhaps of spaces without end, that tiktoken could overflow on; None for any other."""
         if self.pattern == pretokenize.PATTERN or not pretokenize.is_endless(text):
@@ -120,6 +132,17 @@ def last_merge(token: bytes, ranks: dict[bytes, int]) -> Pair | None:
         place = pairs.index(min(pairs))
         parts[place : place + 2] = [parts[place] + parts[place + 1]]
     return parts[0], parts[1]
+
+
+def _merge(parts: list[bytes], pair: Pair) -> list[bytes]:
+    """Join the two wherever they are neighbours, from left to right."""
+    merged: list[bytes] = []
+    for part in parts:
+        if merged and (merged[-1], part) == pair:
+            merged[-1] += part
+        else:
+            merged.append(part)
+    return merged
 
 
 def _taken_whole(merges: list[Pair], ranks: dict[bytes, int]) -> set[bytes]:

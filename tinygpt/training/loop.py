@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,11 @@ from torch.func import functional_call
 
 from tinygpt.config import Train
 from tinygpt.data.dataset import Batch, evaluation_windows, training_batches
-from tinygpt.files.text import write_json, write_text
 from tinygpt.model.cuda_graphs import Recording
-from tinygpt.model.gpt import GPT, count_parameters, training_flops_per_token
+from tinygpt.model.gpt import GPT
 from tinygpt.model.hardware import autocast
 from tinygpt.model.loss import cross_entropy
-from tinygpt.scratch import loss as scratch_loss
-from tinygpt.scratch import training as scratch_training
 from tinygpt.training import compilation, distributed
-from tinygpt.training.lora import added
 from tinygpt.training.optimizer import schedule
 from tinygpt.training.state import State
 
@@ -95,8 +90,7 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     total = accumulate_gradients(state, batch, settings.batch_size, cast)
     for optimizer in state.optimizers.members:
         state.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # of an optimizer it asks for param_groups alone
-    clip = scratch_training.clip_gradients if state.implementation == "scratch" else clip_gradients
-    length = clip(state.parameters.values(), settings.gradient_clip)
+    length = clip_gradients(state.parameters.values(), settings.gradient_clip)
     loss, norm = torch.stack((total, length)).tolist()  # a GPU is waited for once a step: here, before any weight moves
     learning_rate = settings.learning_rate * schedule(state.step, settings)
     overflow = state.scaler.is_enabled() and not math.isfinite(norm) and state.scaler.get_scale() > SMALLEST_SCALE
@@ -108,8 +102,7 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
     state.scaler.update()
     state.step += 1
     if state.average:
-        average = scratch_training.average_weights if state.implementation == "scratch" else average_weights
-        average(state.average, state.parameters, state.step, settings.average)
+        average_weights(state.average, state.parameters, state.step, settings.average)
     norm = 0.0 if overflow else norm
     state.train_rows.append({"step": state.step, "loss": loss, "learning_rate": learning_rate, "gradient_norm": norm})
 
@@ -173,14 +166,10 @@ class Pass:
 
     def __init__(self, state: State, shape: torch.Size, tokens: int, cast: AbstractContextManager[Any]) -> None:
         self.model, self.scaler, self.cast, self.tokens = state.model, state.scaler, cast, tokens
-        self.loss_of = scratch_loss.cross_entropy if state.implementation == "scratch" else cross_entropy
         self.parameters = [parameter for parameter in state.parameters.values() if parameter.requires_grad]
         device = self.parameters[0].device
         self.inputs, self.targets = torch.zeros(2, *shape, dtype=torch.int64, device=device)  # (B, T) each
-        # the slow twins may wait for the GPU, which cannot be recorded: they are just called, as on a CPU
-        self.play: Recording[tuple[Tensor, Tensor]] = Recording(
-            device if state.implementation == "fast" else torch.device("cpu")
-        )
+        self.play: Recording[tuple[Tensor, Tensor]] = Recording(device)
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Add to the gradients; returns `run`'s scalars, which the next call writes over."""
@@ -206,7 +195,7 @@ class Pass:
                 logits = self.model(self.inputs)  # (B, T, V)
         finally:
             hook.remove()
-        loss = self.loss_of(logits, self.targets, "sum") / self.tokens
+        loss = cross_entropy(logits, self.targets, "sum") / self.tokens
         self.scaler.scale(loss).backward()
         return loss.detach(), scale[0]
 
@@ -260,34 +249,3 @@ def record_validation(state: State, loss: float) -> None:
     state.validation_rows.append({"step": state.step, "loss": loss})
     if loss < state.best_loss:
         state.best_step, state.best_loss, state.best = state.step, loss, state.kept()
-
-
-def metrics(state: State, settings: Train) -> dict[str, float]:
-    """The run in numbers, for data/training/metrics.json; no timings, so that the same run gives the same bytes.
-
-    Losses in nats per token; `tokens` and `flops` of all steps so far. IndexError before the first validation.
-    """
-    config = state.model.config
-    tokens = state.step * settings.batch_size * settings.accumulation * config.context_length
-    last = [row["loss"] for row in state.train_rows[-50:]]
-    return {
-        "step": state.step,
-        "train_loss": sum(last) / max(1, len(last)),  # mean of the last 50 steps
-        "validation_loss": state.validation_rows[-1]["loss"],
-        "best_validation_loss": state.best_loss,
-        "best_step": state.best_step,
-        "parameters": count_parameters(state.model) - added(state.model),  # of the model that is kept
-        "tokens": tokens,
-        "flops": tokens * training_flops_per_token(config),
-    }
-
-
-def write_curves(folder: Path, state: State, settings: Train) -> None:
-    """Write train.tsv, validation.tsv, health.tsv and metrics.json, each whole: also during the run, for live plots."""
-    curves = {"train": state.train_rows, "validation": state.validation_rows, "health": state.health_rows}
-    for name, rows in curves.items():
-        lines = ["\t".join(rows[0])]
-        for row in rows:
-            lines.append("\t".join(f"{value:.0f}" if key == "step" else f"{value:.6g}" for key, value in row.items()))
-        write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
-    write_json(folder / "metrics.json", metrics(state, settings))

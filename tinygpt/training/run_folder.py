@@ -17,9 +17,9 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tinygpt.checkpoints.tensors import write_tensors
 from tinygpt.files.atomic import writing
 from tinygpt.files.checksums import digest, seal, sha256, verify
-from tinygpt.files.tensors import write_tensors
 from tinygpt.files.text import read_json, write_json
 
 

@@ -16,17 +16,10 @@ from torch import Tensor, nn
 
 from tinygpt.config import PositiveInt, Train
 from tinygpt.model.gpt import GPT, GPTConfig
-from tinygpt.scratch import gpt as scratch_gpt
-from tinygpt.scratch import training as scratch_training
 from tinygpt.training.lora import adapt
 from tinygpt.training.optimizer import Optimizers, build
 
 Row = dict[str, float]
-# train.implementation → what makes the model, and its optimizers; both kinds are used alike
-MAKERS: dict[str, tuple[Any, Any]] = {
-    "fast": (GPT, build),
-    "scratch": (scratch_gpt.GPT, scratch_training.build),
-}
 FACTS = ("step", "best_step", "best_loss", "validation_rows", "health_rows")  # of a State, what is saved as JSON
 
 
@@ -55,7 +48,6 @@ class State:
     model: GPT  # on the device that it is trained on, in float32
     optimizers: Optimizers
     scaler: torch.amp.GradScaler  # keeps fp16 gradients from vanishing; switched off in other precisions
-    implementation: str = "fast"  # or "scratch": which of MAKERS made the model, and which loss and clipping go with it
     step: int = 0  # steps taken
     best_step: int = 0  # the one after which the lowest validation loss was seen
     best_loss: float = math.inf  # the lowest validation loss so far, nats per token
@@ -156,8 +148,7 @@ def initial_state(
     base: parameter name → a tensor of the shape that GPT(config) has. precision: fp32, bf16 or fp16. With
     settings.lora_rank the base is frozen, and its changes learn (lora.py).
     """
-    make_model, make_optimizers = MAKERS[settings.implementation]
-    model, generator = make_model(config), torch.Generator().manual_seed(seed)
+    model, generator = GPT(config), torch.Generator().manual_seed(seed)
     model.initialise(generator)
     if base is not None:
         model.load_state_dict(base)
@@ -166,7 +157,7 @@ def initial_state(
     model.to(device)
     muon_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    state = State(model, make_optimizers(model, settings, muon_dtype), scaler, settings.implementation)
+    state = State(model, build(model, settings, muon_dtype), scaler)
     if settings.average:
         state.average = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     return state

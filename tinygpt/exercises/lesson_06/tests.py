@@ -40,7 +40,7 @@ def adamw_step(yours: Callable[..., Any]) -> None:
         found = yours(weight, gradient, mean, square, step, 0.01, 0.1)
         for name, now, before in zip(NAMES, (weight, gradient, mean, square), given, strict=True):
             need(torch.equal(now, before), f"adamw_step changed the {name} that it was given; make a new tensor")
-        memory = optimizer.state[0]
-        expected = (parameter.detach().clone(), memory["exp_avg"].clone(), memory["exp_avg_sq"].clone())
+        state = optimizer.state[parameter]
+        expected = (parameter.detach().clone(), state["mean"].clone(), state["square"].clone())
         same(call, found, expected)
         weight, mean, square = found

@@ -1,0 +1,167 @@
+"""The training loop of the reference implementation: `python -m tinygpt.scratch.train scratch`, as scratch/dvc.yaml
+runs it.
+
+It reads the tokens that the tokenize stage wrote, and writes the curves and the model folder that stages/train.py
+writes, so that evaluation, sampling and every command take its model as any other. `train` is the loop. Left out:
+resuming, fine-tuning, every device but the CPU, and every precision but fp32.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from tinygpt.checkpoints.model_folder import save_model, save_weights
+from tinygpt.config import ConfigError, Params, Train
+from tinygpt.console import progress
+from tinygpt.data.dataset import Batch, evaluation_windows, open_tokens, training_batches
+from tinygpt.files.checksums import digest
+from tinygpt.files.paths import Paths
+from tinygpt.files.text import read_json, write_json, write_table
+from tinygpt.model import hardware
+from tinygpt.model.gpt import GPTConfig, training_flops_per_token
+from tinygpt.scratch.gpt import GPT
+from tinygpt.scratch.loss import cross_entropy
+from tinygpt.scratch.training import average_weights, build, schedule, train_step
+from tinygpt.tokenizer.folder import load
+
+Weights = dict[str, Tensor]
+FIXED = {  # parameter → the values that it may have here
+    "init_from": (None,),
+    "lora_rank": (0,),
+    "device": ("auto", "cpu"),
+    "precision": ("auto", "fp32"),
+    "compile": ("auto", False),
+}
+
+
+@dataclass
+class History:
+    """What is written about a run, and the weights that it keeps: those of the lowest validation loss."""
+
+    train_rows: list[dict[str, float]] = field(default_factory=list)  # one a step
+    validation_rows: list[dict[str, float]] = field(default_factory=list)  # one a validation
+    best: Weights = field(default_factory=dict)
+    last: Weights = field(default_factory=dict)  # after the last step; the mean, where train.average asks for one
+    best_step: int = 0
+    best_loss: float = math.inf  # nats per token
+
+
+def train(
+    model: GPT,
+    settings: Train,
+    data: dict[str, np.ndarray],
+    seed: int,
+    advance: Callable[[], object] = lambda: None,
+) -> History:
+    """Train from the weights that the model has, for all steps of `settings`; `advance` is called after each.
+
+    data: token arrays `train` and `validation`, each (number of tokens,). ValueError where they are too short, or where
+    the loss is no longer a finite number.
+    """
+    T, size = model.config.context_length, settings.batch_size * settings.accumulation
+    batches = training_batches(data["train"], T, size, seed=seed, start=0, stop=settings.steps)
+    optimizers, newest = build(model, settings), dict(model.named_parameters())
+    average = {name: parameter.detach().clone() for name, parameter in newest.items()} if settings.average else {}
+    history = History()
+
+    def validate(step: int) -> None:
+        weights = average or {name: parameter.detach() for name, parameter in newest.items()}
+        windows = evaluation_windows(data["validation"], T, settings.batch_size, limit=settings.eval_tokens)
+        loss = mean_loss(model, weights, windows)
+        history.validation_rows.append({"step": step, "loss": loss})
+        history.last = {name: weight.clone() for name, weight in weights.items()}
+        if loss < history.best_loss:
+            history.best, history.best_step, history.best_loss = history.last, step, loss
+
+    torch.manual_seed(seed)  # of dropout; the batches have a seed of their own
+    validate(0)  # before any learning: ln V
+    for step, (inputs, targets) in enumerate(batches):
+        model.train()
+        loss, norm = train_step(model, optimizers, inputs, targets, settings, step)
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise ValueError(f"Training diverged at step {step}: the loss is {loss}. Set train.learning_rate lower.")
+        rate = settings.learning_rate * schedule(step, settings)
+        history.train_rows.append({"step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm})
+        if settings.average:
+            average_weights(average, newest, step + 1, settings.average)
+        if (step + 1) % settings.eval_every == 0 or step + 1 == settings.steps:
+            validate(step + 1)
+        advance()
+    return history
+
+
+@torch.no_grad()
+def mean_loss(model: GPT, weights: Weights, windows: Iterable[Batch]) -> float:
+    """The mean cross-entropy over all predicted tokens, nats per token, of the model with these weights.
+
+    windows: inputs and targets, int64 (B, T) each.
+    """
+    model.eval()
+    total, count = 0.0, 0
+    for inputs, targets in windows:
+        logits = functional_call(model, weights, (inputs,))  # (B, T, V)
+        total += cross_entropy(logits, targets, "sum").item()
+        count += targets.numel()
+    return total / count
+
+
+def check(params: Params, paths: Paths) -> None:
+    """ConfigError, with a sentence for each, for parameters that the reference implementation cannot follow."""
+    values = params.train.model_dump()
+    problems = [
+        f"train.{name} is {values[name]!r}; the reference implementation takes {' or '.join(map(repr, allowed))}. "
+        "`dvc repro` at the top level has the others."
+        for name, allowed in FIXED.items()
+        if values[name] not in allowed
+    ]
+    if problems:
+        raise ConfigError(paths.params, problems)
+
+
+def main(params: Params, paths: Paths) -> None:
+    check(params, paths)
+    settings, tokenizer = params.train, load(paths.tokenizer)
+    data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
+    config = GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
+    tracked = {name: params.model_dump()[name] for name in ("seed", "model", "train")}
+    lineage = read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
+    hardware.make_deterministic()
+    model = GPT(config)
+    model.initialise(torch.Generator().manual_seed(params.seed))
+    with progress(settings.steps, "step", "training", params.runtime.progress) as bar:
+        history = train(model, settings, data, params.seed, bar.update)
+    write_table(paths.training / "train.tsv", history.train_rows)
+    write_table(paths.training / "validation.tsv", history.validation_rows)
+    write_json(paths.training / "metrics.json", metrics(history, model, settings))
+    save_weights(paths.training / "last.safetensors", history.last, config)
+    save_model(paths.model, config, history.best, tokenizer, lineage)
+    print(
+        f"best validation loss {history.best_loss:.4f} nats per token, at step {history.best_step} of {settings.steps}"
+    )
+
+
+def metrics(history: History, model: GPT, settings: Train) -> dict[str, float]:
+    """The run in numbers; losses in nats per token, `tokens` and `flops` of all steps."""
+    tokens = settings.steps * settings.batch_size * settings.accumulation * model.config.context_length
+    last = [row["loss"] for row in history.train_rows[-50:]]
+    return {
+        "step": settings.steps,
+        "train_loss": sum(last) / len(last),
+        "validation_loss": history.validation_rows[-1]["loss"],
+        "best_validation_loss": history.best_loss,
+        "best_step": history.best_step,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tokens": tokens,
+        "flops": tokens * training_flops_per_token(model.config),
+    }
+
+
+if __name__ == "__main__":
+    from stages import run  # of the repository, where dvc.yaml runs this
+
+    run(main)
