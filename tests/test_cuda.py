@@ -21,8 +21,8 @@ from tinygpt.model.cuda_graphs import Recording
 from tinygpt.model.gpt import GPT
 from tinygpt.model.hardware import autocast
 from tinygpt.model.loss import cross_entropy
+from tinygpt.scratch import gpt as reference_gpt
 from tinygpt.scratch import train as reference
-from tinygpt.scratch.gpt import GPT as Reference
 from tinygpt.training import compilation, forecast
 from tinygpt.training.loop import train
 from tinygpt.training.state import State
@@ -136,7 +136,7 @@ def test_a_gpu_learns_what_a_cpu_and_the_reference_implementation_learn(
     losses = [
         [row["loss"] for row in trained(data, chosen, "fp32", device, **shape).train_rows] for device in (CUDA, CPU)
     ]
-    twin = Reference(gpt_config(int(data["train"].max()) + 1, **shape))
+    twin = reference_gpt.GPT(gpt_config(int(data["train"].max()) + 1, **shape))
     twin.initialise(torch.Generator().manual_seed(3))
     losses.append([row["loss"] for row in reference.train(twin, chosen, data, 3).train_rows])
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)

@@ -148,7 +148,7 @@ def test_a_run_of_the_reference_loses_what_one_of_the_fast_path_loses(data: Data
 
 
 def test_the_weights_with_the_lowest_validation_loss_are_kept_and_the_last_ones_beside_them(data: Data) -> None:
-    model, history = reference(data, steps=12, eval_every=4, learning_rate=0.5)  # so high that it forgets
+    model, history = reference(data, steps=12, eval_every=4, learning_rate=30.0)  # far too high
     losses = {row["step"]: row["loss"] for row in history.validation_rows}
     assert history.best_step == min(losses, key=losses.__getitem__) != 12
     torch.testing.assert_close(history.last, dict(model.named_parameters()), check_stride=False)

@@ -23,10 +23,7 @@ from tinygpt.files.text import lines
 
 EVALUATION, TRAINING = ((folder / "metrics.json").as_posix() for folder in (Paths().evaluation, Paths().training))
 LOCK = "dvc.lock"
-CODE = {
-    "train": "all",
-    "evaluate": "tinygpt/evaluation/metrics.py",
-}  # stage → its modules that numbers come from, not pictures
+CODE = {"train": "all", "evaluate": "tinygpt/evaluation"}  # stage → its code that numbers come from, not pictures
 SECTIONS = {"tokenize": ("tokenize",), "train": ("model", "train")}  # stage → what of its parameters changes a loss
 
 
@@ -133,7 +130,7 @@ def distinct(runs: list[Run]) -> list[Run]:
 
 
 def digest(files: dict[str, str]) -> str:
-    """A short name for a set of code: of the MD5 of each of its files."""
+    """A short name for a set of code: of the MD5 of each file and folder."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -141,7 +138,16 @@ def code_here(folder: Path = Path()) -> str:
     """The `code` that a run started now, from a project's folder, would have."""
     stages = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     names = [dep for stage in CODE for dep in stages[stage]["deps"] if _counts(stage, dep)]
-    return digest({name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in names})
+    return digest({name: _md5(folder / name) for name in names})
+
+
+def _md5(path: Path) -> str:
+    """The MD5 that dvc.lock has of a file, or of a folder: of the list of its files, `.dir` after it."""
+    if path.is_file():
+        return hashlib.md5(path.read_bytes()).hexdigest()
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    files = [{"md5": _md5(path / name), "relpath": name} for name in names if "__pycache__" not in name.split("/")]
+    return hashlib.md5(json.dumps(files, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
 def commit_here() -> str:
@@ -215,7 +221,5 @@ def parse(words: str) -> dict[str, Any]:
 
 
 def _counts(stage: str, path: str) -> bool:
-    """Whether a stage's dependency is code that can change a number; a forecast only guesses them."""
-    return (
-        PurePosixPath(path).suffix == ".py" and path != "tinygpt/training/forecast.py" and CODE[stage] in ("all", path)
-    )
+    """Whether a stage's dependency is code that can change a number."""
+    return CODE[stage] in ("all", path) and path.split("/", maxsplit=1)[0] in ("stages", "tinygpt")

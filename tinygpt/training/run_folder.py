@@ -27,11 +27,11 @@ def fingerprint(lineage: dict[str, Any], machine: str) -> str:
     """The name of a run: a hash of all that can change its result, 16 hexadecimal digits.
 
     Its text, tokenizer and parameters (the lineage), the machine in words, the versions of PyTorch and NumPy (which
-    shuffles the batches), and the source of every module of tinygpt that is loaded, config.py excepted, which changes
-    no result.
+    shuffles the batches), and the source of every module of tinygpt's subpackages that is loaded. Those at the top of
+    the package (config, errors, …) validate, word and print: rewording a message there orphans no unfinished run.
     """
     loaded = {name: module.__file__ for name, module in sys.modules.items() if name.startswith("tinygpt.")}
-    code = {name: sha256(Path(file)) for name, file in loaded.items() if file and name != "tinygpt.config"}
+    code = {name: sha256(Path(file)) for name, file in loaded.items() if file and name.count(".") > 1}
     return digest([lineage, machine, torch.__version__, np.__version__, code])[:16]
 
 
