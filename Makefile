@@ -49,7 +49,7 @@ ablations: check
 
 # Would the tests see it? docs/mutants.md. Two minutes on two quiet cores; goes on where it was stopped.
 mutants: .venv/ready-for-tests
-	python -m tests.mutants --update
+	python -m tools.mutants --update
 
 check: setup
 	@python -m tinygpt check

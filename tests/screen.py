@@ -110,4 +110,4 @@ class Screen:
 
 def tinygpt(*words: str, **env: str) -> Screen:
     """The project's command in a terminal."""
-    return Screen(sys.executable, "-m", "tinygpt.cli.main", *words, env=env)
+    return Screen(sys.executable, "-m", "tinygpt", *words, env=env)

@@ -1,8 +1,9 @@
-"""Standard streams on which printing never fails for an encoding, and never costs a stage its work.
+"""What people read in a terminal: standard streams that never fail, progress bars, prompts and numbers.
 
-`with streams.prepared():` around a command, `with streams.prepared(ignore_write_errors=True):` around what writes its
-results into files. A character that the encoding lacks (ASCII, cp1252, gbk; half a character in UTF-8) is printed as
-its escape, \\u2014. A stream that was closed leads nowhere.
+`with prepared():` around a command, `with prepared(ignore_write_errors=True):` around what writes its results into
+files: printing then never fails for an encoding, and never costs a stage its work. A character that the encoding lacks
+(ASCII, cp1252, gbk; half a character in UTF-8) is printed as its escape, \\u2014. A stream that was closed leads
+nowhere. `progress`, `working` and `ticking` show what takes its time.
 """
 
 import contextlib

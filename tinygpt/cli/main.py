@@ -126,6 +126,3 @@ COMMANDS: list[Callable[..., None]] = [  # in the order of the help text
 ]
 for command in COMMANDS:
     app.command()(command)
-
-if __name__ == "__main__":
-    main()

@@ -60,7 +60,7 @@ def write(
     ]
     links = (f'<a href="#{at}">{text}</a>' for at, text in PLACES.items() if any(f'id="{at}"' in p for p in parts))
     body = [_head(runs, names, comparisons, notes), f"<nav>{''.join(links)}</nav>", *filter(None, parts)]
-    template = Template(resources.files("tinygpt").joinpath("page.html").read_text(encoding="utf-8"))
+    template = Template(resources.files("tinygpt.report").joinpath("page.html").read_text(encoding="utf-8"))
     title = html.escape(f"TinyGPT: {', '.join(names)}")
     write_text(file, template.substitute(title=title, body="\n".join(body)))
 

@@ -84,7 +84,10 @@ def train(
         model.train()
         loss, norm = train_step(model, optimizers, inputs, targets, settings, step)
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise ValueError(f"Training diverged at step {step}: the loss is {loss}. Set train.learning_rate lower.")
+            raise ValueError(
+                f"Training diverged at step {step}: the loss is {loss}, the gradient norm {norm}. "
+                "Set train.learning_rate lower."
+            )
         rate = settings.learning_rate * schedule(step, settings)
         history.train_rows.append({"step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm})
         if settings.average:

@@ -1,7 +1,7 @@
 """The page in the browser: `tinygpt web`: write with a model, see every token's chances, look at attention.
 
 `page(serving)` builds it with Gradio, `run(…)` serves it. All the work is done in service.py, all HTML of texts made in
-token_html.py, what events do stands in handlers.py, the looks and the keyboard in web_page/, and middleware.py before
+token_html.py, what events do stands in handlers.py, the looks and the keyboard in static/, and middleware.py before
 it all.
 Gradio's own checks of values are left out (preprocess=False): service.py makes them, in sentences.
 """
@@ -36,7 +36,7 @@ from tinygpt.web.middleware import LOOPBACK, Guard, is_loopback
 from tinygpt.web.requests import BOUNDS, DEFAULTS, titled
 from tinygpt.web.service import VISITORS, Serving
 
-FOLDER = Path(__file__).parent / "web_page"
+FOLDER = Path(__file__).parent / "static"
 AT_ONCE = 2  # answers written, or texts read, at the same time
 WAITING = 64  # that may wait for their turn; more are told to come again
 CONNECTIONS = 400  # open at a time

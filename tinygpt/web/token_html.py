@@ -1,7 +1,7 @@
 """What the page shows of texts, as HTML in which every character of a text is a character, never a tag.
 
 `transcript(turns)`: what was written by whom; `reading(tokens, …)`: a text shaded by surprisal; both with tokens that
-open in a card (web_page/page.js fills it). `attention(labels, shares)`: a map, and the same in words. Everything
+open in a card (static/page.js fills it). `attention(labels, shares)`: a map, and the same in words. Everything
 that comes from a model or a person goes through `escape`; nothing is Markdown. Left out: where the numbers come from
 (service.py).
 """

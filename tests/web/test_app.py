@@ -1,0 +1,327 @@
+"""The page over HTTP: it answers or refuses politely whoever asks, stays as large as it was, and is alive after."""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("gradio", reason="the page needs Gradio: pip install -c requirements.lock -e '.[web]'")
+
+from tests.conftest import ROOT
+from tests.visiting import Visitor, served, until
+from tinygpt.cli import main
+from tinygpt.web.handlers import CONVERSATION, Page
+from tinygpt.web.requests import CHARACTERS
+from tinygpt.web.service import Serving
+
+PLAIN = (0.8, 0, 0.95, 0.0, 20, 1337)  # temperature, top-k, top-p, min-p, length, seed
+GROWTH = 40 * 2**20  # bytes that the second half of all requests may add to what the first left behind
+
+
+@pytest.fixture(scope="module")
+def page(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Serving]]:
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("web"))
+    with served(model_folder) as both:
+        yield both
+    os.chdir(before)
+
+
+@pytest.fixture
+def model(page: tuple[str, Serving]) -> str:
+    (name,) = page[1].shelf.find()
+    return name
+
+
+@pytest.fixture
+def visitor(page: tuple[str, Serving]) -> Visitor:
+    return Visitor(page[0])
+
+
+def test_the_page_names_no_other_address_to_load_from(visitor: Visitor) -> None:
+    html = visitor.get("/").decode() + visitor.get("/theme.css").decode()
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)|url\(([^)]+)\)|@import\s+([^;]+)""", html)
+    assert loaded
+    assert not [found for found in map("".join, loaded) if "//" in found and not found.strip("\"'").startswith("data:")]
+    config = json.loads(visitor.get("/config"))
+    assert config["analytics_enabled"] is False
+    assert config["stylesheets"] == []  # which its script would load
+    assert all(event["api_visibility"] == "private" for event in config["dependencies"] if event["api_name"] != "js_fn")
+
+
+def test_an_answer_streams_and_is_that_of_the_command_line(visitor: Visitor, model: str) -> None:
+    status, begun = visitor.at_once("begin", None, "ROMEO:", model, *PLAIN)
+    assert status == 200
+    assert "Waiting for its turn" in begun
+    status, came = visitor.queued("write")
+    assert status == 200
+    assert '"msg":"process_completed"' in came
+    words = ["generate", "ROMEO:", "--model", model, "--max-new-tokens", "20"]
+    assert (
+        CliRunner().invoke(main.app, words).output == json.loads(visitor.at_once("written", None)[1])["data"][0] + "\n"
+    )
+
+
+class Asked:
+    """A page's events, called as Gradio calls them; `conversation` is what they last showed of it."""
+
+    def __init__(self, serving: Serving, name: str) -> None:
+        self.page, self.kept = Page(serving), None
+        self.request: Any = SimpleNamespace(session_hash=name)
+
+    def __call__(self, event: str, *values: Any) -> dict[str, Any]:
+        """What of the conversation is shown after an event; of one that writes, at its end."""
+        answer = getattr(self.page, event)(self.request, *values)
+        answer = answer if isinstance(answer, tuple) else list(answer)[-1]
+        names = ("sheet", "live", "line", "kept", "Write", "Stop", "Retry", "Undo", "Clear", "score", "map")
+        shown = dict(zip(names, answer[-CONVERSATION:], strict=True))
+        self.kept = shown["kept"]
+        return shown
+
+
+def pressable(shown: dict[str, Any]) -> set[str]:
+    return {name for name, one in shown.items() if getattr(one, "interactive", False)}
+
+
+def test_a_button_can_be_pressed_only_where_it_does_something(page: tuple[str, Serving], model: str) -> None:
+    one = Asked(page[1], "buttons")
+    assert pressable(one("refresh", None)) == {"Write"}
+    assert pressable(one("begin", None, "ROMEO:", model, *PLAIN)) == {"Stop", "score", "map"}
+    assert pressable(one("write")) == {"Write", "Retry", "Undo", "Clear", "score", "map"}
+    assert pressable(one("again", None, model, *PLAIN)) == {"Stop", "score", "map"}
+    assert pressable(one("stop")) == {"Write", "Retry", "Undo", "Clear", "score", "map"}
+    assert pressable(one("undo", None, "")) == {"Write"}
+    one("begin", None, "ROMEO:", model, *PLAIN)
+    one("write")
+    assert pressable(one("clear", None)) == {"Write"}
+
+
+def test_a_conversation_is_there_again_after_a_reload_and_its_tokens_open(
+    page: tuple[str, Serving], model: str
+) -> None:
+    one, again = Asked(page[1], "before"), Asked(page[1], "after")
+    one("refresh", None)
+    for text in ("ROMEO:", "\nJULIET:"):
+        one("begin", None, text, model, *PLAIN)
+        shown = one("write")
+    assert shown["sheet"].count("data-t=") == 40
+    kept = json.loads(json.dumps(one.kept))
+    one.page.leave(one.request)
+    reloaded = again("refresh", kept)
+    assert reloaded["sheet"] == shown["sheet"]
+    assert pressable(reloaded) == pressable(shown)
+    kept[1]["version"] = "another"  # the model was trained anew: its text stays, without another model's numbers
+    assert Asked(page[1], "later")("refresh", kept)["sheet"].count("data-t=") == 20
+    assert again("clear", kept)["kept"] == []
+
+
+def test_a_page_that_the_server_forgot_goes_on_from_its_conversation(page: tuple[str, Serving], model: str) -> None:
+    one = Asked(page[1], "asleep")
+    one("begin", None, "ROMEO:", model, *PLAIN)
+    one("write")
+    kept, text = one.kept, page[1].visitor("asleep").text
+    one.page.leave(one.request)  # as a phone's browser does with a page in the background
+    one("begin", kept, "\nJULIET:", model, *PLAIN)
+    order = page[1].visitor("asleep").order
+    assert order
+    assert order.prompt == text + "\nJULIET:"
+
+
+def test_a_damaged_conversation_is_refused_in_a_sentence_and_a_new_one_begins(
+    page: tuple[str, Serving], model: str
+) -> None:
+    one = Asked(page[1], "damaged")
+    assert "browser stored is damaged; a new one begins." in one("refresh", [{"written": "<b>"}])["line"]
+    assert "Waiting" in one("begin", None, "ROMEO:", model, *PLAIN)["line"]
+    one("stop")
+
+
+def test_undo_puts_its_text_before_what_is_in_the_box(page: tuple[str, Serving], model: str) -> None:
+    one = Asked(page[1], "undo")
+    one("begin", None, "ROMEO:", model, *PLAIN)
+    one("write")
+    assert one.page.undo(one.request, None, " unsent")[0] == "ROMEO: unsent"
+
+
+def test_an_order_while_an_answer_is_written_is_refused_and_changes_no_button(
+    page: tuple[str, Serving], model: str
+) -> None:
+    one = Asked(page[1], "twice")
+    one("begin", None, "ROMEO:", model, *PLAIN)
+    refused = one("begin", None, "JULIET:", model, *PLAIN)
+    assert "An answer is being written already" in refused["line"]
+    visitor = page[1].visitor("twice")
+    visitor.writing = True
+    assert pressable(one("write")) == set()  # that of the refused order
+    visitor.writing = False
+    one("stop")
+
+
+def test_stop_frees_the_worker(page: tuple[str, Serving], visitor: Visitor, model: str) -> None:
+    serving = page[1]
+    settings = (0.8, 0, 0.95, 0.0, 1000, 1337)
+    with ThreadPoolExecutor() as threads:
+        visitor.at_once("begin", None, "ROMEO:", model, *settings)
+        held = threads.submit(visitor.queued, "write")
+        assert until(lambda: serving.running == 1 or held.done())
+        assert visitor.at_once("stop")[0] == 200
+        assert until(lambda: serving.running == 0, seconds=1)
+        assert "process_completed" in held.result()[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (("x" * (CHARACTERS + 1), *PLAIN), "has 20,001 characters"),
+        ((["x"], *PLAIN), "not text"),
+        (("x", float("nan"), *PLAIN[1:]), "Temperature is nan"),
+        (("x", "hot", *PLAIN[1:]), "Temperature is &#x27;hot&#x27;"),
+        (("x", *PLAIN[:4], 10**9, 1), "Max new tokens is 1000000000"),
+        (("x", *PLAIN[:5], {"a": 1}), "Seed is {"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_answered_with_a_sentence_on_the_page(
+    visitor: Visitor, model: str, values: Any, says: str
+) -> None:
+    box, *settings = values
+    status, answer = visitor.at_once("begin", None, box, model, *settings)
+    assert status == 200
+    assert f'role=\\"alert\\">{says}'.replace("&#x27;", "&#x27;") in answer or says in answer
+    assert visitor.queued("write")[0] == 200  # which has nothing to do, and says nothing
+
+
+def test_the_command_refuses_what_would_not_be_safe(model_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TINYGPT_PASSWORD", raising=False)
+    for words, says in (
+        (["--host", "0.0.0.0", "--model", str(model_folder)], "needs a password: set TINYGPT_PASSWORD"),
+        (["--model", "nowhere"], "There is no model in nowhere"),
+        ([], "There is no model below this folder"),
+        (["--host", "no such host"], "There is no host 'no such host' here. Write an address of this machine"),
+        (["--host", "a..b"], "There is no host 'a..b' here."),
+        (["--password-file", "absent"], "The --password-file absent cannot be read (No such file or directory)."),
+        (["--password-file", "."], "The --password-file . cannot be read (Is a directory)."),
+        (["--password-file", "latin1"], "The --password-file latin1 cannot be read (it is no UTF-8 text)."),
+        (["--model", str(model_folder), "--host", "192.0.2.1", "--password-file", "word"], "Nothing can listen at"),
+    ):
+        Path("word").write_text("correct horse\nnot this\n", encoding="utf-8")
+        Path("latin1").write_bytes("très secret".encode("latin1"))
+        result = CliRunner().invoke(main.app, ["web", "--port", "0", *words])
+        assert isinstance(result.exception, ValueError | OSError), result.output
+        assert says in str(result.exception)
+
+
+def test_without_the_extra_the_command_says_how_to_install_it(model_folder: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "tinygpt.web.app", raising=False)
+    monkeypatch.delattr("tinygpt.web.app", raising=False)
+    result = CliRunner().invoke(main.app, ["web", "--model", str(model_folder)])
+    assert "pip install -c requirements.lock -e '.[web]'" in str(result.exception)
+
+
+def test_a_proxy_of_any_kind_hinders_no_page(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("all_proxy", "socks://127.0.0.1:9"), ("no_proxy", ""), ("NO_PROXY", "")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="Unknown scheme for proxy"):
+        httpx.Client()  # as Gradio makes one when it is imported
+    monkeypatch.setattr("tinygpt.web.app.run", lambda *_: httpx.Client().close())
+    result = CliRunner().invoke(main.app, ["web", "--model", str(model_folder)], catch_exceptions=False)
+    assert result.exit_code == 0
+
+
+NUMBERS = [float("nan"), float("inf"), -1, 10**30, "0.8", None, True, [], {"x": [1]}, 1e-320]
+TEXTS: list[Any] = [
+    "x" * 2**20, "\0\x1b[2J\x07\u202e", "a\ud800", None, 7, ["x"], "ROMEO:" * 4000, "漢👩🚀" * 999,
+    "<script>alert(1)</script><img src=x onerror=alert(1)>", "**b** $x^2$ {{7*7}} ${7*7}",
+    {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+]  # fmt: skip
+KEPT: list[Any] = [None, None, None, "x", [{}], {"a": [1]}, [{"written": "x" * 2**17}]]
+NAMES: list[Any] = ["../../../etc/passwd", "/etc", "data/model\0", "", None, 5, ["a"], "http://example.org/model"]
+PATHS = [
+    "/gradio_api/file=/etc/passwd", "/gradio_api/file=../../../etc/passwd", "/assets/..%2f..%2f..%2fetc/passwd",
+    "/static/%2e%2e/x", "/gradio_api/upload", "/gradio_api/proxy=http://127.0.0.1:1/", "/gradio_api/call/begin",
+    "/monitoring", "/gradio_api/info",
+]  # fmt: skip
+
+
+def visit(address: str, number: int, model: str, requests: int) -> Counter[str]:
+    """One visitor's requests, most as they should be, some hostile; how each was answered."""
+    visitor, dice, answers = Visitor(address), random.Random(number), Counter[str]()
+    for _ in range(requests):
+        match dice.randrange(8):
+            case 0 | 1:
+                answer = visitor.at_once("begin", None, "ROMEO:", model, *PLAIN)
+                answers["written"] += "process_completed" in visitor.queued("write")[1]
+            case 2:
+                answer = visitor.queued("read", "But, soft! what light", model)
+            case 3:
+                answer = visitor.queued("attend", "But, soft!", model, dice.choice(NUMBERS), dice.choice(NUMBERS))
+            case 4:
+                settings = [dice.choice([value, *NUMBERS]) for value in PLAIN]
+                answer = visitor.at_once(
+                    "begin", dice.choice(KEPT), dice.choice(TEXTS), dice.choice([model, *NAMES]), *settings
+                )
+                visitor.queued("write")
+            case 5:
+                answer = visitor.queued("read", dice.choice(TEXTS), dice.choice([model, *NAMES]))
+            case 6:
+                answer = visitor.post(dice.choice(PATHS), b'{"data": []}')
+            case _:
+                answer = visitor.post("/gradio_api/queue/join", dice.choice([b"", b"{", b"[" * 9999, b"null", b"\xff"]))
+        status, said = answer
+        refused = {
+            400: "That is no event",
+            404: "There is nothing here",
+            413: "more than this page",
+            503: "Queue is full",
+        }
+        if status != 200:
+            assert refused.get(status, "?") in said, (status, said[:300])
+        assert "Traceback" not in said
+        answers[str(status)] += 1
+        visitor.at_once(*dice.choice([("stop",), ("undo", dice.choice(KEPT), ""), ("clear", dice.choice(KEPT))]))
+    return answers
+
+
+@pytest.mark.slow
+def test_fifty_visitors_at_once_some_hostile_are_all_answered_and_leave_nothing_behind(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "tinygpt", "web", "--port", "0", "--model", str(model_folder)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with (tmp_path / "errors").open("w+") as errors:
+        server = subprocess.Popen(command, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=errors)
+        try:
+            assert server.stdout
+            address = server.stdout.readline().split()[3]
+            resident, answers = [], Counter[str]()
+            for half in range(2):
+                with ThreadPoolExecutor(50) as visitors:
+                    numbers = range(50 * half, 50 * half + 50)
+                    for found in visitors.map(lambda n: visit(address, n, str(model_folder), 10), numbers):
+                        answers += found
+                resident.append(psutil.Process(server.pid).memory_info().rss)
+            assert sum(answers[status] for status in ("200", "400", "404", "413", "503")) == 1000
+            assert answers["written"] > 100
+            assert resident[1] - resident[0] < GROWTH
+            last = Visitor(address)
+            last.at_once("begin", None, "ROMEO:", str(model_folder), *PLAIN)
+            assert "20 tokens, seed 1337." in last.queued("write")[1]
+        finally:
+            server.kill()
+            server.wait()
+        errors.seek(0)
+        assert "Traceback" not in errors.read()

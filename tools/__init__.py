@@ -1,0 +1,1 @@
+"""Developer tools: the docs' commands run, their pictures and API page made, mutation tests."""
