@@ -61,7 +61,8 @@ lint: .venv/ready-for-tests
 	python -m ruff check
 	python -m ruff format --check
 	python -m mypy
+	lint-imports
 
 # What can be made again at no cost; results and DVC's cache stay (`dvc gc --workspace` thins that out).
 clean:
-	rm -rf .venv .dvc/plots.html dvc_plots .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .dvc/plots.html dvc_plots .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis

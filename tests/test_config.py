@@ -57,6 +57,10 @@ def test_the_model_section_and_gptconfig_name_the_same_things() -> None:
     ("changes", "says"),
     [
         ({"train.lerning_rate": 1}, "train.lerning_rate is not a parameter; did you mean learning_rate?"),
+        (
+            {"train.implementation": "scratch"},
+            "train.implementation is no longer a parameter: remove the line. `dvc repro scr",
+        ),
         ({"smaple": {}}, "smaple is not a parameter; did you mean sample?"),
         (
             {"train.learning_rate": "1e-2"},

@@ -199,10 +199,6 @@ def test_check_refuses_what_would_fail_only_once_there_was_work(
     ("changes", "sentence"),
     [
         ({"train__lora_rank": 4}, "there is no model to adapt; set train.init_from"),
-        (
-            {"train__lora_rank": 4, "train__init_from": "x", "train__implementation": "scratch"},
-            "train.lora_rank needs train.implementation: fast",
-        ),
         ({"train__lora_rank": -1}, "train.lora_rank is -1"),
         ({"train__init_from": ""}, "train.init_from is ''"),
         ({"tokenize__from": 7}, "tokenize.from is 7"),

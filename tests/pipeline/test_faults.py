@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from tests.project import Project
-from tinygpt.checkpoints import model_folder
+from tinygpt.checkpoints import tensors as written
 from tinygpt.training.run_folder import Run
 
 Found = TypeVar("Found")
@@ -221,7 +221,7 @@ def test_a_save_that_fails_at_any_of_its_steps_leaves_the_one_before_it(
     failed = 0
     with Run(tmp_path / "run", keep=2) as run:
         run.save(1, state, {"step": 1})
-        for owner, name in ((os, "fsync"), (Path, "replace"), (model_folder, "save_file"), (Path, "write_text")):
+        for owner, name in ((os, "fsync"), (Path, "replace"), (written, "save_file"), (Path, "write_text")):
             for number in range(1, 100):
                 with monkeypatch.context() as patched:
                     fail_at(patched, owner, name, number)

@@ -50,6 +50,7 @@ def test_every_mutant_is_another_program_and_has_a_name_of_its_own(source: str) 
 
 def test_what_is_killed_survives_or_is_explained_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
+    (tmp_path / "tools/mutants").mkdir(parents=True)
     (tmp_path / "clip.py").write_text(CLIP, encoding="utf-8")
     test = "from clip import clip\ndef test_clip():\n    assert (clip(-3), clip(4)) == (0, 4)\n"
     (tmp_path / "tests/test_clip.py").write_text(test, encoding="utf-8")

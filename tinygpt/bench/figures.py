@@ -73,7 +73,7 @@ def scaling(
 def training_speed(path: Path, rows: list[dict[str, Any]]) -> None:
     """Training tokens a second, and the share of the machine's peak, over the batch size; one line a model size.
 
-    rows: dictionaries of measuring.Training, with `mfu` beside.
+    rows: dictionaries of measure.Training, with `mfu` beside.
     """
     figure, (left, right) = canvases(2)
     for number, size in enumerate(dict.fromkeys(row["size"] for row in rows)):

@@ -78,7 +78,7 @@ class Turn:
 
 
 class Chat:
-    """A conversation: one text, grown by turns. hashes: those that trace its model (checkpoint.hashes)."""
+    """A conversation: one text, grown by turns. hashes: those that trace its model (model_folder.hashes)."""
 
     def __init__(
         self, model: GPT, tokenizer: Tokenizer, hashes: dict[str, Any], sampling: Sampling, length: int, seed: int

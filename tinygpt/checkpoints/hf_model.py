@@ -4,7 +4,7 @@ Such a folder differs from ours in what it leaves to defaults, in its precision 
 in being cut into several files, in tensors that are no weights, and in its tokenizer, which may be any that the
 `tokenizers` library runs. What would compute something else than our model does is refused in a sentence: biases where
 there should be none, another activation, stretched rotary positions, sliding windows, quantised weights. Nothing is
-unpickled: a folder with pytorch_model.bin alone is refused. `checkpoint.load` comes here for a folder without
+unpickled: a folder with pytorch_model.bin alone is refused. `model_folder.load` comes here for a folder without
 lineage.json.
 """
 

@@ -92,7 +92,7 @@ def find_text(corpus: str) -> Path:
 
 
 def kept_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of a model, or of a folder that holds one alone; raises as `locate` and `tokenizer.load` do."""
+    """The tokenizer of a model, or of a folder that holds one alone; raises as `locate` and `folder.load` do."""
     folder = locate(name, ["*.json"])
     foreign = (folder / "config.json").is_file() and not is_ours(folder)
     return read_tokenizer(folder) if foreign else load(folder)

@@ -1,9 +1,8 @@
-"""What is kept of a model: the folder that anyone can open, and the run in progress that can go on.
+"""The folder of a trained model, which anyone can open: `save_model(folder, …)`, `model, tokenizer = load(folder)`.
 
-`save_model` / `load` write and read a model folder (data/model): config.json, model.safetensors, the tokenizer,
-lineage.json, and SHA256SUMS over them; the names are transformers' where the model has a twin there. `Run` is a
-locked folder of saves of a run in progress (.tinygpt/runs/<fingerprint>), of which a damaged one is passed over.
-Everything is JSON or safetensors: nothing here can execute what it reads.
+It holds config.json, model.safetensors, the tokenizer, lineage.json, and SHA256SUMS over them; the names are
+transformers' where the model has a twin there. Everything is JSON or safetensors: nothing here can execute what it
+reads. A run in progress is kept elsewhere (training/run_folder.py).
 """
 
 from collections.abc import Iterator

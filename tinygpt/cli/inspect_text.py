@@ -38,7 +38,7 @@ def show(
     colour: bool,
     width: int = 80,
 ) -> Iterator[str]:
-    """The views that `names` asks for (see inspecting.VIEWS), line by line, for so many columns.
+    """The views that `names` asks for (see activations.VIEWS), line by line, for so many columns.
 
     blocks, heads: which ones `attention` is about, counted from 0; one head alone is shown as a map.
     """

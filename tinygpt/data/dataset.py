@@ -1,8 +1,7 @@
-"""Text → token files → batches: `write_tokens(rows, tokenizer, path)`, then `training_batches(open_tokens(path), …)`.
+"""Token files → batches: `training_batches(open_tokens(path), …)`, `evaluation_windows(…)`.
 
-A token file is a NumPy .npy array of ids, opened memory-mapped, so that neither writing nor reading takes more memory
-for a longer text. <|endoftext|> stands before each document: its first token is predicted from that, and generation
-can begin from nothing. Which windows a training step sees is a pure function of (seed, step), so a run that was
+A token file is a NumPy .npy array of ids (encode.py writes it), opened memory-mapped, so that reading takes no more
+memory for a longer text. Which windows a training step sees is a pure function of (seed, step), so a run that was
 stopped goes on with the very batch it would have seen. Left out: shuffling of documents, packing, worker processes
 (indexing a mapped file takes microseconds).
 """

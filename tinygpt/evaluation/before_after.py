@@ -21,7 +21,7 @@ Text = tuple[Tokens, int]  # ids, (number of tokens,), and the bytes that they s
 
 
 def base_text(folder: str, tokenizer: Tokenizer) -> Text:
-    """The held-out part of a data/corpus, tokenized; raises as `bases.find_text` does."""
+    """The held-out part of a data/corpus, tokenized; raises as `locate.find_text` does."""
     file = find_text(folder)
     sizes: list[int] = []
     with TemporaryDirectory() as temporary:

@@ -1,8 +1,7 @@
-"""Where things lie, and how they are written: whole or not at all.
+"""Where the files of a pipeline lie: `Paths(folder)` names each of them, once.
 
-`Paths(folder)` names every file of a pipeline, once. `writing(path)` hands out a temporary file or folder beside
-`path` and renames it when the block ends well, so that nobody ever reads half of anything; `seal` and `verify`
-keep the SHA-256 sums of a folder, in the format of `sha256sum -c`. `explain` turns an error into a sentence.
+`hidden(name)` is in `.tinygpt`, which DVC and git leave alone; `home()` and `find_folder(name)` find the repository
+from a temporary copy of it.
 """
 
 import os

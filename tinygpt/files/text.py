@@ -1,4 +1,4 @@
-"""Text and JSON files: written whole or not at all, read with errors that say what is wrong."""
+"""Text, JSON and .tsv files: written whole or not at all, read with errors that say what is wrong."""
 
 import json
 from collections.abc import Sequence

@@ -42,7 +42,7 @@ def draw(
     heads: Sequence[int],
     advance: Callable[[int], object] = lambda views: None,
 ) -> list[Path]:
-    """Draw the views that `names` asks for (see inspecting.VIEWS) into `folder`; returns the files, `<view>.png`.
+    """Draw the views that `names` asks for (see activations.VIEWS) into `folder`; returns the files, `<view>.png`.
 
     blocks, heads: which ones `attention` maps, counted from 0. Beside `position`, by_position.png where that is known.
     `advance` hears 1 as each view is drawn.

@@ -298,7 +298,7 @@ class GPT(nn.Module):
 
 def embedding(count: int, width: int) -> nn.Embedding:
     """A table of so many vectors, zeros until `initialise` or a file fills it. nn.Embedding would draw them at random,
-    for which PyTorch loads its compiler where only shapes are wanted (families.weight_shapes).
+    for which PyTorch loads its compiler where only shapes are wanted (hf_names.weight_shapes).
     """
     return nn.Embedding.from_pretrained(torch.zeros(count, width), freeze=False)
 

@@ -1,8 +1,9 @@
-"""Byte pairs: `BPETokenizer(merges)`, the 256 bytes and one token for each merge, in the order they were learned.
+"""Byte-level byte-pair encoding: the 256 bytes and one token for each merge, in the order they were learned.
 
-tiktoken encodes: the same ids as the `tokenizers` library and transformers, about ten times sooner. A vocabulary that
-OpenAI learned may cut a text by another pattern than GPT-2's (`seams.PATTERNS`), and may have entries that no merge
-makes: a word that is one of them is taken whole. Left out: learning and fetching (data/train_tokenizer.py).
+`BPETokenizer(merges)`; tiktoken encodes: the same ids as the `tokenizers` library and transformers, about ten times
+sooner. A vocabulary that OpenAI learned may cut a text by another pattern than GPT-2's (`pretokenize.PATTERNS`), and
+may have entries that no merge makes: a word that is one of them is taken whole. Left out: learning and fetching
+(data/train_tokenizer.py).
 """
 
 import functools
@@ -23,8 +24,8 @@ class BPETokenizer(Tokenizer):
     """Byte-level byte-pair encoding: a text is split by a pattern; within a piece, the pair with the lowest id merges
     first.
 
-    merges: pairs of byte strings, in the order of their ids. pattern: one of seams.PATTERNS. tokens: all entries but
-    <|endoftext|>, where there are more than the merges make. ValueError where they do not fit together.
+    merges: pairs of byte strings, in the order of their ids. pattern: one of pretokenize.PATTERNS. tokens: all entries
+    but <|endoftext|>, where there are more than the merges make. ValueError where they do not fit together.
     """
 
     def __init__(

@@ -1,8 +1,6 @@
-"""Text ↔ integers: `tokenizer = load("data/tokenizer")`, then `tokenizer.encode(text)` and `tokenizer.decode(ids)`.
+"""The simplest tokenizer, one token a character: `CharTokenizer("abc", "replace").encode(text)`.
 
-Here are the simplest tokenizer, one token a character, and `load`, which opens every kind without a network and
-refuses a file that is not, in every part, what `save` writes. base.py says what a tokenizer can do,
-bpe.py and sentencepiece.py hold the other kinds, data/train_tokenizer.py makes one from a text (`vocabularies.build`).
+base.py says what a tokenizer can do; data/train_tokenizer.py makes one from a text; folder.py opens one that was saved.
 """
 
 from collections.abc import Iterable

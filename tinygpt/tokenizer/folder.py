@@ -1,6 +1,6 @@
-"""A tokenizer's folder: `tokenizer = load("data/tokenizer")` opens every kind, without a network.
+"""A tokenizer's folder, opened without a network, whatever its kind: `tokenizer = load("data/tokenizer")`.
 
-What is not, in every part, what `save` writes is refused; nothing is unpickled.
+A file that is not, in every part, what `save` writes is refused; nothing is unpickled.
 """
 
 from collections.abc import Iterable

@@ -202,7 +202,7 @@ def main() -> None:
     hypothesis.settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
     hypothesis.settings.load_profile("mutants")
     results = options.root / "tools/mutants/results.tsv"
-    explained, known, found = reasons(results.with_suffix(".yaml")), killed_before(results), list[Outcome]()
+    explained, known, found = reasons(results.with_name("reasons.yaml")), killed_before(results), list[Outcome]()
     for file in options.files:
         made = mutants((options.root / file).read_text(encoding="utf-8"))
         found += [Outcome(file, one, *known[digest(one)]) for one in made if digest(one) in known]

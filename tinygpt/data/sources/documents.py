@@ -1,4 +1,4 @@
-"""Where text comes from: `found, digest = documents(params.download)`.
+"""The documents of any source: `found, digest = documents(params.download)`.
 
 Four sources hand over documents: Shakespeare's plays, SymPy's pages on physics, people's own files (or a web address),
 and datasets of the Hugging Face hub. A document is a name and a text in pieces: a .txt or .md file is one, and so is
@@ -93,7 +93,7 @@ def _own(section: config.Download, tell: Callable[[str], object]) -> Iterator[Do
 
 
 def _own_files(section: config.Download) -> tuple[dict[str, Path], Counter[str]]:
-    """The files of download.path and why others are not read, as `own_files.listed` has them.
+    """The files of download.path and why others are not read, as `text_files.listed` has them.
 
     They are read from the working directory, as DVC sees them.
     """
