@@ -67,14 +67,17 @@ def test_the_same_seed_gives_the_same_starting_weights(shape: dict[str, Any], wi
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gpt2"])
-def test_the_same_seed_drops_the_same_numbers(name: str) -> None:
-    model, twin = twins(**SHAPES[name], dropout=0.3)
-    scores = []
-    for one in (model.train(), twin.train()):
+def test_dropout_gives_the_same_logits_on_average(name: str) -> None:
+    draws, means, variances = 400, [], []
+    for one in twins(**SHAPES[name], dropout=0.3):
         torch.manual_seed(4)
-        scores.append(one(TOKENS))
-    torch.testing.assert_close(scores[1], scores[0], rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(scores[1], twin.eval()(TOKENS))
+        logits = one.train()(TOKENS[:1].repeat(draws, 1)).detach()  # (draws, T, V)
+        means.append(logits.mean(0))
+        variances.append(logits.var(0))
+        assert not torch.allclose(logits[0], one.eval()(TOKENS[:1])[0])
+    error = ((variances[0] + variances[1]) / draws).sqrt()
+    assert ((means[1] - means[0]).abs() < 5 * error).all()
+    torch.testing.assert_close(variances[1].mean(), variances[0].mean(), rtol=0.05, atol=0.0)
 
 
 def test_more_tokens_than_the_context_holds_are_refused() -> None:

@@ -1,18 +1,20 @@
 """The GPT: tokens in, a score for every possible next token out.
 
 Read it from top to bottom; each part is used by the one below it: configuration, norm, positions, attention, MLP,
-block, the stack. `model(tokens)` → logits. Nothing here knows of training, sampling, files or devices;
-generation/decoder.py computes the same with a cache, where text is written. Letters for sizes: B sequences in a batch,
-T tokens in a sequence, C = n_embd, H heads, D = head_dim, V tokens in the vocabulary.
+block, the stack. `model(tokens)` → logits. Nothing here knows of training, sampling, files or devices; what exists only
+for speed is in kernels.py. generation/decoder.py computes the same with a cache, where text is written. Letters for
+sizes: B sequences in a batch, T tokens in a sequence, C = n_embd, H heads, D = head_dim, V tokens in the vocabulary.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tinygpt.model.kernels import causal_attention, dropout, rms_norm, to_autocast_dtype, zero_embedding
 
 
 @dataclass(frozen=True)
@@ -63,32 +65,11 @@ class GPTConfig:
         return "none" if self.mlp == "gelu_exact" else "tanh"
 
 
-class RMSNorm(torch.autograd.Function):
-    """x / √(mean x² + eps) × weight, with its backward pass by hand: on a CPU PyTorch composes both of small steps, and
-    takes about 1.5 times as long. With n = x / √(…) and g = gradient × weight: dx = (g − n · mean(g·n)) / √(…).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # (..., C), (C,) → (..., C), fp32
-        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]  # (..., 1)
-        scale = torch.rsqrt(mean_square + eps)
-        n = x * scale
-        ctx.save_for_backward(n, scale, weight)
-        return n * weight
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:  # (..., C) → (..., C), (C,)
-        (gradient,), (n, scale, weight) = gradients, ctx.saved_tensors
-        g = gradient * weight
-        mean = torch.linalg.vecdot(g, n).unsqueeze(-1) / n.shape[-1]  # (..., 1)
-        return (g - n * mean) * scale, (gradient * n).flatten(0, -2).sum(0), None
-
-
 class Norm(nn.Module):
     """Rescale each vector to unit size, then by learned weights.
 
     LayerNorm (Ba et al. 2016) also subtracts the mean; RMSNorm (Zhang & Sennrich 2019) saves itself that. Computed in
-    the precision of its input, handed on in autocast's: cast once here, and not once by each matrix that reads it.
+    the precision of its input, handed on in autocast's.
     """
 
     def __init__(self, width: int, config: GPTConfig, kind: str | None = None) -> None:
@@ -99,14 +80,9 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width)) if config.bias and self.kind == "layernorm" else None
 
     def forward(self, x: Tensor) -> Tensor:  # (..., width) → (..., width)
-        device = x.device.type
         if self.kind == "layernorm":
-            y = F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
-        elif device == "cpu" and torch.is_grad_enabled():
-            y = cast(Tensor, RMSNorm.apply(x.float(), self.weight, self.eps))  # type: ignore[no-untyped-call]
-        else:
-            y = F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
-        return y.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else y
+            return to_autocast_dtype(F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps))
+        return to_autocast_dtype(rms_norm(x, self.weight, self.eps))
 
 
 class Rotary(nn.Module):
@@ -136,7 +112,7 @@ class Attention(nn.Module):
     """Causal multi-head attention (Vaswani et al. 2017): each token gathers from the tokens up to itself.
 
     Query heads may share heads of keys and values in groups (GQA, Ainslie et al. 2023), and queries and keys may be
-    normalised per head (QK-norm, Henry et al. 2020). softmax(q kᵀ / √D) v itself is PyTorch's fused SDPA.
+    normalised per head (QK-norm, Henry et al. 2020).
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -149,7 +125,6 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.n_head * D, C, bias=bias)
         self.query_norm = Norm(D, config, "rmsnorm") if config.qk_norm else nn.Identity()
         self.key_norm = Norm(D, config, "rmsnorm") if config.qk_norm else nn.Identity()
-        self.grouped = config.kv_heads != config.n_head
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, rotary: Rotary | None) -> Tensor:  # (B, T, C) → (B, T, C)
@@ -160,40 +135,9 @@ class Attention(nn.Module):
         if rotary is not None:
             q, k = rotary(q), rotary(k)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # heads to the front, as attention wants them
-        y = self.attend(q, k.to(q.dtype), v.to(q.dtype))  # (B, H, T, D)
+        p = self.dropout if self.training else 0.0
+        y = causal_attention(q, k.to(q.dtype), v.to(q.dtype), p)  # softmax(q kᵀ / √D) v: (B, H, T, D)
         return self.output(y.transpose(1, 2).reshape(B, T, -1))  # (B, T, C)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(q kᵀ / √D) v: (B, H, T, D) and twice (B, kv_heads, T, D) → (B, H, T, D), in one floating type."""
-        dropout = self.dropout if self.training else 0.0
-        if q.device.type == "cpu" and torch.is_grad_enabled() and (dropout or q.dtype == torch.bfloat16):
-            return attend_in_full(q, k, v, dropout)  # there SDPA takes over twice as long
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=self.grouped)
-
-
-def attend_in_full(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """softmax(q kᵀ / √D) v with its matrix of weights written out: (B, H, T, D), (B, kv_heads, T, D) → (B, H, T, D)."""
-    B, H, T, D = q.shape
-    groups = H // k.shape[1]
-    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, T, D)
-    future = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)  # −∞ for a token that comes later
-    scores = torch.baddbmm(future, (q * D**-0.5).flatten(0, 1), k.flatten(0, 1).mT)  # (B·H, T, T)
-    weights = drop(scores.softmax(dim=-1), dropout)
-    return (weights @ v.flatten(0, 1)).view(B, H, T, D)
-
-
-def drop(x: Tensor, share: float, training: bool = True) -> Tensor:
-    """Dropout (Srivastava et al. 2014): while training, set a random share of x, of any shape, to zero and multiply the
-    rest by 1 / (1 − share).
-
-    On a CPU PyTorch draws 64 random bits for each number, which took a fifth of a step; here a draw serves four.
-    """
-    if not share or not training or x.device.type != "cpu":
-        return F.dropout(x, share, training)
-    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # −32768 … 32767, all as likely
-    limit = min(round(2**16 * (1 - share)) - 2**15, 2**15 - 1)  # at most what 16 bits hold
-    return x * (bits < limit).to(x.dtype).mul_(1 / (1 - share))
 
 
 class MLP(nn.Module):
@@ -229,8 +173,8 @@ class Block(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, rotary: Rotary | None) -> Tensor:  # (B, T, C) → (B, T, C)
-        x = x + drop(self.attention(self.norm1(x), rotary), self.dropout, self.training)
-        return x + drop(self.mlp(self.norm2(x)), self.dropout, self.training)
+        x = x + dropout(self.attention(self.norm1(x), rotary), self.dropout, self.training)
+        return x + dropout(self.mlp(self.norm2(x)), self.dropout, self.training)
 
 
 class GPT(nn.Module):
@@ -239,9 +183,9 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.token_embedding = embedding(config.vocab_size, config.n_embd)
+        self.token_embedding = zero_embedding(config.vocab_size, config.n_embd)
         learned = config.position == "learned"
-        self.position_embedding = embedding(config.context_length, config.n_embd) if learned else None
+        self.position_embedding = zero_embedding(config.context_length, config.n_embd) if learned else None
         self.rotary = None if learned else Rotary(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = Norm(config.n_embd, config)
@@ -269,7 +213,7 @@ class GPT(nn.Module):
         x = self.token_embedding(tokens)
         if self.position_embedding is not None:
             x = x + self.position_embedding.weight[:T]
-        embedded: Tensor = drop(x, self.config.dropout, self.training)
+        embedded: Tensor = dropout(x, self.config.dropout, self.training)
         return embedded
 
     @torch.no_grad()
@@ -294,13 +238,6 @@ class GPT(nn.Module):
             else:
                 size = 0.001 if name == "head.weight" else parameter.shape[1] ** -0.5
                 parameter.normal_(0.0, size, generator=generator)
-
-
-def embedding(count: int, width: int) -> nn.Embedding:
-    """A table of so many vectors, zeros until `initialise` or a file fills it. nn.Embedding would draw them at random,
-    for which PyTorch loads its compiler where only shapes are wanted (hf_names.weight_shapes).
-    """
-    return nn.Embedding.from_pretrained(torch.zeros(count, width), freeze=False)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -74,10 +74,7 @@ def dropout(x: Tensor, share: float, training: bool) -> Tensor:
     """
     if not training or share == 0:
         return x
-    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # 64 random bits each
-    bits = draws.view(torch.int16)[: x.numel()].view(x.shape).to(x.device)  # 16 a number: −32768 … 32767, all as likely
-    limit = min(round(2**16 * (1 - share)) - 2**15, 2**15 - 1)  # at most what 16 bits hold
-    keep = bits < limit  # true, and false in the places that are dropped
+    keep = torch.rand_like(x) >= share  # true, and false in the places that are dropped
     return x * keep / (1 - share)
 
 

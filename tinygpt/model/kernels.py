@@ -1,0 +1,93 @@
+"""What exists only for speed in the model, one function each; tests/model/test_kernels.py says what each gains.
+
+Each stands for one line of PyTorch, which gpt.py could say instead with the same results up to rounding:
+`rms_norm` for F.rms_norm, `causal_attention` for F.scaled_dot_product_attention, `dropout` for F.dropout, and
+`zero_embedding` for nn.Embedding.
+"""
+
+import math
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / √(mean x² + eps) × weight: (..., C), (C,) → (..., C); in fp32 where a CPU trains, else in x's own type."""
+    if x.device.type == "cpu" and torch.is_grad_enabled():
+        return cast(Tensor, RMSNorm.apply(x.float(), weight, eps))  # type: ignore[no-untyped-call]
+    return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
+
+
+class RMSNorm(torch.autograd.Function):
+    """RMSNorm with its backward pass by hand; PyTorch on a CPU composes both of small operations.
+
+    With n = x / √(mean x² + eps) and g = gradient × weight: dx = (g − n · mean(g·n)) / √(mean x² + eps).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # (..., C), (C,) → (..., C), fp32
+        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]  # (..., 1)
+        scale = torch.rsqrt(mean_square + eps)
+        n = x * scale
+        ctx.save_for_backward(n, scale, weight)
+        return n * weight
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:  # (..., C) → (..., C), (C,)
+        (gradient,), (n, scale, weight) = gradients, ctx.saved_tensors
+        g = gradient * weight
+        mean = torch.linalg.vecdot(g, n).unsqueeze(-1) / n.shape[-1]  # (..., 1)
+        return (g - n * mean) * scale, (gradient * n).flatten(0, -2).sum(0), None
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
+    """softmax(q kᵀ / √D) v over the tokens up to each: (B, H, T, D) and twice (B, kv_heads, T, D) → (B, H, T, D).
+
+    All of one floating type; p: the share of attention weights that dropout sets to zero.
+    """
+    if q.device.type == "cpu" and torch.is_grad_enabled() and (p or q.dtype == torch.bfloat16):
+        return naive_attention(q, k, v, p)
+    grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True, enable_gqa=grouped)
+
+
+def naive_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
+    """The same with its matrix of attention weights written out, which training on a CPU does sooner in some types."""
+    B, H, T, D = q.shape
+    groups = H // k.shape[1]
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, T, D)
+    future = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)  # −∞ for a token that comes later
+    scores = torch.baddbmm(future, (q * D**-0.5).flatten(0, 1), k.flatten(0, 1).mT)  # (B·H, T, T)
+    weights = dropout(scores.softmax(dim=-1), p)
+    return (weights @ v.flatten(0, 1)).view(B, H, T, D)
+
+
+def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
+    """Dropout (Srivastava et al. 2014): while training, set a random share p of x, of any shape, to zero and multiply
+    the rest by 1 / (1 − p).
+
+    On a CPU PyTorch draws 64 random bits for each number; here a draw serves four.
+    """
+    if not p or not training or x.device.type != "cpu":
+        return F.dropout(x, p, training)
+    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # −32768 … 32767, all as likely
+    limit = min(round(2**16 * (1 - p)) - 2**15, 2**15 - 1)  # at most what 16 bits hold
+    return x * (bits < limit).to(x.dtype).mul_(1 / (1 - p))
+
+
+def to_autocast_dtype(x: Tensor) -> Tensor:
+    """x in the type that autocast computes matrices in: cast once, and not once by each matrix that reads it."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
+def zero_embedding(count: int, width: int) -> nn.Embedding:
+    """A table of so many vectors, zeros until `GPT.initialise` or a file fills it.
+
+    nn.Embedding would draw them at random, for which PyTorch loads its compiler where only shapes are wanted
+    (hf_names.weight_shapes).
+    """
+    return nn.Embedding.from_pretrained(torch.zeros(count, width), freeze=False)
