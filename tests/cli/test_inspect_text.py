@@ -62,7 +62,7 @@ def test_any_text_is_shown_and_moves_no_cursor(text: str, kind: str) -> None:
 def test_surprisal_shows_the_text_and_its_sum(characters: Tokenizer) -> None:
     one = subject(characters, "thou art\nRomeo")
     look = activations.look_at(one.model, one.text)
-    bits = activations.surprisal(look.logits, look.ids)
+    bits = look.bits
     shown = "\n".join(lines(one, "surprisal"))
     assert "thou art↵\n" in shown
     assert f"{bits.mean():.2f} bits a token on average, {bits.sum():.0f} in all, in {len(bits)} tokens" in shown

@@ -21,10 +21,10 @@ from tinygpt.generation.generate import (
     generate_ids,
     next_logits,
     stream,
-    window_start,
 )
 from tinygpt.generation.sampling import Sampling
 from tinygpt.generation.stream import StreamDecoder
+from tinygpt.generation.windows import window_start
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.folder import load
 

@@ -12,7 +12,8 @@ import tinygpt
 from tests.conftest import TEXT, gpt
 from tinygpt.generation import sample_metrics
 from tinygpt.generation.generate import Completion, generate, next_logits
-from tinygpt.generation.sample_metrics import distinct, held_out, of_model, of_text, surprisal, together, words
+from tinygpt.generation.sample_metrics import distinct, held_out, of_model, of_text, together, words
+from tinygpt.generation.windows import sequence_surprisal
 from tinygpt.tokenizer.base import Tokenizer
 
 
@@ -24,8 +25,8 @@ def test_surprisal_is_that_of_the_scores_the_generator_saw_also_where_the_contex
     for token in rest:
         expected.append(-torch.log_softmax(logits[0], -1)[token].item() / math.log(2))
         logits = scores.send([token])
-    assert surprisal(model, prompt, rest) == pytest.approx(np.array(expected), abs=1e-4)
-    assert len(surprisal(model, prompt, [])) == 0
+    assert sequence_surprisal(model, prompt + rest, len(prompt)) == pytest.approx(np.array(expected), abs=1e-4)
+    assert len(sequence_surprisal(model, prompt, len(prompt))) == 0
 
 
 def test_the_judgement_is_of_the_tokens_that_were_chosen_at_temperature_1(model_folder: Path) -> None:
@@ -34,7 +35,8 @@ def test_the_judgement_is_of_the_tokens_that_were_chosen_at_temperature_1(model_
         generate(model, tokenizer, "ROMEO:", max_new_tokens=40, temperature=t, top_p=1.0)[0] for t in (0.0, 1.0)
     )
     found = of_model(model, tokenizer, plain)
-    bits = surprisal(model, tokenizer.encode("ROMEO:"), plain.ids)
+    prompt = tokenizer.encode("ROMEO:")
+    bits = sequence_surprisal(model, [*prompt, *plain.ids], len(prompt))
     assert len(plain.ids) == 40
     assert tokenizer.decode(plain.ids) == plain.completion
     assert found["bits_per_token"] == pytest.approx(bits.mean(), abs=1e-4)

@@ -69,7 +69,7 @@ def test_the_lens_ends_in_what_the_model_says_and_begins_with_the_embedding(mode
     lens = activations.lens(model, look)
     assert lens.best.shape == (model.config.n_layer + 1, len(IDS))
     assert np.array_equal(lens.best[-1], look.logits.argmax(-1).numpy())
-    assert np.array_equal(lens.bits[-1], activations.surprisal(look.logits, look.ids))
+    assert np.array_equal(lens.bits[-1], look.bits)
     assert np.array_equal(lens.ranks[-1], activations.ranks(look.logits, look.ids))
     with torch.no_grad():
         start = model.head(model.norm(model.embed(TOKENS)))[0]
@@ -91,9 +91,7 @@ TOKENIZER: Any = Known()
 def test_surprisal_adds_up_to_the_loss_that_evaluation_counts(model: GPT, look: Look) -> None:
     windows = evaluation_windows(np.array(IDS, dtype=np.uint16), len(IDS) - 1, 4)
     result = evaluate(model, windows, TOKENIZER, contextlib.nullcontext())
-    assert activations.surprisal(look.logits, look.ids).sum() * math.log(2) == pytest.approx(
-        result.nats.sum(), rel=1e-5
-    )
+    assert look.bits.sum() * math.log(2) == pytest.approx(result.nats.sum(), rel=1e-5)
 
 
 def test_a_rank_counts_those_that_were_likelier(look: Look) -> None:

@@ -15,8 +15,9 @@ from tests.conftest import SHAPES, TEXT, gpt
 from tinygpt.config import Tokenize
 from tinygpt.data import train_tokenizer
 from tinygpt.generation import sampling
-from tinygpt.generation.generate import generate_ids, window_start
+from tinygpt.generation.generate import generate_ids
 from tinygpt.generation.sampling import Sampling
+from tinygpt.generation.windows import window_start
 from tinygpt.scratch import bpe
 from tinygpt.scratch import sampling as slow
 from tinygpt.scratch.gpt import GPT

@@ -222,7 +222,7 @@ def test_every_token_is_seen_as_generation_saw_it_also_beyond_the_context(ours: 
         assert seen.rank <= (1 if temperature == 0 else 3)
         assert sum(chance > 0 for _, _, chance in seen.alternatives) == (1 if temperature == 0 else 3)
     ids = [0, *(seen.token for seen in tokens)][: model.config.context_length]
-    bits = activations.surprisal(activations.look_at(model, ids).logits, torch.tensor(ids))
+    bits = activations.look_at(model, ids).bits
     found = [-math.log2(seen.probability or 0) for seen in service.look(model, ids, 1)]
     assert found == pytest.approx(bits.tolist(), rel=1e-4)
 

@@ -18,8 +18,8 @@ from tinygpt.chat.session import KNOBS, Chat, style
 from tinygpt.checkpoints.hf_names import family
 from tinygpt.console import wants_colour
 from tinygpt.errors import explain
-from tinygpt.generation import generate
 from tinygpt.generation.generate import for_terminal
+from tinygpt.generation.windows import window_start
 from tinygpt.model.gpt import GPT, count_parameters
 
 HELP = """\
@@ -141,7 +141,7 @@ class Conversation:
     def show(self) -> None:
         chat = self.chat
         count = len(chat.tokenizer.encode(chat.text))
-        seen = count - generate.window_start(count, chat.model.config.context_length)
+        seen = count - window_start(count, chat.model.config.context_length)
         self.note(f"{chat.settings()}\nstyle {chat.style.name}; the model sees {seen} of the {count} tokens so far:")
         self.write(chat.text + "\n")
 

@@ -2,7 +2,7 @@
 
 `chat = Chat(model, tokenizer, …)`, then `for piece in chat.say("ROMEO:")` streams an answer; `retry`, `undo`, `set` and
 `save` are methods. The whole text so far is the prompt of each answer, cut to the model's context as everywhere
-(generate.window_start), so that `tinygpt generate PROMPT --seed …` writes the same. Left out: the terminal
+(windows.window_start), so that `tinygpt generate PROMPT --seed …` writes the same. Left out: the terminal
 (repl.py); and roles and instructions, of which a base model knows nothing: a style says what stands around a line.
 """
 

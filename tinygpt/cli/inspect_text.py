@@ -175,7 +175,7 @@ def lens(subject: Subject, look: Look, colour: bool, width: int) -> Iterator[str
 def next_tokens(subject: Subject, look: Look, settings: Sampling, colour: bool) -> Iterator[str]:
     """A line a token that came: how likely it was, and how many tokens each filter keeps there; ✗: not this one."""
     steps = activations.steps(look.logits, settings)
-    bits, ranks = activations.surprisal(look.logits, look.ids), activations.ranks(look.logits, look.ids)
+    bits, ranks = look.bits, activations.ranks(look.logits, look.ids)
     heads = "".join(f"{name:>11}" for name in steps.kept)
     yield f"{'came':10}{'bits':>6}{'rank':>6}{'p':>5}{f'at {settings.temperature:g}':>7}{heads}  likeliest"
     for row, token in enumerate(look.ids[1:].tolist()):
@@ -192,7 +192,7 @@ def next_tokens(subject: Subject, look: Look, settings: Sampling, colour: bool) 
 
 def surprisal(subject: Subject, look: Look, colour: bool, width: int) -> Iterator[str]:
     """The text, shaded by the bits that each token told; without colour, as bars under its lines."""
-    bits = activations.surprisal(look.logits, look.ids)
+    bits = look.bits
     if not bits.size:
         yield "One token alone: nothing was predicted."
         return

@@ -2,7 +2,7 @@
 
 `generate(model, tokenizer, "ROMEO:", temperature=0.5)` → completions; `generate_batch` continues several prompts side
 by side; `stream` hands text out as it comes. A full context slides: its last half is kept and read again, from position
-0 (`window_start` is that rule); the uncached twin, `use_cache=False`, follows it, too, and gives the same tokens,
+0 (windows.py is that rule); the uncached twin, `use_cache=False`, follows it, too, and gives the same tokens,
 slowly. `for_terminal` makes what a model wrote harmless where it is printed.
 """
 
@@ -17,23 +17,12 @@ from torch import Tensor
 from tinygpt.generation.decoder import Decoder
 from tinygpt.generation.sampling import Sampling, Settings, choose, from_keywords, whole
 from tinygpt.generation.stream import StreamDecoder
+from tinygpt.generation.windows import window_start
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
 
 THROWS = 64  # of the dice at a time
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's controls, formats, halves of characters, separators of lines
-
-
-def window_start(length: int, context: int) -> int:
-    """Where the model's window starts in a sequence of `length` tokens, for a context of so many; counted from 0.
-
-    0 until the context is full; then all but its last half is dropped, until it is full again, and so on. A function
-    of the length alone, so that a long prompt and a long answer are treated alike.
-    """
-    if length <= context:
-        return 0
-    stride = context - context // 2 + 1  # tokens from one slide to the next
-    return -(-(length - context) // stride) * stride
 
 
 @torch.inference_mode()

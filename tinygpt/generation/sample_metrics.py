@@ -9,16 +9,15 @@ out: whether a text makes sense, which no number here can say.
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
-import torch
 
 from tinygpt.data.corpus import Rows
 from tinygpt.data.overlap import hashes
 from tinygpt.generation.automaton import Automaton
-from tinygpt.generation.generate import Completion, window_start
+from tinygpt.generation.generate import Completion
+from tinygpt.generation.windows import sequence_surprisal
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
 
@@ -48,31 +47,14 @@ def of_model(model: GPT, tokenizer: Tokenizer, completion: Completion) -> Judgem
     bits_per_token and bits_per_byte are those of the completion, after its prompt. None where there is nothing to
     count.
     """
-    bits = surprisal(model, tokenizer.encode(completion.prompt) or [tokenizer.end_of_text], completion.ids)
+    prompt = tokenizer.encode(completion.prompt) or [tokenizer.end_of_text]
+    bits = sequence_surprisal(model, [*prompt, *completion.ids], len(prompt))
     found = words(completion.completion)
     return {
         "bits_per_token": _ratio(bits.sum(), len(bits)),
         "bits_per_byte": _ratio(bits.sum(), len(completion.completion.encode())),
         **{f"distinct_{n}": distinct([found], n) for n in (1, 2, 3)},
     }
-
-
-@torch.inference_mode()
-def surprisal(model: GPT, prompt: Sequence[int], ids: Sequence[int]) -> np.ndarray:
-    """−log₂ of the probability of each token of `ids` after the prompt, as the generator saw it: (N,) float64, bits.
-
-    prompt: at least one token. Temperature 1 and no filter; where the context is full it slides as generate.py's.
-    """
-    device, context = next(model.parameters()).device, model.config.context_length
-    tokens = torch.tensor([*prompt, *ids], device=device)
-    places = range(len(prompt), len(tokens))
-    parts = [np.zeros(0)]
-    for start, group in groupby(places, lambda place: window_start(place, context)):  # one pass for each window
-        told = torch.tensor(list(group), device=device)
-        scores = model(tokens[None, start : int(told[-1])])[0, told - 1 - start]  # (n, V)
-        chances = scores.float().log_softmax(-1).gather(1, tokens[told, None])[:, 0]
-        parts.append(-chances.cpu().double().numpy() / math.log(2))
-    return np.concatenate(parts)
 
 
 def words(text: str) -> list[str]:

@@ -5,12 +5,11 @@ until `text.ended`; `text.add(None)` hands out what waited. Half a character wai
 its rest.
 """
 
-import codecs
 from collections.abc import Sequence
 
 import regex
 
-from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.base import StreamingDecoder, Tokenizer
 
 
 class StreamDecoder:
@@ -21,16 +20,14 @@ class StreamDecoder:
         texts = [stop] if isinstance(stop, str) else [] if stop is None else stop
         if not isinstance(texts, Sequence) or not all(isinstance(text, str) and text for text in texts):
             raise ValueError(f"stop is {stop!r}; it must be a text that is not empty, or a list of such texts.")
-        self.tokenizer, self.stop = tokenizer, "|".join(map(regex.escape, texts))
-        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self.decoder, self.stop = StreamingDecoder(tokenizer), "|".join(map(regex.escape, texts))
         self.waiting, self.ended = "", False
 
     def add(self, token: int | None) -> str:
         """The text that is certain once this token has come; None: once no more will."""
         if self.ended:
             return ""
-        piece = self.decoder.decode(b"" if token is None else self.tokenizer.token_bytes(token), final=token is None)
-        certain, self.waiting, self.ended = split_at_stop(self.waiting + piece, self.stop)
+        certain, self.waiting, self.ended = split_at_stop(self.waiting + self.decoder.decode(token), self.stop)
         return certain + self.waiting if token is None and not self.ended else certain
 
 

@@ -22,7 +22,7 @@ from tinygpt.data.dataset import Tokens, evaluation_windows
 from tinygpt.evaluation.metrics import evaluate
 from tinygpt.generation.sampling import Sampling, probabilities
 from tinygpt.model.gpt import GPT, Attention, Block, Rotary, training_flops_per_token
-from tinygpt.model.loss import token_losses
+from tinygpt.model.loss import surprisal
 from tinygpt.tokenizer.base import Tokenizer
 
 VIEWS = ("tokens", "embeddings", "position", "attention", "lens", "next", "surprisal")  # in the order of the model
@@ -38,6 +38,11 @@ class Look:
     streams: Tensor  # (L + 1, T, C): the residual stream after the embedding, and after each block
     shares: Tensor  # (L, H, T, T): row t gathers from columns up to t; rows sum to one
     logits: Tensor  # (T, V)
+
+    @property
+    def bits(self) -> np.ndarray:
+        """The surprisal of each token but the first, which is not predicted: (T − 1,) float64, bits."""
+        return surprisal(self.logits[:-1], self.ids[1:])
 
     def first(self, count: int) -> "Look":
         """The look at the first tokens only: they see none of those that come later."""
@@ -116,15 +121,6 @@ def habits(shares: Tensor) -> Habits:
     return Habits(*(row.mean(-1).numpy() for row in (*rows, entropy[..., since].exp2())))
 
 
-def surprisal(logits: Tensor, ids: Tensor) -> np.ndarray:
-    """How many bits each token told the model, −log₂ of its probability: (T, V), (T,) → float64 (T − 1,).
-
-    The first token is not predicted; the sum of the others, times ln 2, is the loss that `evaluate` counts.
-    """
-    bits: np.ndarray = token_losses(logits[None, :-1], ids[None, 1:])[0] / math.log(2)
-    return bits
-
-
 def ranks(logits: Tensor, ids: Tensor) -> np.ndarray:
     """The place of each token among all that could have come, 1 the likeliest: (T, V), (T,) → int64 (T − 1,)."""
     came = logits[:-1].gather(-1, ids[1:, None])  # (T − 1, 1)
@@ -174,7 +170,7 @@ def lens(model: GPT, look: Look) -> Lens:
     device = next(model.parameters()).device
     read = [model.head(model.norm(stream.to(device))).cpu() for stream in look.streams]  # (T, V) each
     best = torch.stack([logits.argmax(-1) for logits in read]).numpy()
-    bits = np.stack([surprisal(logits, look.ids) for logits in read])
+    bits = np.stack([surprisal(logits[:-1], look.ids[1:]) for logits in read])
     return Lens(best, bits, np.stack([ranks(logits, look.ids) for logits in read]))
 
 

@@ -208,7 +208,7 @@ def next_token(path: Path, subject: Subject, look: Look, settings: Sampling) -> 
 
 def _came(axes: Axes, subject: Subject, look: Look, steps: activations.Steps) -> None:
     """The probability of each token that came, its bits and rank, and what was likelier."""
-    bits, ranks = (of(look.logits, look.ids)[-ROWS:] for of in (activations.surprisal, activations.ranks))
+    bits, ranks = look.bits[-ROWS:], activations.ranks(look.logits, look.ids)[-ROWS:]
     axes.barh(range(len(bits)), 2.0**-bits, color=DARK, height=0.7)
     name_ticks(axes.yaxis, [label(subject.tokenizer, token) for token in look.ids[1:].tolist()[-ROWS:]])
     likeliest = steps.probs[:-1].argmax(-1).tolist()[-ROWS:]
@@ -241,7 +241,7 @@ def _coming(axes: Axes, subject: Subject, steps: activations.Steps, temperature:
 
 def surprisal(path: Path, subject: Subject, look: Look) -> None:
     """A text, shaded by the bits that each token told the model; grey is the first one, which nothing predicts."""
-    bits = activations.surprisal(look.logits, look.ids)
+    bits = look.bits
     written = pieces(subject.tokenizer, look.ids.tolist(), [np.nan, *bits])
     places = _typeset([len(text) for text, _ in written], [text.endswith("↵") for text, _ in written])
     below = 1.25 * (places[-1][0] + 1)

@@ -5,7 +5,6 @@ token as ink. `pieces` and `merge_ladders` say how tokens make up a text, and ho
 out: everything that asks the model (activations.py).
 """
 
-import codecs
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer import pretokenize
-from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.base import StreamingDecoder, Tokenizer
 from tinygpt.tokenizer.bpe import BPETokenizer
 
 END = "‹end›"  # <|endoftext|>
@@ -110,12 +109,12 @@ def pieces(tokenizer: Tokenizer, ids: Sequence[int], bits: Sequence[float]) -> l
 
     Spaces stay spaces; a new line is ↵.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    decoder = StreamingDecoder(tokenizer)
     found, waiting = [], 0.0
     for place, (token, value) in enumerate(zip(ids, bits, strict=True), start=1):
-        text = decoder.decode(tokenizer.token_bytes(token), final=place == len(ids))
+        text = decoder.decode(token, last=place == len(ids))
         waiting += value
-        if not decoder.getstate()[0]:
+        if not decoder.inside:
             found.append((END if token == tokenizer.end_of_text else readable(text, space=" "), waiting))
             waiting = 0.0
     return found

@@ -1,5 +1,7 @@
 """Cross-entropy of a model's predictions: as one number to train on, or token by token to evaluate."""
 
+import math
+
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,3 +17,9 @@ def token_losses(logits: Tensor, targets: Tensor) -> np.ndarray:
     losses = cross_entropy(logits, targets, "none").view(targets.shape)
     values: np.ndarray = losses.cpu().double().numpy()  # the CPU first: not every device has float64
     return values
+
+
+def surprisal(logits: Tensor, targets: Tensor) -> np.ndarray:
+    """How many bits each token told the model, −log₂ of its probability: (N, V), (N,) → float64 (N,)."""
+    bits: np.ndarray = token_losses(logits[None], targets[None])[0] / math.log(2)
+    return bits

@@ -6,6 +6,7 @@ pairs (bpe.py), and what the `tokenizers` library runs (sentencepiece.py). Left 
 special token.
 """
 
+import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -89,3 +90,21 @@ class Tokenizer(ABC):
     @abstractmethod
     def _parts(self) -> dict[str, Any]:
         """What differs from kind to kind in tokenizer.json: its pre_tokenizer, model and decoder."""
+
+
+class StreamingDecoder:
+    """Ids → text, an id at a time: half of a character waits for its other half."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    @property
+    def inside(self) -> bool:
+        """Whether a character has begun that the next token goes on with."""
+        return bool(self._decoder.getstate()[0])
+
+    def decode(self, token: int | None, last: bool = False) -> str:
+        """The text that is certain once this token has come; None stands for the end, as `last` does after a token."""
+        bytes_ = b"" if token is None else self._tokenizer.token_bytes(token)
+        return self._decoder.decode(bytes_, final=last or token is None)

@@ -5,7 +5,6 @@ little at a time; `serving.stop(visitor)` ends it within a token. `read` and `at
 outside is checked in requests.py. No Gradio in this file: the page is in app.py.
 """
 
-import codecs
 import contextlib
 import threading
 import time
@@ -14,14 +13,14 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-import torch
 from torch import Tensor
 
-from tinygpt.generation.generate import generate_ids, window_start
+from tinygpt.generation.generate import generate_ids
 from tinygpt.generation.sampling import Sampling, probabilities
+from tinygpt.generation.windows import window_logits
 from tinygpt.inspection import activations
 from tinygpt.model.gpt import GPT
-from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.base import StreamingDecoder, Tokenizer
 from tinygpt.web.models import Opened, Shelf
 from tinygpt.web.requests import BOUNDS, Order, command, make_order, number, something, text
 
@@ -162,7 +161,7 @@ class Serving:
         opened = self.shelf.load(order.model)
         prompt = opened.tokenizer.encode(order.prompt)
         ids: list[int] = []
-        decoder, shown = codecs.getincrementaldecoder("utf-8")(errors="replace"), time.monotonic()
+        decoder, shown = StreamingDecoder(opened.tokenizer), time.monotonic()
         ends = shown + SECONDS
         end_of_text = opened.tokenizer.end_of_text
         made = generate_ids(opened.model, [prompt], [order.sampling], [order.seed], order.length, end_of_text)
@@ -171,7 +170,7 @@ class Serving:
                 if token is None or order.stop.is_set() or time.monotonic() > ends:
                     break
                 ids.append(token)
-                turn.continued += decoder.decode(opened.tokenizer.token_bytes(token))
+                turn.continued += decoder.decode(token)
                 if time.monotonic() - shown > PACE:
                     yield
                     shown = time.monotonic()
@@ -248,20 +247,13 @@ def look_at_turn(turn: Turn, prompt: list[int], opened: Opened) -> None:
     turn.tokenizer = opened.tokenizer
 
 
-@torch.inference_mode()
 def look(model: GPT, ids: Sequence[int], first: int, sampling: Sampling | None = None) -> Iterator[Seen]:
     """How the model saw ids[first:] come, each from the window that generation gives it; first ≥ 1.
 
     sampling: how they were chosen, for the probabilities after temperature and filters.
     """
-    place, context, device = first, model.config.context_length, next(model.parameters()).device
-    while place < len(ids):
-        start = window_start(place, context)
-        end = min(len(ids) - 1, start + context)  # the last token that this window sees come
-        logits = model(torch.tensor([ids[start:end]], device=device))[0, place - 1 - start :].float().cpu()
-        came = torch.tensor(ids[place : end + 1])
-        yield from _seen(logits, came, sampling)
-        place = end + 1
+    for logits, targets in window_logits(model, ids, first):
+        yield from _seen(logits, targets, sampling)
 
 
 def _seen(logits: Tensor, came: Tensor, sampling: Sampling | None) -> Iterator[Seen]:

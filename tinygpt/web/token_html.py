@@ -6,7 +6,6 @@ that comes from a model or a person goes through `escape`; nothing is Markdown. 
 (service.py).
 """
 
-import codecs
 import json
 import math
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from tinygpt.inspection.activations import MOST_BITS
 from tinygpt.inspection.text import label
-from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.base import StreamingDecoder, Tokenizer
 from tinygpt.web.service import Seen, Turn
 
 HINT = (
@@ -87,10 +86,10 @@ def reading(seen: Sequence[Seen], tokenizer: Tokenizer, left_out: int) -> str:
 
 def tokens(seen: Sequence[Seen], tokenizer: Tokenizer, name: str) -> str:
     """Tokens as the options of a list box: arrows move in it, and each carries what its card shows."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    decoder = StreamingDecoder(tokenizer)
     parts = []
     for place, one in enumerate(seen):
-        text = decoder.decode(tokenizer.token_bytes(one.token), final=place == len(seen) - 1)
+        text = decoder.decode(one.token, last=place == len(seen) - 1)
         bits = -math.log2(max(one.probability or 0.0, 1e-30))
         facts = json.dumps(details(one, tokenizer), ensure_ascii=False, separators=(",", ":"))
         facts = escape(facts, quote=False).replace("'", "&#39;")  # JSON's own quotes, which are many, stay short
