@@ -23,6 +23,7 @@ from tinygpt import config, console
 from tinygpt.model import hardware
 from tinygpt.model.gpt import GPTConfig
 from tinygpt.training.loop import train_step
+from tinygpt.training.passes import Passes
 from tinygpt.training.state import initial_state
 
 LIBRARY = "GOMP_SPINCOUNT="  # no number: libgomp's own bound, 300,000
@@ -91,11 +92,12 @@ def train(steps: int) -> float:
     hardware.keep_freed_memory()
     precision = hardware.pick_precision(settings.precision, device)
     state = initial_state(shape, settings, params.seed, device, precision)
+    passes = Passes(state, precision)
     batch = torch.randint(shape.vocab_size, (settings.batch_size, shape.context_length))
     for step in range(WARM + steps):
         if step == WARM:
             begin = time.perf_counter()
-        train_step(state, (batch, batch), settings, hardware.autocast(device, precision))
+        train_step(state, passes, (batch, batch), settings)
     return steps * batch.numel() / (time.perf_counter() - begin)
 
 

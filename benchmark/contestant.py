@@ -29,6 +29,7 @@ from tinygpt.model.gpt import GPT, GPTConfig
 from tinygpt.tokenizer.char import CharTokenizer
 from tinygpt.training import compilation
 from tinygpt.training.loop import train_step
+from tinygpt.training.passes import Passes
 from tinygpt.training.state import initial_state
 
 Task = tuple[
@@ -92,9 +93,10 @@ class TinyGPT:
         if self.device.type == "cuda":
             compilation.compile_blocks(state.model)
         x, y = batch(size, self.device)
+        passes = Passes(state, precision)
 
         def step() -> int:
-            train_step(state, (x, y), settings, hardware.autocast(self.device, precision))
+            train_step(state, passes, (x, y), settings)
             return x.numel()
 
         return step

@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from tests.conftest import CPU
 from tests.small_training import Data, advance, batch, settings, start
-from tinygpt.model.hardware import autocast
 from tinygpt.training import distributed
 from tinygpt.training.loop import DivergedError, train, train_step
+from tinygpt.training.passes import Passes
 from tinygpt.training.state import State, weights
 
 CASES: dict[str, dict[str, Any]] = {
@@ -46,7 +45,7 @@ def diverged(data: Data) -> str:
         with torch.no_grad():
             state.model.norm.weight[0] = math.inf
     try:
-        train_step(state, batch(data, 4), settings(), autocast(CPU, "fp32"))
+        train_step(state, Passes(state, "fp32"), batch(data, 4), settings())
     except DivergedError as problem:
         return str(problem)
     return "nothing"

@@ -17,6 +17,7 @@ from tinygpt.model.loss import cross_entropy
 from tinygpt.training import loop
 from tinygpt.training.loop import DivergedError
 from tinygpt.training.optimizer import AdamW
+from tinygpt.training.passes import Passes
 from tinygpt.training.results import write_curves
 from tinygpt.training.state import weights
 
@@ -26,7 +27,7 @@ def test_one_batch_is_memorised(data: Data) -> None:
     state = start(data, chosen)
     inputs, targets = batch(data, 4)
     for _ in range(150):
-        loop.train_step(state, (inputs, targets), chosen, autocast(CPU, "fp32"))
+        loop.train_step(state, Passes(state, "fp32"), (inputs, targets), chosen)
     assert state.train_rows[0]["loss"] > 3.5
     assert state.train_rows[-1]["loss"] < 0.1
 
@@ -153,7 +154,7 @@ def test_accumulated_gradients_equal_those_of_the_big_batch(data: Data) -> None:
     gradients = []
     for size in (8, 2, 3):  # whole; in four equal parts; in parts of 3, 3 and 2
         state = start(data, chosen)
-        loss = loop.accumulate_gradients(state, (inputs, targets), size, autocast(CPU, "fp32"))
+        loss, _ = Passes(state, "fp32").accumulate((inputs, targets), size)
         gradients.append([p.grad.clone() for p in state.model.parameters() if p.grad is not None] + [loss])
     for other in gradients[1:]:
         for whole, part in zip(gradients[0], other, strict=True):
@@ -162,7 +163,7 @@ def test_accumulated_gradients_equal_those_of_the_big_batch(data: Data) -> None:
 
 def test_gradients_are_clipped_to_the_limit_and_their_true_norm_reported(data: Data) -> None:
     state = start(data, settings())
-    loop.accumulate_gradients(state, batch(data, 4), 4, autocast(CPU, "fp32"))
+    Passes(state, "fp32").accumulate(batch(data, 4), 4)
 
     def norm() -> float:
         return math.sqrt(sum(p.grad.square().sum().item() for p in state.model.parameters() if p.grad is not None))
@@ -181,7 +182,7 @@ def test_a_step_is_one_of_its_whole_batch_clipped_at_its_scheduled_rate(data: Da
     )
     state, by_hand = start(data, chosen), start(data, chosen).model
     inputs, targets = batch(data, 8)
-    loop.train_step(state, (inputs, targets), chosen, autocast(CPU, "fp32"))
+    loop.train_step(state, Passes(state, "fp32"), (inputs, targets), chosen)
 
     by_hand.train()
     cross_entropy(by_hand(inputs), targets, "mean").backward()
@@ -231,22 +232,22 @@ def test_an_fp16_overflow_skips_the_step_for_all_parameters_and_lowers_the_scale
     state = start(data, chosen)
     state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=1024.0)
     before = weights(state.model)
-    honest = loop.accumulate_gradients
+    honest = Passes.accumulate
 
-    def overflow(*arguments: Any) -> torch.Tensor:
-        loss = honest(*arguments)
+    def overflow(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        result = honest(*arguments)
         grad = state.model.head.weight.grad
         assert grad is not None
         grad[0, 0] = bad
-        return loss
+        return result
 
-    monkeypatch.setattr(loop, "accumulate_gradients", overflow)
-    loop.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
+    monkeypatch.setattr(Passes, "accumulate", overflow)
+    loop.train_step(state, Passes(state, "fp32"), batch(data, 4), chosen)
     assert all(torch.equal(before[name], after) for name, after in weights(state.model).items())
     assert state.scaler.get_scale() == 512.0
     assert state.train_rows[0]["gradient_norm"] == 0.0
-    monkeypatch.setattr(loop, "accumulate_gradients", honest)
-    loop.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
+    monkeypatch.setattr(Passes, "accumulate", honest)
+    loop.train_step(state, Passes(state, "fp32"), batch(data, 4), chosen)
     assert not torch.equal(before["head.weight"], state.model.head.weight)
     assert all(p.isfinite().all() for p in state.model.parameters())
 
@@ -258,7 +259,7 @@ def test_a_gradient_that_overflows_at_every_scale_is_a_diverged_one(
     state.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=loop.SMALLEST_SCALE)
     monkeypatch.setattr(loop, "clip_gradients", lambda *_: torch.tensor(math.inf))
     with pytest.raises(DivergedError):
-        loop.train_step(state, batch(data, 4), settings(), autocast(CPU, "fp32"))
+        loop.train_step(state, Passes(state, "fp32"), batch(data, 4), settings())
 
 
 def test_a_step_that_would_spoil_the_weights_is_refused_with_a_remedy(data: Data) -> None:
@@ -268,7 +269,7 @@ def test_a_step_that_would_spoil_the_weights_is_refused_with_a_remedy(data: Data
         state.model.norm.weight[0] = math.inf
     before = weights(state.model)
     with pytest.raises(DivergedError, match=r"diverged at step 0: .* try -S train\.learning_rate=0\.25"):
-        loop.train_step(state, batch(data, 4), chosen, autocast(CPU, "fp32"))
+        loop.train_step(state, Passes(state, "fp32"), batch(data, 4), chosen)
     assert all(torch.equal(before[name], after) for name, after in weights(state.model).items())
     assert state.step == 0
 
@@ -349,9 +350,10 @@ def test_health_is_noted_every_ten_steps_and_leaves_training_as_it_was(
 
 
 def test_the_update_ratio_is_the_length_of_the_step_over_that_of_the_weights(data: Data) -> None:
-    state = start(data, settings())
-    with loop.examined(state), torch.no_grad():
-        state.model(batch(data, 1)[0])
-        for parameter in state.model.parameters():
-            parameter.mul_(1.01)
-    assert state.health_rows[0]["update_ratio"] == pytest.approx(0.01, rel=1e-3)
+    state, chosen = start(data, settings()), settings()
+    before = weights(state.model)
+    loop.examined_step(state, Passes(state, "fp32"), batch(data, 4), chosen)
+    after = weights(state.model)
+    moved = sum((after[name] - weight).square().sum() for name, weight in before.items())
+    length = sum(weight.square().sum() for weight in before.values())
+    assert state.health_rows[0]["update_ratio"] == pytest.approx(math.sqrt(moved / length), rel=1e-5)

@@ -27,7 +27,8 @@ from tinygpt.generation.sampling import Sampling
 from tinygpt.model import hardware
 from tinygpt.model.gpt import GPT, GPTConfig, count_parameters, training_flops_per_token
 from tinygpt.training import compilation, forecast
-from tinygpt.training.loop import examined, train_step
+from tinygpt.training.loop import examined_step, train_step
+from tinygpt.training.passes import Passes
 from tinygpt.training.state import initial_state
 
 OUT_OF_MEMORY = "out of memory"
@@ -108,12 +109,14 @@ def measure(
     if compiled:
         compilation.compile_blocks(state.model)
 
-    def step() -> None:
-        train_step(state, (batch, batch), settings, hardware.autocast(device, precision))
+    passes = Passes(state, precision)
+
+    def step(take: Callable[..., object] = train_step) -> None:
+        take(state, passes, (batch, batch), settings)
 
     state.best = state.kept()  # as in a run, where the best so far are kept
-    with examined(state):  # as every tenth step of a run, and the one that takes the most memory
-        starting = _timed(step, device)
+    # as every tenth step of a run, and the one that takes the most memory
+    starting = _timed(lambda: step(examined_step), device)
     for _ in range(2 if device.type == "cuda" else 0):  # in which it is recorded
         step()
     since = hardware.clock()

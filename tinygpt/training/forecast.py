@@ -8,9 +8,7 @@ time: the optimizer's own step (a sixth, with Muon), saving, what compiling save
 import math
 import time
 from collections import Counter
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +16,10 @@ from torch import Tensor
 from tinygpt.config import Train
 from tinygpt.data.dataset import Batch
 from tinygpt.model.gpt import count_parameters, training_flops_per_token
-from tinygpt.model.hardware import autocast, clock, core_share
+from tinygpt.model.hardware import clock, core_share
 from tinygpt.training import distributed
-from tinygpt.training.loop import accumulate_gradients
 from tinygpt.training.optimizer import Muon
+from tinygpt.training.passes import Passes
 from tinygpt.training.state import State
 
 LIBRARIES = 20_000_000  # bytes that a CPU's libraries take for themselves once they work
@@ -114,14 +112,14 @@ def time_pass(state: State, sequences: int, precision: str) -> tuple[float, floa
     """Seconds of a forward and backward pass, the quickest of five: on CUDA the last ones are recorded; and the share
     of the time of all five in which this thread had a core.
     """
-    batch, cast = _blank(state, sequences, precision)
+    batch, passes = _blank(state, sequences), Passes(state, precision)
     seconds, since = [], clock()
     for _ in range(5):
         begin = time.perf_counter()
-        accumulate_gradients(state, batch, sequences, cast).item()  # waits for a GPU
+        passes.accumulate(batch, sequences)[0].item()  # waits for a GPU
         seconds.append(time.perf_counter() - begin)
     share = core_share(since, batch[0].device)
-    _forget(state)
+    state.optimizers.zero_grad()  # leaves no gradient behind (on CUDA: zeros)
     return min(seconds), share
 
 
@@ -133,23 +131,16 @@ def kept_by_pass(state: State, sequences: int, precision: str) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    state.passes.clear()  # a recorded one keeps nothing anew
-    batch, cast = _blank(state, sequences, precision)
+    batch, passes = _blank(state, sequences), Passes(state, precision)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        accumulate_gradients(state, batch, sequences, cast)
-    _forget(state)
+        passes.accumulate(batch, sequences)
+    state.optimizers.zero_grad()  # leaves no gradient behind (on CUDA: zeros)
     own = {p.untyped_storage().data_ptr() for p in state.model.parameters()}
     return sum(size for pointer, size in kept.items() if pointer not in own)
 
 
-def _blank(state: State, sequences: int, precision: str) -> tuple[Batch, AbstractContextManager[Any]]:
-    """A batch of one token again and again, and what `precision` is computed in."""
+def _blank(state: State, sequences: int) -> Batch:
+    """A batch of one token again and again."""
     device = next(state.model.parameters()).device
     tokens = torch.zeros(sequences, state.model.config.context_length, dtype=torch.int64, device=device)
-    return (tokens, tokens), autocast(device, precision)
-
-
-def _forget(state: State) -> None:
-    """Leave no gradient (on CUDA: zeros) and no recorded pass behind: what comes next may be compiled, or in hooks."""
-    state.optimizers.zero_grad()
-    state.passes.clear()
+    return tokens, tokens

@@ -7,7 +7,7 @@ and its number alone, so a run that was stopped goes on to the same bits. Nothin
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
 
@@ -18,12 +18,11 @@ from torch.func import functional_call
 
 from tinygpt.config import Train
 from tinygpt.data.dataset import Batch, evaluation_windows, training_batches
-from tinygpt.model.cuda_graphs import Recording
 from tinygpt.model.gpt import GPT
-from tinygpt.model.hardware import autocast
 from tinygpt.model.loss import cross_entropy
 from tinygpt.training import compilation, distributed
 from tinygpt.training.optimizer import schedule
+from tinygpt.training.passes import Passes
 from tinygpt.training.state import State
 
 HEALTH_EVERY = 10  # steps; looking closer takes a copy of the weights
@@ -42,8 +41,8 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
     fp16. Raises DivergedError before a step that would spoil the weights, or where the validation loss shows that one
     did; ValueError where the training split is shorter than a window, or the other has fewer than two tokens.
     """
-    device = next(state.model.parameters()).device
-    cast = autocast(device, precision)
+    passes = Passes(state, precision)
+    device = passes.device
     context, vocab_size = state.model.config.context_length, state.model.config.vocab_size
     batches = training_batches(
         data["train"],
@@ -60,12 +59,11 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
 
     def validate() -> None:
         windows = evaluation_windows(data["validation"], context, at_once, limit=settings.eval_tokens)
-        loss = mean_loss(state.model, windows, cast, state.average)
+        loss = mean_loss(state.model, windows, passes.cast, state.average)
         if not math.isfinite(loss):
             raise DivergedError(remedy(state.step, f"the validation loss is {loss}", settings))
         record_validation(state, loss)
 
-    state.passes.clear()  # of another precision, or of before the model was compiled
     if state.step == 0:
         validate()  # before any learning: ln V
     for inputs, targets in batches:
@@ -73,21 +71,21 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
         if state.model.config.dropout:
             torch.manual_seed(seed * 1_000_003 + state.step + distributed.rank() * 1_000_000_007)
         batch = (inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True))
-        with examined(state) if state.step % HEALTH_EVERY == 0 else nullcontext():
-            train_step(state, batch, settings, cast)
+        step = examined_step if state.step % HEALTH_EVERY == 0 else train_step
+        step(state, passes, batch, settings)
         if state.step % settings.eval_every == 0 or state.step == settings.steps:
             validate()
         yield state
 
 
-def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContextManager[Any]) -> None:
+def train_step(state: State, passes: Passes, batch: Batch, settings: Train) -> Tensor:
     """One optimizer step on one batch of batch_size × accumulation sequences (int64, (B, T)); adds its row to
-    `state.train_rows`.
+    `state.train_rows`. Returns the activation scale, a scalar.
 
     In fp16 a gradient may overflow: that step is skipped for all parameters (its row says gradient_norm 0), and the
     scale is lowered. Raises DivergedError, with the weights as they were, where a number is not finite otherwise.
     """
-    total = accumulate_gradients(state, batch, settings.batch_size, cast)
+    total, scale = passes.accumulate(batch, settings.batch_size)
     for optimizer in state.optimizers.members:
         state.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # of an optimizer it asks for param_groups alone
     length = clip_gradients(state.parameters.values(), settings.gradient_clip)
@@ -105,6 +103,7 @@ def train_step(state: State, batch: Batch, settings: Train, cast: AbstractContex
         average_weights(state.average, state.parameters, state.step, settings.average)
     norm = 0.0 if overflow else norm
     state.train_rows.append({"step": state.step, "loss": loss, "learning_rate": learning_rate, "gradient_norm": norm})
+    return scale
 
 
 def remedy(step: int, what: str, settings: Train) -> str:
@@ -118,9 +117,8 @@ def remedy(step: int, what: str, settings: Train) -> str:
     )
 
 
-@contextmanager
-def examined(state: State) -> Iterator[None]:
-    """Note how the step taken in the block moved the weights, and how large the activations were, in `health_rows`.
+def examined_step(state: State, passes: Passes, batch: Batch, settings: Train) -> None:
+    """A step, and how it moved the weights and how large the activations were, in `health_rows`.
 
     update_ratio: length of the step over length of the weights; about 0.001 to 0.01 is usual, far more is a learning
     rate too high. activation_scale: root mean square of the residual stream before the last norm; it grows with depth
@@ -128,76 +126,15 @@ def examined(state: State) -> Iterator[None]:
     """
     parameters = [parameter.detach() for parameter in state.parameters.values()]
     before = [parameter.clone() for parameter in parameters]
-    yield
+    activation_scale = train_step(state, passes, batch, settings)
     moved = total_norm(torch._foreach_sub(parameters, before)) / total_norm(before)
-    ratio, scale = torch.stack((moved, state.activation_scale)).tolist()
+    ratio, scale = torch.stack((moved, activation_scale)).tolist()
     state.health_rows.append({"step": state.step, "update_ratio": ratio, "activation_scale": scale})
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     """The length of all tensors, of any shapes, as one vector: a scalar."""
     return torch.stack(torch._foreach_norm(list(tensors))).norm()
-
-
-def accumulate_gradients(state: State, batch: Batch, batch_size: int, cast: AbstractContextManager[Any]) -> Tensor:
-    """Add up the gradient of the mean loss of `batch`, at most `batch_size` sequences at a time; returns that loss, a
-    scalar, nats per token.
-
-    Each part's loss is summed and divided by the tokens of the whole batch, so that the parts weigh as they should.
-    Of several processes each has as large a part of the step's batch, so the mean of theirs is that of the step.
-    """
-    inputs, targets = batch
-    total = torch.zeros((), device=inputs.device)
-    for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
-        key = (*x.shape, targets.numel(), getattr(cast, "fast_dtype", None))
-        if key not in state.passes:
-            state.passes[key] = Pass(state, x.shape, targets.numel(), cast)
-        loss, state.activation_scale = state.passes[key](x, y)
-        total += loss
-    distributed.average([total, *(p.grad for p in state.parameters.values() if p.grad is not None)])
-    return total
-
-
-class Pass:
-    """A forward and a backward pass over batches of one shape; on CUDA it is recorded (model/cuda_graphs.py).
-
-    shape: (B, T). tokens: how many the mean is over that the loss is a part of.
-    """
-
-    def __init__(self, state: State, shape: torch.Size, tokens: int, cast: AbstractContextManager[Any]) -> None:
-        self.model, self.scaler, self.cast, self.tokens = state.model, state.scaler, cast, tokens
-        self.parameters = [parameter for parameter in state.parameters.values() if parameter.requires_grad]
-        device = self.parameters[0].device
-        self.inputs, self.targets = torch.zeros(2, *shape, dtype=torch.int64, device=device)  # (B, T) each
-        self.play: Recording[tuple[Tensor, Tensor]] = Recording(device)
-
-    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Add to the gradients; returns `run`'s scalars, which the next call writes over."""
-        self.inputs.copy_(inputs, non_blocking=True)
-        self.targets.copy_(targets, non_blocking=True)
-        if not self.model.training:  # walks all modules, so only where it changes something
-            self.model.train()
-        return self.play(self.run, [*self.parameters, *(parameter.grad for parameter in self.parameters)])
-
-    def run(self) -> tuple[Tensor, Tensor]:
-        """The loss, summed over the batch and divided by `tokens`, and the root mean square of what the last norm got:
-        scalars on the device.
-        """
-        scale: list[Tensor] = []
-
-        def note(_module: nn.Module, inputs: tuple[Tensor]) -> None:
-            x = inputs[0].detach()  # (B, T, C)
-            scale.append(torch.linalg.vector_norm(x, dtype=torch.float32) / math.sqrt(x.numel()))
-
-        hook = self.model.norm.register_forward_pre_hook(note)
-        try:
-            with self.cast:
-                logits = self.model(self.inputs)  # (B, T, V)
-        finally:
-            hook.remove()
-        loss = cross_entropy(logits, self.targets, "sum") / self.tokens
-        self.scaler.scale(loss).backward()
-        return loss.detach(), scale[0]
 
 
 def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:

@@ -56,8 +56,6 @@ class State:
     train_rows: list[Row] = field(default_factory=list)  # one a step
     health_rows: list[Row] = field(default_factory=list)  # one every HEALTH_EVERY steps
     validation_rows: list[Row] = field(default_factory=list)  # one an evaluation
-    activation_scale: Tensor = field(default_factory=lambda: torch.zeros(()))  # of the newest pass
-    passes: dict[tuple[Any, ...], Any] = field(default_factory=dict)  # training.Pass, by what it is made for; not saved
 
     @cached_property
     def parameters(self) -> dict[str, nn.Parameter]:

@@ -33,7 +33,7 @@ def training_bytes(yours: Callable[..., Any]) -> None:
 
 
 def accumulate(yours: Callable[..., Any]) -> None:
-    """as `accumulate_gradients` in tinygpt/training/loop.py"""
+    """as `Passes.accumulate` in tinygpt/training/passes.py"""
     dice = torch.Generator().manual_seed(1)
     inputs, targets = torch.randn(5, 3, generator=dice), torch.randn(5, generator=dice)
     weight, largest = torch.ones(3), []
