@@ -4,12 +4,10 @@ Each is run by `dvc repro`, or by hand as `python -m stages.train [folder]`, whe
 params.yaml. Here is what they share: parameters checked before any work, problems told as sentences, progress bars.
 """
 
-import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from tinygpt import config, console
 from tinygpt.errors import explain
@@ -31,29 +29,3 @@ def run(stage: Stage) -> None:
         if text is None:
             raise  # not foreseen: whoever mends it wants the traceback
         sys.exit(f"\n{Path(sys.argv[0]).stem}: {text}")
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], int]]:
-    """Turn Ctrl-C, SIGTERM and a closed terminal into a question, asked when it suits: the signal's number, or 0.
-
-    A second Ctrl-C or SIGTERM kills. Where SIGHUP is ignored, as nohup asks for, it stays so.
-    """
-    caught: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    hangup = getattr(signal, "SIGHUP", None)  # of a closed terminal; Windows has none
-    if hangup and signal.getsignal(hangup) != signal.SIG_IGN:
-        before[hangup] = signal.getsignal(hangup)
-
-    def note(number: int, _: FrameType | None) -> None:
-        caught.append(number)
-        if number != hangup:  # the shell and the system both send it
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield lambda: caught[0] if caught else 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,6 +14,7 @@ import stages
 from tests.conftest import ROOT
 from tinygpt import console
 from tinygpt.cli import main
+from tinygpt.console import duration, thousands
 
 SAID = "2.049 ± 0.007 — naïve 東京 🙂 \udce9"  # the last is half a character, as in a file's name that is not UTF-8
 Opened = Callable[..., io.TextIOWrapper]
@@ -133,3 +134,18 @@ def test_every_entry_prepares_its_streams_or_prints_numbers_and_names_alone() ->
                 "    run(main)" in entry or "with console.prepared(" in text or "tinygpt.cli.main import main" in text
             )
             assert prepared or not entry or file.stem in plain or file.parent.name == "lesson_pictures", file
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0.72, "0.72"), (999.4, "999"), (999.6, "1k"), (1024, "1.02k"), (999_600, "1M"), (5.3e6, "5.3M"), (2e15, "2P")],
+)
+def test_numbers_are_told_in_three_digits_and_a_letter(number: float, text: str) -> None:
+    assert thousands(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "1 second"), (1.6, "2 seconds"), (89.4, "89 seconds"), (90, "1.5 minutes")]
+)
+def test_a_forecast_is_told_in_seconds_up_to_a_minute_and_a_half(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -11,12 +11,13 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+Item = TypeVar("Item")
 BROKEN_PIPE = 128 + 13  # the exit status that shells give a process that SIGPIPE ends
 
 
@@ -164,3 +165,16 @@ def thousands(number: float) -> str:
         if rounded >= size:
             return f"{rounded / size:.3g}{letter}"
     return f"{rounded:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """For people: seconds up to a minute and a half, then minutes."""
+    whole = max(1, round(seconds))
+    return f"{whole} second{'s' * (whole > 1)}" if seconds < 90 else f"{seconds / 60:.1f} minutes"
+
+
+def counted(items: Iterable[Item], advance: Callable[[Item], object]) -> Iterator[Item]:
+    """The items; `advance` hears each once the next is asked for, when the work on it is done."""
+    for item in items:
+        yield item
+        advance(item)

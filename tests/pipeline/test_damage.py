@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 import torch
 
-from stages.train import resume
 from tests.conftest import CPU, GPT2, TEXT, gpt_config, params
 from tinygpt.checkpoints.model_folder import hashes, load, save_model
 from tinygpt.data import train_tokenizer
 from tinygpt.files.checksums import SUMS, seal, verify
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.training.loop import train
+from tinygpt.training.run import resume
 from tinygpt.training.run_folder import Run
 from tinygpt.training.state import State, initial_state
 
@@ -285,7 +285,7 @@ def open_run(copy: Copy) -> str:
     settings = params(train__optimizer="muon" if len(members) == 2 else "adamw").train
     state = initial_state(config, settings, 0, CPU, "fp32")
     with Run(copy.folder, keep=2) as run:
-        resume(run, state)
+        resume(run, state, print)
     if state.step == 2:
         named = len(run.damaged) == 1 and STEPS[1] in run.damaged[0]
         return "refused" if named else f"passed over without a word: {run.damaged}"

@@ -2,21 +2,16 @@
 
 import ast
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import yaml
 
-from stages import interruptible
-from stages.train import duration, report
 from tests.conftest import ROOT
 from tinygpt import config
-from tinygpt.console import thousands
 from tinygpt.files.paths import Paths
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
@@ -158,49 +153,3 @@ def test_every_stage_refuses_wrong_parameters_before_any_work(stage: str, tmp_pa
     assert "train.stepps is not a parameter; did you mean steps?" in run.stderr
     assert "Traceback" not in run.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["params.yaml"]
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0.72, "0.72"), (999.4, "999"), (999.6, "1k"), (1024, "1.02k"), (999_600, "1M"), (5.3e6, "5.3M"), (2e15, "2P")],
-)
-def test_numbers_are_told_in_three_digits_and_a_letter(number: float, text: str) -> None:
-    assert thousands(number) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.0, "1 second"), (1.6, "2 seconds"), (89.4, "89 seconds"), (90, "1.5 minutes")]
-)
-def test_a_forecast_is_told_in_seconds_up_to_a_minute_and_a_half(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(("steps", "left"), [(100, "0:00"), (41, "0:59"), (40.4, "1:00"), (40, "1:00"), (0, "1:40")])
-def test_time_left_never_shows_sixty_seconds(steps: float, left: str) -> None:
-    params = config.load(ROOT / "params.yaml")
-    settings = params.train.model_copy(update={"steps": 100})
-    state = SimpleNamespace(
-        step=steps,
-        train_rows=[{"loss": 1.0}],
-        validation_rows=[{"loss": 1.0}],
-        model=SimpleNamespace(config=SimpleNamespace(context_length=128)),
-    )
-    assert report(cast(Any, state), settings, speed=1.0).endswith(f"{left} left")
-
-
-def test_a_terminal_that_closes_asks_for_a_stop_and_does_not_kill() -> None:
-    with interruptible() as interrupted:
-        signal.raise_signal(signal.SIGHUP)  # by the shell
-        signal.raise_signal(signal.SIGHUP)  # by the system
-        assert interrupted() == signal.SIGHUP
-    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
-
-
-def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with interruptible() as interrupted:
-            signal.raise_signal(signal.SIGHUP)
-            assert not interrupted()
-    finally:
-        signal.signal(signal.SIGHUP, before)

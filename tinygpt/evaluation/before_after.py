@@ -4,6 +4,7 @@
 `base_text`, on that of the text that the base had learned; `verdict` says it in a line.
 """
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +38,24 @@ def bits_per_byte(
     tokens, size = text
     windows = evaluation_windows(tokens, model.config.context_length, batch_size)
     return evaluate(model, windows, tokenizer, cast).bits_per_byte(size)[0]
+
+
+def compare(
+    base: GPT,
+    model: GPT,
+    texts: Iterable[tuple[str, Text]],
+    known: dict[str, float],
+    tokenizer: Tokenizer,
+    batch_size: int,
+    cast: AbstractContextManager[Any],
+) -> dict[str, dict[str, float]]:
+    """Text → bits per byte "before", of the base, and "after", of what it became; `known`: those of the latter."""
+    found = {}
+    for name, text in texts:
+        found[name] = {"before": bits_per_byte(base, text, tokenizer, batch_size, cast)}
+        after = known[name] if name in known else bits_per_byte(model, text, tokenizer, batch_size, cast)
+        found[name]["after"] = after
+    return found
 
 
 def verdict(numbers: dict[str, Any]) -> str:

@@ -1,0 +1,41 @@
+"""The figures of an evaluated run, and two of them as tables for `dvc plots`: `draw(paths, numbers, …)`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tinygpt.files.atomic import writing
+from tinygpt.files.paths import Paths
+from tinygpt.files.text import read_json, read_table, write_table
+from tinygpt.inspection import figures
+from tinygpt.inspection.activations import EXAMPLE, VIEWS
+from tinygpt.inspection.text import Subject
+from tinygpt.plots import curves
+
+
+def draw(
+    paths: Paths, numbers: dict[str, Any], gradient_clip: float, subject: Subject, advance: Callable[[int], object]
+) -> None:
+    """Write figures/, by_position.tsv and by_compute.tsv of data/evaluation.
+
+    numbers: as evaluation.metrics.metrics makes them. subject: the model on held-out text, with its loss by position.
+    `advance` hears of each view of the model's inside.
+    """
+    marks, size = numbers["yardsticks"], numbers["bytes"] / numbers["tokens"]
+    train, validation = (read_table(paths.training / f"{split}.tsv") for split in ("train", "validation"))
+    trained = read_json(paths.training / "metrics.json")
+    learned = curves.by_compute(validation, trained["flops"] / trained["step"], size)
+    by_position = [] if subject.by_position is None else enumerate(subject.by_position, start=1)
+    write_table(paths.evaluation / "by_position.tsv", [{"position": x, "loss": y} for x, y in by_position])
+    write_table(paths.evaluation / "by_compute.tsv", [{"tflop": x, "bits_per_byte": y} for x, y in learned])
+    with writing(paths.evaluation / "figures") as folder:
+        folder.mkdir()
+        curves.loss_curves(folder / "loss.png", train, validation, curves.nats_per_token(marks, size))
+        curves.learning_rate(folder / "learning_rate.png", train)
+        curves.gradient_norm(folder / "gradient_norm.png", train, gradient_clip)
+        curves.learning(folder / "by_compute.png", {"": learned}, marks, *curves.COMPUTE)
+        bits, error = numbers["bits_per_byte"], numbers["bits_per_byte_standard_error"]
+        curves.yardstick_bars(folder / "yardsticks.png", {"this model": (bits, error)}, marks)
+        if "fine_tuning" in numbers:
+            curves.before_and_after(folder / "fine_tuning.png", numbers["fine_tuning"])
+        shape = subject.model.config
+        figures.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head), advance)

@@ -1,0 +1,212 @@
+"""A training run from start to end: prepared, resumed, announced, trained with its state saved as it goes.
+
+`prepared = prepare(params, paths)`, then `state = start(prepared)`, `resume(saves, state, tell)`, `announce(prepared,
+state)`, `train(prepared, state, saves, …)` and `save(prepared, state)`; stages/train.py calls them in turn. What is to
+be said goes to `tell`, or is returned.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinygpt.checkpoints import base_model, locate
+from tinygpt.checkpoints.model_folder import save_model, save_weights
+from tinygpt.config import Params, Train
+from tinygpt.console import duration, progress, thousands
+from tinygpt.data.dataset import TokenDataset, open_tokens
+from tinygpt.files.checksums import digest
+from tinygpt.files.paths import Paths
+from tinygpt.files.text import read_json
+from tinygpt.model import hardware
+from tinygpt.model.gpt import GPT, GPTConfig, count_parameters, training_flops_per_token
+from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.folder import load
+from tinygpt.training import compilation, distributed, forecast, loggers, loop, lora
+from tinygpt.training.interrupt import interruptible
+from tinygpt.training.results import write_curves
+from tinygpt.training.run_folder import Run
+from tinygpt.training.state import State, initial_state
+from tinygpt.training.timings import Clock
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a run needs to start: checked, opened, chosen."""
+
+    params: Params
+    paths: Paths
+    config: GPTConfig
+    tokenizer: Tokenizer
+    data: dict[str, np.ndarray]  # split → (number of tokens,)
+    base: GPT | None  # what it goes on from
+    device: torch.device
+    precision: str
+    compiled: bool
+    why: str  # or why not
+    machine: str  # in words
+    tracked: dict[str, Any]  # the parameters that the result depends on
+    lineage: dict[str, Any]
+
+    @property
+    def settings(self) -> Train:
+        return self.params.train
+
+
+def prepare(params: Params, paths: Paths) -> Prepared:
+    """Check what the parameters ask for, open the tokens and the base, choose device and precision.
+
+    ValueError or FileNotFoundError, in a sentence, where something is not as it should be: before any work.
+    """
+    distributed.check(params.train)
+    loggers.check(params.runtime.logger)
+    settings, tokenizer = params.train, load(paths.tokenizer)
+    data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
+    locate.check_base(params, paths)
+    locate.check_writable(params, tokenizer)
+    base, origin = (
+        base_model.open_base(settings.init_from, tokenizer, params.model) if settings.init_from else (None, {})
+    )
+    config = base.config if base else GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
+    for split, tokens in data.items():
+        TokenDataset(tokens, config.context_length, split)  # refuses a text that is too short
+    device = distributed.own(hardware.pick_device(settings.device))
+    precision = hardware.pick_precision(settings.precision, device)
+    hardware.make_deterministic()
+    hardware.keep_freed_memory()
+    compiled, why = choose_compiling(settings, config, device, precision)
+    machine = hardware.describe(device, precision, compiled)
+    if distributed.size() > 1:
+        machine = f"{distributed.size()} × {machine}"
+    tracked = {name: params.model_dump()[name] for name in ("seed", "model", "train")}
+    lineage = read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
+    lineage |= {"base": origin} if base else {}
+    return Prepared(
+        params, paths, config, tokenizer, data, base, device, precision, compiled, why, machine, tracked, lineage
+    )
+
+
+def choose_compiling(settings: Train, config: GPTConfig, device: torch.device, precision: str) -> tuple[bool, str]:
+    """Whether to compile, and why, in a line."""
+    sequences = settings.batch_size * settings.accumulation // distributed.size()  # of a step, in this process
+    flops = settings.steps * sequences * config.context_length * training_flops_per_token(config)
+    return compilation.choose(settings.compile, flops, device, precision)
+
+
+def start(run: Prepared) -> State:
+    """The state before the first step."""
+    weights = run.base.state_dict() if run.base else None
+    return initial_state(run.config, run.settings, run.params.seed, run.device, run.precision, weights)
+
+
+def resume(saves: Run, state: State, tell: Callable[[str], object]) -> None:
+    """Go on from the newest save that is whole, and say so. All read it, once the first process has locked the run."""
+    distributed.meet()
+    saved = saves.latest(state.check)
+    for problem in saves.damaged:
+        tell(problem)
+    if saved:
+        state.restore(*saved)
+        tell(f"going on after step {state.step}, from {saves.folder}")
+    if distributed.largest(int(state.step != distributed.largest(state.step) or not saves.folder.is_dir())):
+        raise ValueError(f"The processes do not see the same {saves.folder}; give them a folder that they share.")
+    others = [folder for folder in saves.folder.parent.iterdir() if folder.is_dir() and folder != saves.folder]
+    if others:
+        tell(
+            f"{len(others)} other unfinished run(s) in {saves.folder.parent}; delete those that you will not go on with"
+        )
+
+
+def announce(run: Prepared, state: State) -> Iterator[str]:
+    """What the run will cost, a line at a time: first what can be counted, then what must be timed, which is done
+    before anything is compiled.
+    """
+    settings = run.settings
+    cost = forecast.count(state, settings, len(run.data["train"]), run.precision)
+    yield (
+        f"{thousands(cost.parameters)} parameters{learning(state)}, "
+        f"{thousands(cost.tokens)} tokens ({cost.epochs:.1f} times the text), "
+        f"{thousands(cost.flops)} FLOPs; about {thousands(cost.memory)}B of memory"
+        + (" in each process" if distributed.size() > 1 else "")
+    )
+    seconds, share = forecast.seconds_left(state, settings, len(run.data["validation"]), run.precision)
+    yield f"about {duration(seconds)}{' (timed before compiling)' if run.compiled else ''} on {run.machine}"
+    if note := hardware.busy(share):
+        yield note
+    for name in ("warmup_steps", "eval_every"):
+        if getattr(settings, name) > settings.steps:
+            yield f"train.{name} is {getattr(settings, name)}, longer than the run: cut to its {settings.steps} steps"
+    yield run.why
+
+
+def learning(state: State) -> str:
+    """How many of the parameters learn, where not all do."""
+    learned = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
+    return f" of which {thousands(learned)} learn" if learned < count_parameters(state.model) else ""
+
+
+def train(
+    run: Prepared, state: State, saves: Run, note: Callable[[State], None], tell: Callable[[str], object]
+) -> None:
+    """Take all steps, with progress shown, curves written, the state saved as it goes, and `note` told of each.
+
+    A signal ends the process once the step is done and saved.
+    """
+    params, settings, curves = run.params, run.settings, run.paths.training
+    first, begin, writes = state.step, time.perf_counter(), distributed.is_first()
+    show = writes and params.runtime.progress
+    clock = Clock(saves.folder / "times.tsv", first)
+    if run.compiled:
+        compilation.compile_blocks(state.model)
+    with interruptible() as interrupted, progress(settings.steps, "step", "training", show) as bar:
+        bar.update(first)
+        for _ in loop.train(state, settings, run.data, params.seed, run.precision):
+            speed = (state.step - first) / (time.perf_counter() - begin)  # steps a second
+            bar.update()
+            note(state)
+            if show:
+                bar.set_postfix_str(report(state, settings, speed), refresh=False)
+            if writes and state.validation_rows[-1]["step"] == state.step:
+                clock.note(state.step)
+                bar.write(f"step {state.step}/{settings.steps}  {report(state, settings, speed)}")
+                write_curves(curves, state, settings)
+            stop = int(distributed.largest(interrupted()))  # a signal to one process stops all after the same step
+            if writes and (stop or state.step % params.runtime.checkpoint_every == 0):
+                clock.note(state.step)
+                saves.save(state.step, state.tensors(), state.facts())
+            if stop:
+                tell(f"\nstopped after step {state.step}; all is saved: run the same command again to go on")
+                distributed.meet()  # torchrun ends all as soon as one has ended: not before the first has saved
+                sys.exit(128 + stop)
+    if writes:
+        write_curves(curves, state, settings)
+        clock.keep(curves / "train.tsv")
+
+
+def report(state: State, settings: Train, speed: float) -> str:
+    """The latest numbers in a line. speed: steps a second."""
+    recent: list[dict[str, Any]] = state.train_rows[-50:]
+    loss = sum(row["loss"] for row in recent) / len(recent)
+    tokens = speed * settings.batch_size * settings.accumulation * state.model.config.context_length
+    minutes, seconds = divmod(round((settings.steps - state.step) / speed), 60)
+    return (
+        f"loss {loss:.3f}  validation {state.validation_rows[-1]['loss']:.3f}  "
+        f"{thousands(tokens)} tokens/s  {minutes}:{seconds:02} left"
+    )
+
+
+def save(run: Prepared, state: State) -> None:
+    """Write the model folder, and what would be kept after the last step."""
+
+    def plain(learned: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a plain model, whether they were learned as such or as changes of low rank."""
+        settings = run.settings
+        return lora.merged(learned, settings.lora_rank, settings.lora_alpha) if settings.lora_rank else learned
+
+    save_weights(run.paths.training / "last.safetensors", plain(state.kept()), run.config)
+    save_model(run.paths.model, run.config, plain(state.best), run.tokenizer, run.lineage, lora.learned(state.best))
