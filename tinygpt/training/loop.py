@@ -118,7 +118,8 @@ def remedy(step: int, what: str, settings: Train) -> str:
 
 
 def examined_step(state: State, passes: Passes, batch: Batch, settings: Train) -> None:
-    """A step, and how it moved the weights and how large the activations were, in `health_rows`.
+    """A step on a batch (int64, (B, T)), and in `health_rows` how it moved the weights and how large the activations
+    were.
 
     update_ratio: length of the step over length of the weights; about 0.001 to 0.01 is usual, far more is a learning
     rate too high. activation_scale: root mean square of the residual stream before the last norm; it grows with depth
