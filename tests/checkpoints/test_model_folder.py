@@ -14,6 +14,7 @@ from tinygpt.checkpoints import hf_names
 from tinygpt.checkpoints.model_folder import hashes, load, save_model
 from tinygpt.files.checksums import SUMS, seal, verify
 from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.char import CharTokenizer
 from tinygpt.training.run_folder import Run, fingerprint
 from tinygpt.training.state import weights
 
@@ -76,6 +77,10 @@ def replace_in(name: str, old: str, new: str) -> Callable[[Path], None]:
     return change
 
 
+def replace_the_tokenizer(folder: Path) -> None:
+    CharTokenizer("ab", "error").save(folder)
+
+
 def cut_short(folder: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
@@ -90,7 +95,8 @@ def cut_short(folder: Path) -> None:
         (replace_in("config.json", '"qwen3"', '"bert"'), "model_type 'bert'"),
         (replace_in("config.json", '"hidden_size": 32', '"hidden_size": 64'), "does not fit its config.json"),
         (replace_in("config.json", '"rope_theta": 500.0,', ""), "lacks 'rope_theta'"),
-        (replace_in("config.json", '"vocab_size"', '"vocab_size": 9, "other"'), "tokens, but the model knows"),
+        (replace_in("config.json", '"vocab_size"', '"vocab_size": 9, "other"'), "is .* not \\(9, 32\\)"),
+        (replace_the_tokenizer, "3 tokens, but the model knows"),
         (replace_in("config.json", "{", "["), "not JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), "holds no keys"),
         (

@@ -21,7 +21,7 @@ from tinygpt.model.kernels import (
 from tinygpt.scratch import layers
 
 
-# GAIN rms_norm
+# gain: 1.1 times as fast (middle half 0.9 to 1.4) on two Zen 5 cores, hardly more than the noise
 def test_rms_norm_has_the_value_and_the_gradients_that_pytorch_finds() -> None:
     random = torch.Generator().manual_seed(4)
     x, gradient = torch.randn(2, 3, 5, 32, generator=random).unbind()
@@ -43,7 +43,7 @@ def test_rms_norm_has_the_value_and_the_gradients_that_pytorch_finds() -> None:
         torch.testing.assert_close(rms_norm(x, weight, 0.1), values[0][0])
 
 
-# GAIN causal_attention
+# gain: in bf16 3.5 times as fast (3.3 to 3.7), in fp32 with dropout 1.6 times (1.5 to 1.8)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_attention_written_out_equals_the_fused_one(heads: int, dtype: torch.dtype) -> None:
@@ -63,7 +63,7 @@ def test_dropout_acts_on_attention_weights(dtype: torch.dtype) -> None:
     assert torch.equal(causal_attention(q, k, v), causal_attention(q, k, v))
 
 
-# GAIN dropout
+# gain: 3.2 times as fast (3.2 to 3.3)
 @pytest.mark.parametrize("share", [0.0003, 0.05, 0.5])
 def test_dropout_keeps_its_share_and_the_mean_and_no_number_tells_of_its_neighbours(share: float) -> None:
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""Models that others trained: `read(folder)` opens a transformers folder of GPT-2, Qwen3 or Llama shape.
+"""Models that others trained: `read(folder)` finds what a transformers folder of GPT-2, Qwen3 or Llama shape holds.
 
 Such a folder differs from ours in what it leaves to defaults, in its precision (bf16 and fp16 become float32, exactly),
 in being cut into several files, in tensors that are no weights, and in its tokenizer, which may be any that the
@@ -9,18 +9,15 @@ lineage.json.
 """
 
 import re
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors
-from safetensors.torch import load_file
-
 from tinygpt.checkpoints import hf_names
 from tinygpt.checkpoints.hf_tokenizer import end_of_text, open_tokenizer
-from tinygpt.files.text import check_fetched, read_json
-from tinygpt.model.gpt import GPT, GPTConfig
-from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.checkpoints.source import Source
+from tinygpt.checkpoints.tensors import read_header
+from tinygpt.files.text import read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LONGEST = 4096  # tokens of context that are used of a model that has more: the cache takes memory for all of them
@@ -59,12 +56,8 @@ ALLOWED: dict[str, tuple[Any, ...]] = {  # of what would change the arithmetic, 
 }
 
 
-def read(folder: Path) -> tuple[GPT, Tokenizer]:
-    """The model in `folder`, in eval mode on the CPU in float32, and its tokenizer.
-
-    Raises ValueError in a sentence for a folder of another shape, or one that is damaged; names, shapes and dtypes are
-    compared before memory is taken.
-    """
+def read(folder: Path) -> Source:
+    """What there is in `folder`; ValueError, in a sentence, for a folder of another shape, or one that is damaged."""
     try:
         values = completed(read_json(folder / "config.json"))
         config, end, files = hf_names.from_json(values), end_of_text(values), weight_files(folder)
@@ -72,16 +65,18 @@ def read(folder: Path) -> tuple[GPT, Tokenizer]:
         raise ValueError(
             f"{folder} is damaged, or of a kind unknown here: {problem!r} in config.json or the index."
         ) from problem
-    found = {tidied(name, config): (shape, dtype) for file in files for name, shape, dtype in header(file)}
-    if config.n_layer > len(found):
-        raise ValueError(f"{folder} does not fit its config.json: {config.n_layer} blocks, but {len(found)} tensors.")
-    expected = hf_names.weight_shapes(config)
-    compare(folder, expected, found)
-    tokenizer = open_tokenizer(folder, end, config.vocab_size)
-    weights = {tidied(name, config): w for file in files for name, w in load_file(file).items()}
-    model = GPT(config)
-    model.load_state_dict(hf_names.import_weights({name: weights[name].float() for name in expected}, config))
-    return model.eval(), tokenizer
+    stem = "transformer." if hf_names.family(config) == "gpt2" else "model."
+
+    def tidied(name: str) -> str:
+        """A weight's name with the stem that saving the inner model alone leaves out (`wte.weight`)."""
+        return name if name.startswith((stem, "lm_head.")) else stem + name
+
+    headers = [item for file in files for item in read_header(file).items() if not NO_WEIGHTS.search(item[0])]
+    found = {tidied(name): shape_and_dtype for name, shape_and_dtype in headers}
+    if config.tie_embeddings:
+        found.pop("lm_head.weight", None)  # the embedding once more
+    opener = partial(open_tokenizer, folder, end, config.vocab_size)
+    return Source(config, files, found, FLOATS, opener, tidied)
 
 
 def completed(values: Any) -> dict[str, Any]:
@@ -122,36 +117,3 @@ def weight_files(folder: Path) -> list[Path]:
         if not re.fullmatch(r"[\w.-]+\.safetensors", str(name)) or not (folder / name).is_file():
             raise ValueError(f"{folder} is damaged: {INDEX} names {name!r}, which is not there.")
     return [folder / name for name in names]
-
-
-def header(file: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Name, shape and dtype of every weight in a safetensors file, without reading it."""
-    try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            for name in opened.keys():
-                part = opened.get_slice(name)
-                if not NO_WEIGHTS.search(name):
-                    yield name, tuple(part.get_shape()), part.get_dtype()
-    except safetensors.SafetensorError as problem:
-        check_fetched(file)
-        raise ValueError(f"{file} is damaged: {problem}.") from problem
-
-
-def tidied(name: str, config: GPTConfig) -> str:
-    """A weight's name with the stem that saving the inner model alone leaves out (`wte.weight`)."""
-    stem = "transformer." if hf_names.family(config) == "gpt2" else "model."
-    return name if name.startswith((stem, "lm_head.")) else stem + name
-
-
-def compare(folder: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[tuple[int, ...], str]]) -> None:
-    """ValueError names the first weight that is missing, unknown, or of another shape or kind."""
-    for name in sorted(expected.keys() | found.keys()):
-        if name not in found:
-            raise ValueError(f"{folder} does not fit its config.json: {name} is missing.")
-        if name not in expected:
-            if name == "lm_head.weight":
-                continue  # tied: the embedding once more
-            raise ValueError(f"{folder} does not fit its config.json: {name} is unknown.")
-        shape, dtype = found[name]
-        if shape != expected[name] or dtype not in FLOATS:
-            raise ValueError(f"{folder} does not fit its config.json: {name} is {shape} {dtype}, not {expected[name]}.")

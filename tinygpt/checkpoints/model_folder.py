@@ -5,21 +5,20 @@ transformers' where the model has a twin there. Everything is JSON or safetensor
 reads. A run in progress is kept elsewhere (training/run_folder.py).
 """
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tinygpt.checkpoints import hf_model, hf_names
 from tinygpt.checkpoints.locate import is_ours
-from tinygpt.checkpoints.tensors import write_tensors
+from tinygpt.checkpoints.source import Source, build
+from tinygpt.checkpoints.tensors import read_header, write_tensors
 from tinygpt.files.atomic import writing
 from tinygpt.files.checksums import SUMS, digest, read_sums, seal, sha256, verify
-from tinygpt.files.text import check_fetched, read_json, write_json
+from tinygpt.files.text import read_json, write_json
 from tinygpt.model.gpt import GPT, GPTConfig
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.folder import load as load_tokenizer
@@ -75,32 +74,24 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, T
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"There is no model in {folder}: config.json is missing. Run `dvc repro train`.")
-    if not is_ours(folder):
-        model, tokenizer = hf_model.read(folder)
-        return model.to(device), tokenizer
+    model, tokenizer = build(folder, _read(folder) if is_ours(folder) else hf_model.read(folder))
+    return model.to(device), tokenizer
+
+
+def _read(folder: Path) -> Source:
+    """What there is in a folder of our own, checked against its sums."""
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"There is no model in {folder}: {WEIGHTS} is missing. Run `dvc repro train`.")
     if (folder / SUMS).exists():
         verify(folder)
-    values, found = read_json(folder / "config.json"), _read_header(folder / WEIGHTS)
+    values, found = read_json(folder / "config.json"), read_header(folder / WEIGHTS)
     try:
         config = hf_names.from_json(values)
-        if config.n_layer > len(found):
-            raise ValueError(f"{config.n_layer} blocks, but {len(found)} tensors.")  # a billion would take memory below
-        expected = hf_names.weight_shapes(config)
+        if config.n_layer <= len(found):  # else `build` refuses it
+            hf_names.weight_shapes(config)
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as problem:
         raise ValueError(f"{folder} is damaged: {problem}") from problem
-    tokenizer = load_tokenizer(folder)
-    if tokenizer.vocab_size != config.vocab_size:
-        raise ValueError(
-            f"{folder} is damaged: {tokenizer.vocab_size} tokens, but the model knows {config.vocab_size}."
-        )
-    for name, sentence in _differences({name: (shape, "F32") for name, shape in expected.items()}, found):
-        raise ValueError(f"{folder / WEIGHTS} does not fit its config.json: {name} {sentence}.")
-    model = GPT(config)
-    weights = load_file(folder / WEIGHTS)
-    model.load_state_dict(hf_names.import_weights(weights, config))
-    return model.to(device).eval(), tokenizer
+    return Source(config, [folder / WEIGHTS], found, ("F32",), partial(load_tokenizer, folder))
 
 
 def hashes(folder: Path) -> dict[str, Any]:
@@ -119,24 +110,3 @@ def hashes(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} is damaged: its lineage.json does not name {', '.join(names)}.")
     model = read_sums(folder)[WEIGHTS] if (folder / SUMS).is_file() else sha256(folder / WEIGHTS)
     return {"model": model, **{name: lineage[name] for name in names}}
-
-
-def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Name → (shape, dtype) of every tensor in a safetensors file, without reading the tensors."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}
-            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-    except safetensors.SafetensorError as problem:
-        check_fetched(path)
-        raise ValueError(f"{path} is damaged: {problem}.") from problem
-
-
-def _differences(expected: dict[str, Any], found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name in sorted(expected.keys() | found.keys()):
-        if name not in found:
-            yield name, "is missing"
-        elif name not in expected:
-            yield name, "is unknown"
-        elif expected[name] != found[name]:
-            yield name, f"is {found[name]}, not {expected[name]}"

@@ -8,6 +8,8 @@ import safetensors
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tinygpt.files.text import check_fetched
+
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors (of any shape) as a safetensors file; OSError where the system refuses.
@@ -21,3 +23,14 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from problem
+
+
+def read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Name → (shape, type) of every tensor in a safetensors file; ValueError, in a sentence, where it is damaged."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    except safetensors.SafetensorError as problem:
+        check_fetched(path)
+        raise ValueError(f"{path} is damaged: {problem}.") from problem
