@@ -13,14 +13,14 @@ from tinygpt.config import Params
 from tinygpt.files.paths import Paths, hidden
 from tinygpt.training import distributed, loggers
 from tinygpt.training.run import announce, prepare, resume, save, start, train
-from tinygpt.training.run_folder import Run, fingerprint
+from tinygpt.training.run_folder import RunFolder, fingerprint
 
 tell = partial(print, flush=True)
 
 
 def main(params: Params, paths: Paths) -> None:
     prepared, first = prepare(params, paths), distributed.is_first()
-    saves = Run(hidden("runs") / fingerprint(prepared.lineage, prepared.machine), params.runtime.keep)
+    saves = RunFolder(hidden("runs") / fingerprint(prepared.lineage, prepared.machine), params.runtime.keep)
     logger_name = params.runtime.logger if first else None
     with (
         saves if first else contextlib.nullcontext(),

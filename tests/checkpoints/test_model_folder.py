@@ -1,6 +1,5 @@
-"""The model folder opens here, and refuses damage; a run's saves survive being cut short. Elsewhere: test_matrix.py."""
+"""The model folder opens here, and refuses damage. Elsewhere: test_matrix.py."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import gpt
-from tinygpt.checkpoints import hf_names
 from tinygpt.checkpoints.model_folder import hashes, load, save_model
 from tinygpt.files.checksums import SUMS, seal, verify
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.char import CharTokenizer
-from tinygpt.training.run_folder import Run, fingerprint
 from tinygpt.training.state import weights
 
 LINEAGE = {"text": {"train": "t", "validation": "v"}, "tokenizer": "k", "params": "p"}
@@ -136,79 +133,3 @@ def test_a_pointer_of_git_lfs_is_told_from_damage(tmp_path: Path, characters: To
 def test_a_missing_model_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="Run `dvc repro train`"):
         load(tmp_path)
-
-
-def save(run: Run, step: int) -> None:
-    run.save(step, {"x": torch.full((3,), float(step))}, {"step": step})
-
-
-def test_a_run_hands_back_its_newest_save_and_keeps_the_last_two(tmp_path: Path) -> None:
-    with Run(tmp_path / "run", keep=2) as run:
-        assert run.latest() is None
-        for step in (10, 20, 100):
-            save(run, step)
-        assert sorted(folder.name for folder in (tmp_path / "run").glob("step-*")) == [
-            "step-000000020",
-            "step-000000100",
-        ]
-        tensors, facts = run.latest() or ({}, {})
-        assert facts == {"step": 100}
-        assert tensors["x"].tolist() == [100.0] * 3
-
-
-@pytest.mark.parametrize("name", ["state.safetensors", "facts.json", "SHA256SUMS"])
-def test_a_damaged_save_is_named_and_the_one_before_it_used(tmp_path: Path, name: str) -> None:
-    with Run(tmp_path / "run", keep=2) as run:
-        save(run, 1)
-        save(run, 2)
-        newest = tmp_path / "run/step-000000002" / name
-        newest.write_bytes(newest.read_bytes()[:-3])
-        _, facts = run.latest() or ({}, {})
-        assert facts == {"step": 1}
-        assert "step-000000002" in run.damaged[0]
-
-
-@pytest.mark.parametrize("keep", [1, 2])
-def test_damaged_saves_of_later_steps_do_not_push_out_a_new_one(tmp_path: Path, keep: int) -> None:
-    with Run(tmp_path / "run", keep) as run:
-        for step in (100, 200):
-            save(run, step)
-        for folder in (tmp_path / "run").glob("step-*"):
-            (folder / "facts.json").write_text("{}")
-        assert run.latest() is None
-        assert run.damaged[-1].endswith("There is none before it: starting over.")
-        for step in (10, 20):
-            save(run, step)
-            assert (run.latest() or ({}, {}))[1] == {"step": step}
-        assert [folder.name for folder in (tmp_path / "run").glob("step-*2*")] == ["step-000000020"]
-
-
-def test_a_second_process_is_told_who_trains_this_run(tmp_path: Path) -> None:
-    with Run(tmp_path / "run", keep=2), pytest.raises(ValueError, match=r"Process \d+ is training this very run"):
-        Run(tmp_path / "run", keep=2).__enter__()
-    with Run(tmp_path / "run", keep=2):  # and it is free again
-        pass
-
-
-def test_a_finished_run_leaves_nothing(tmp_path: Path) -> None:
-    with Run(tmp_path / "run", keep=2) as run:
-        save(run, 1)
-        run.finish()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_fingerprint_changes_with_everything_that_can_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = fingerprint(LINEAGE, "cpu")
-    assert first == fingerprint(dict(reversed(LINEAGE.items())), "cpu")
-    assert first != fingerprint(LINEAGE | {"tokenizer": "other"}, "cpu")
-    assert first != fingerprint(LINEAGE, "cuda")
-    monkeypatch.setattr(torch, "__version__", "0.0.0")
-    assert first != fingerprint(LINEAGE, "cpu")
-
-
-def test_the_fingerprint_changes_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = fingerprint(LINEAGE, "cpu")
-    edited = shutil.copy(str(hf_names.__file__), tmp_path)
-    Path(edited).write_text(Path(edited).read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    monkeypatch.setattr(hf_names, "__file__", edited)
-    assert first != fingerprint(LINEAGE, "cpu")

@@ -61,8 +61,8 @@ def test_any_text_is_shown_and_moves_no_cursor(text: str, kind: str) -> None:
 
 def test_surprisal_shows_the_text_and_its_sum(characters: Tokenizer) -> None:
     one = subject(characters, "thou art\nRomeo")
-    look = activations.look_at(one.model, one.text)
-    bits = look.bits
+    acts = activations.get_activations(one.model, one.text)
+    bits = acts.bits
     shown = "\n".join(lines(one, "surprisal"))
     assert "thou art↵\n" in shown
     assert f"{bits.mean():.2f} bits a token on average, {bits.sum():.0f} in all, in {len(bits)} tokens" in shown
@@ -70,8 +70,8 @@ def test_surprisal_shows_the_text_and_its_sum(characters: Tokenizer) -> None:
 
 def test_the_table_marks_what_a_filter_would_cut(characters: Tokenizer) -> None:
     one = subject(characters, "But, soft! what")
-    look = activations.look_at(one.model, one.text)
-    steps = activations.steps(look.logits, EXAMPLE)
+    acts = activations.get_activations(one.model, one.text)
+    steps = activations.steps(acts.logits, EXAMPLE)
     rows = lines(one, "next")[4 : 4 + len(one.text) - 1]
     for step, (row, token) in enumerate(zip(rows, one.text[1:], strict=True)):
         assert row.count("✗") == sum(not kept[step, token] for kept in steps.kept.values())
@@ -80,7 +80,7 @@ def test_the_table_marks_what_a_filter_would_cut(characters: Tokenizer) -> None:
 
 def test_one_head_alone_is_shown_token_by_token(characters: Tokenizer) -> None:
     one = subject(characters, "soft! what")
-    shares = activations.look_at(one.model, one.text).shares[1, 0].numpy()
+    shares = activations.get_activations(one.model, one.text).shares[1, 0].numpy()
     shown = lines(one, "attention", blocks=[1], heads=[0])
     most = int(shares[-1].argmax())
     assert shown[-1].startswith("t  ")

@@ -14,7 +14,7 @@ from tinygpt.data.dataset import evaluation_windows
 from tinygpt.evaluation.metrics import evaluate
 from tinygpt.generation.sampling import Sampling
 from tinygpt.inspection import activations
-from tinygpt.inspection.activations import Look, look_at
+from tinygpt.inspection.activations import Activations, get_activations
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
 
@@ -28,49 +28,49 @@ def model(shape: dict[str, Any]) -> GPT:
 
 
 @pytest.fixture
-def look(model: GPT) -> Look:
-    return look_at(model, IDS)
+def look(model: GPT) -> Activations:
+    return get_activations(model, IDS)
 
 
-def test_shares_are_none_of_what_lies_ahead_and_sum_to_one(look: Look) -> None:
+def test_shares_are_none_of_what_lies_ahead_and_sum_to_one(acts: Activations) -> None:
     T = len(IDS)
-    assert look.shares.shape[-2:] == (T, T)
-    assert torch.equal(look.shares, look.shares.tril())
-    assert look.shares.sum(-1).numpy() == pytest.approx(np.ones(look.shares.shape[:-1]), abs=1e-6)
-    assert look.shares[..., -1, :].min() > 0
+    assert acts.shares.shape[-2:] == (T, T)
+    assert torch.equal(acts.shares, acts.shares.tril())
+    assert acts.shares.sum(-1).numpy() == pytest.approx(np.ones(acts.shares.shape[:-1]), abs=1e-6)
+    assert acts.shares[..., -1, :].min() > 0
 
 
 @torch.no_grad()
-def test_shares_applied_to_the_values_are_what_the_fast_attention_hands_out(model: GPT, look: Look) -> None:
+def test_shares_applied_to_the_values_are_what_the_fast_attention_hands_out(model: GPT, acts: Activations) -> None:
     for number, block in enumerate(model.blocks):
-        x = block.norm1(look.streams[number][None])  # type: ignore[operator]
+        x = block.norm1(acts.streams[number][None])  # type: ignore[operator]
         attention: Any = block.attention
         groups = model.config.n_head // model.config.kv_heads
         v = attention.value(x).view(len(IDS), -1, attention.D).repeat_interleave(groups, dim=1)  # (T, H, D)
-        found = torch.einsum("hts,shd->thd", look.shares[number], v).flatten(1)  # (T, H·D)
+        found = torch.einsum("hts,shd->thd", acts.shares[number], v).flatten(1)  # (T, H·D)
         assert torch.allclose(attention.output(found), attention(x, model.rotary)[0], atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_look_ends_in_the_scores_of_the_model(model: GPT, look: Look) -> None:
-    assert torch.equal(look.logits, model(TOKENS)[0])
-    assert torch.equal(look.streams[0], model.embed(TOKENS)[0])
-    assert len(look.streams) == model.config.n_layer + 1
+def test_a_look_ends_in_the_scores_of_the_model(model: GPT, acts: Activations) -> None:
+    assert torch.equal(acts.logits, model(TOKENS)[0])
+    assert torch.equal(acts.streams[0], model.embed(TOKENS)[0])
+    assert len(acts.streams) == model.config.n_layer + 1
 
 
 @torch.no_grad()
-def test_the_first_tokens_look_as_they_do_alone(model: GPT, look: Look) -> None:
-    first, alone = look.first(5), look_at(model, IDS[:5])
+def test_the_first_tokens_look_as_they_do_alone(model: GPT, acts: Activations) -> None:
+    first, alone = acts.first(5), get_activations(model, IDS[:5])
     for name in ("ids", "streams", "shares", "logits"):
         assert torch.allclose(getattr(first, name), getattr(alone, name), atol=1e-5)
 
 
-def test_the_lens_ends_in_what_the_model_says_and_begins_with_the_embedding(model: GPT, look: Look) -> None:
-    lens = activations.lens(model, look)
+def test_the_lens_ends_in_what_the_model_says_and_begins_with_the_embedding(model: GPT, acts: Activations) -> None:
+    lens = activations.lens(model, acts)
     assert lens.best.shape == (model.config.n_layer + 1, len(IDS))
-    assert np.array_equal(lens.best[-1], look.logits.argmax(-1).numpy())
-    assert np.array_equal(lens.bits[-1], look.bits)
-    assert np.array_equal(lens.ranks[-1], activations.ranks(look.logits, look.ids))
+    assert np.array_equal(lens.best[-1], acts.logits.argmax(-1).numpy())
+    assert np.array_equal(lens.bits[-1], acts.bits)
+    assert np.array_equal(lens.ranks[-1], activations.ranks(acts.logits, acts.ids))
     with torch.no_grad():
         start = model.head(model.norm(model.embed(TOKENS)))[0]
     assert np.array_equal(lens.best[0], start.argmax(-1).numpy())
@@ -88,16 +88,16 @@ class Known:
 TOKENIZER: Any = Known()
 
 
-def test_surprisal_adds_up_to_the_loss_that_evaluation_counts(model: GPT, look: Look) -> None:
+def test_surprisal_adds_up_to_the_loss_that_evaluation_counts(model: GPT, acts: Activations) -> None:
     windows = evaluation_windows(np.array(IDS, dtype=np.uint16), len(IDS) - 1, 4)
     result = evaluate(model, windows, TOKENIZER, contextlib.nullcontext())
-    assert look.bits.sum() * math.log(2) == pytest.approx(result.nats.sum(), rel=1e-5)
+    assert acts.bits.sum() * math.log(2) == pytest.approx(result.nats.sum(), rel=1e-5)
 
 
-def test_a_rank_counts_those_that_were_likelier(look: Look) -> None:
-    ranks = activations.ranks(look.logits, look.ids)
+def test_a_rank_counts_those_that_were_likelier(acts: Activations) -> None:
+    ranks = activations.ranks(acts.logits, acts.ids)
     for step, token in enumerate(IDS[1:]):
-        order = look.logits[step].argsort(descending=True).tolist()
+        order = acts.logits[step].argsort(descending=True).tolist()
         assert order[ranks[step] - 1] == token
 
 
@@ -115,18 +115,18 @@ def by_hand(logits: Tensor, settings: Sampling) -> dict[str, list[set[int]]]:
     return kept
 
 
-def test_each_filter_keeps_what_the_sampler_would_keep_with_it_alone(look: Look) -> None:
+def test_each_filter_keeps_what_the_sampler_would_keep_with_it_alone(acts: Activations) -> None:
     settings = Sampling(0.7, top_k=9, top_p=0.8, min_p=0.1)
-    steps, expected = activations.steps(look.logits, settings), by_hand(look.logits, settings)
+    steps, expected = activations.steps(acts.logits, settings), by_hand(acts.logits, settings)
     assert list(steps.kept) == ["top-k 9", "top-p 0.8", "min-p 0.1"]
     for name, kept in steps.kept.items():
         assert [set(row.nonzero().flatten().tolist()) for row in kept] == expected[name.split()[0]]
-    assert torch.allclose(steps.probs, look.logits.softmax(-1), atol=1e-6)
-    assert torch.allclose(steps.warmed, (look.logits / 0.7).softmax(-1), atol=1e-6)
+    assert torch.allclose(steps.probs, acts.logits.softmax(-1), atol=1e-6)
+    assert torch.allclose(steps.warmed, (acts.logits / 0.7).softmax(-1), atol=1e-6)
 
 
-def test_a_filter_that_is_off_is_not_shown(look: Look) -> None:
-    assert activations.steps(look.logits, Sampling(1.0, 0, 1.0, 0.0)).kept == {}
+def test_a_filter_that_is_off_is_not_shown(acts: Activations) -> None:
+    assert activations.steps(acts.logits, Sampling(1.0, 0, 1.0, 0.0)).kept == {}
 
 
 def heads(*maps: Tensor) -> Tensor:

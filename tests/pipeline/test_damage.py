@@ -25,7 +25,7 @@ from tinygpt.files.checksums import SUMS, seal, verify
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.training.loop import train
 from tinygpt.training.run import resume
-from tinygpt.training.run_folder import Run
+from tinygpt.training.run_folder import RunFolder
 from tinygpt.training.state import State, initial_state
 
 COUNT = 500
@@ -63,7 +63,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> list[Original]:
     for seed, changes in enumerate([{}, {**GPT2, "n_layer": 1, "kind": "bpe", "optimizer": "adamw"}]):
         fresh, state, words, steps = trained(seed, **changes)
         folder = tmp_path_factory.mktemp(f"original{seed}")
-        with Run(folder / "run", keep=2) as run:
+        with RunFolder(folder / "run", keep=2) as run:
             for _ in steps:
                 if state.step % 2 == 0:
                     run.save(state.step, state.tensors(), state.facts())
@@ -284,7 +284,7 @@ def open_run(copy: Copy) -> str:
     config, members = copy.original.state.model.config, copy.original.state.optimizers.members
     settings = params(train__optimizer="muon" if len(members) == 2 else "adamw").train
     state = initial_state(config, settings, 0, CPU, "fp32")
-    with Run(copy.folder, keep=2) as run:
+    with RunFolder(copy.folder, keep=2) as run:
         resume(run, state, print)
     if state.step == 2:
         named = len(run.damaged) == 1 and STEPS[1] in run.damaged[0]

@@ -21,7 +21,7 @@ import torch
 
 from tests.project import Project
 from tinygpt.checkpoints import tensors as written
-from tinygpt.training.run_folder import Run
+from tinygpt.training.run_folder import RunFolder
 
 Found = TypeVar("Found")
 WAYS = ("dvc repro", "dvc exp run", "dvc exp run --temp", "dvc queue start")
@@ -219,7 +219,7 @@ def test_a_save_that_fails_at_any_of_its_steps_leaves_the_one_before_it(
     """Every call to the system that a save makes fails once: the first, the second, … until a save needs no more."""
     state = {"x": torch.arange(1000.0)}
     failed = 0
-    with Run(tmp_path / "run", keep=2) as run:
+    with RunFolder(tmp_path / "run", keep=2) as run:
         run.save(1, state, {"step": 1})
         for owner, name in ((os, "fsync"), (Path, "replace"), (written, "save_file"), (Path, "write_text")):
             for number in range(1, 100):

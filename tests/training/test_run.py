@@ -8,8 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tinygpt import config
-from tinygpt.training.interrupt import interruptible
-from tinygpt.training.run import report
+from tinygpt.training.run import interruptible, report
 
 
 @pytest.mark.parametrize(("steps", "left"), [(100, "0:00"), (41, "0:59"), (40.4, "1:00"), (40, "1:00"), (0, "1:40")])

@@ -222,8 +222,8 @@ def test_every_token_is_seen_as_generation_saw_it_also_beyond_the_context(ours: 
         assert seen.rank <= (1 if temperature == 0 else 3)
         assert sum(chance > 0 for _, _, chance in seen.alternatives) == (1 if temperature == 0 else 3)
     ids = [0, *(seen.token for seen in tokens)][: model.config.context_length]
-    bits = activations.look_at(model, ids).bits
-    found = [-math.log2(seen.probability or 0) for seen in service.look(model, ids, 1)]
+    bits = activations.get_activations(model, ids).bits
+    found = [-math.log2(seen.probability or 0) for seen in service.predictions(model, ids, 1)]
     assert found == pytest.approx(bits.tolist(), rel=1e-4)
 
 
@@ -236,7 +236,7 @@ def test_a_long_text_is_read_to_a_bound_which_is_said(ours: Serving, monkeypatch
 def test_an_attention_map_is_of_the_head_asked_for(ours: Serving) -> None:
     opened, ids, shares, more = ours.attend(TEXT[:10], only(ours), 2, 1)
     assert (len(ids), more) == (10, False)
-    torch.testing.assert_close(shares, activations.look_at(opened.model, ids).shares[1, 0])
+    torch.testing.assert_close(shares, activations.get_activations(opened.model, ids).shares[1, 0])
     assert ours.attend(TEXT[:99], only(ours), 1, 1)[3]
     for block, head, says in ((3, 1, "Block is 3"), (1, 0, "Head is 0"), ("1", 1, "Block is '1'")):
         with pytest.raises(ValueError, match=says):

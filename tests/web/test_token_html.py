@@ -14,7 +14,7 @@ from tinygpt.config import Tokenize
 from tinygpt.data import train_tokenizer
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.web import token_html
-from tinygpt.web.service import ALTERNATIVES, Seen, Turn, look
+from tinygpt.web.service import ALTERNATIVES, Seen, Turn, predictions
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -112,7 +112,7 @@ def test_a_token_that_is_a_tag_stays_text() -> None:
 
 def test_tokens_carry_what_their_card_shows(model_folder: Path) -> None:
     model, words = load(model_folder)
-    seen = list(look(model, words.encode("ROMEO:\nBut"), 1))
+    seen = list(predictions(model, words.encode("ROMEO:\nBut"), 1))
     page = Reader(token_html.tokens(seen, words, "x"), "tokens")
     assert page.texts == ["OMEO:\nBut"]
     carried = [json.loads(value or "") for name, value in page.attributes if name == "data-t"]

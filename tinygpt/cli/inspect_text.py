@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygpt.generation.sampling import Sampling
 from tinygpt.inspection import activations
-from tinygpt.inspection.activations import MOST_BITS, Look
+from tinygpt.inspection.activations import MOST_BITS, Activations
 from tinygpt.inspection.text import Subject, label, merge_ladders, pieces
 
 BLUES = (231, 195, 153, 117, 75, 33, 25, 18)  # of the 256 colours, white to dark
@@ -42,31 +42,31 @@ def show(
 
     blocks, heads: which ones `attention` is about, counted from 0; one head alone is shown as a map.
     """
-    whole = activations.look_at(subject.model, subject.text)
-    look = whole.first(subject.short)
+    whole = activations.get_activations(subject.model, subject.text)
+    acts = whole.first(subject.short)
     for name in (name for name in activations.VIEWS if name in names):
         yield f"\n\x1b[1m{name}\x1b[0m  {TITLES[name]}\n" if colour else f"\n{name.upper()}  {TITLES[name]}\n"
         match name:
             case "tokens":
-                yield from tokens(subject, look, colour, width)
+                yield from tokens(subject, acts, colour, width)
             case "embeddings":
                 yield from embeddings(subject, colour, width)
             case "position":
                 yield from position(subject)
             case "attention":
-                yield from attention(subject, look, blocks, heads, colour, width)
+                yield from attention(subject, acts, blocks, heads, colour, width)
             case "lens":
-                yield from lens(subject, look, colour, width)
+                yield from lens(subject, acts, colour, width)
             case "next":
-                yield from next_tokens(subject, look, settings, colour)
+                yield from next_tokens(subject, acts, settings, colour)
             case "surprisal":
                 yield from surprisal(subject, whole, colour, width)
 
 
-def tokens(subject: Subject, look: Look, colour: bool, width: int) -> Iterator[str]:
+def tokens(subject: Subject, acts: Activations, colour: bool, width: int) -> Iterator[str]:
     """The tokens over their ids, and the merges of the longest words."""
     upper, lower, used = "", "", 0
-    for token in look.ids.tolist():
+    for token in acts.ids.tolist():
         text = label(subject.tokenizer, token)
         wide = max(_columns(text), len(str(token)))
         if used and used + wide > width:
@@ -76,7 +76,7 @@ def tokens(subject: Subject, look: Look, colour: bool, width: int) -> Iterator[s
         lower += f"{token:<{wide}} "
         used += wide + 1
     yield f"{upper}\n{lower}"
-    ladders = merge_ladders(subject.tokenizer, look.ids.tolist())
+    ladders = merge_ladders(subject.tokenizer, acts.ids.tolist())
     if ladders:
         yield "\nThe longest words, from bytes to tokens; merges numbered as they were learned:"
     for ladder in ladders:
@@ -118,10 +118,10 @@ def position(subject: Subject) -> Iterator[str]:
 
 
 def attention(
-    subject: Subject, look: Look, blocks: Sequence[int], heads: Sequence[int], colour: bool, width: int
+    subject: Subject, acts: Activations, blocks: Sequence[int], heads: Sequence[int], colour: bool, width: int
 ) -> Iterator[str]:
     """What each head does on average; of one head alone, where each token looks."""
-    of = activations.habits(look.shares)
+    of = activations.habits(acts.shares)
     yield "            share of what a token gathers from      tokens     spread"
     yield "block head  itself  the one before  the first      away       over"
     for block in blocks:
@@ -133,14 +133,14 @@ def attention(
             )
     if len(blocks) * len(heads) == 1:
         yield ""
-        yield from attention_map(subject, look.shares[blocks[0], heads[0]].numpy(), look, colour, width)
+        yield from attention_map(subject, acts.shares[blocks[0], heads[0]].numpy(), acts, colour, width)
     else:
         yield "\none head token by token: tinygpt inspect --layer 1 --head 1"
 
 
-def attention_map(subject: Subject, shares: np.ndarray, look: Look, colour: bool, width: int) -> Iterator[str]:
+def attention_map(subject: Subject, shares: np.ndarray, acts: Activations, colour: bool, width: int) -> Iterator[str]:
     """A line a token: how much it gathers from each token up to itself, as a shade, and those that give most."""
-    labels = [label(subject.tokenizer, token, 10) for token in look.ids.tolist()]
+    labels = [label(subject.tokenizer, token, 10) for token in acts.ids.tolist()]
     fits = width >= 11 + len(labels) + 33  # a name, the shades, and two names with their shares
     for row, (text, given) in enumerate(zip(labels, shares, strict=True)):
         cells = "".join(
@@ -151,13 +151,13 @@ def attention_map(subject: Subject, shares: np.ndarray, look: Look, colour: bool
         yield f"{_fit(text, 10)} {cells + '  ' if fits else ''}{named}"
 
 
-def lens(subject: Subject, look: Look, colour: bool, width: int) -> Iterator[str]:
+def lens(subject: Subject, acts: Activations, colour: bool, width: int) -> Iterator[str]:
     """A line a token: the likeliest next token at each depth, with the bits of the one that came."""
-    seen = activations.lens(subject.model, look)
+    seen = activations.lens(subject.model, acts)
     depths = activations.spread(len(seen.best), max(2, (width - 14) // 16))
     yield f"{'came':12}  " + " ".join(f"{'embedding' if depth == 0 else f'block {depth}':15}" for depth in depths)
-    came = [label(subject.tokenizer, token) for token in look.ids[1:].tolist()]
-    for row in range(len(look.ids)):
+    came = [label(subject.tokenizer, token) for token in acts.ids[1:].tolist()]
+    for row in range(len(acts.ids)):
         line = []
         for depth in depths:
             guess = _fit(label(subject.tokenizer, int(seen.best[depth, row]), 9), 9)
@@ -172,13 +172,13 @@ def lens(subject: Subject, look: Look, colour: bool, width: int) -> Iterator[str
         yield f"{'mean bits':12}  " + " ".join(f"{seen.bits[depth].mean():15.1f}" for depth in depths)
 
 
-def next_tokens(subject: Subject, look: Look, settings: Sampling, colour: bool) -> Iterator[str]:
+def next_tokens(subject: Subject, acts: Activations, settings: Sampling, colour: bool) -> Iterator[str]:
     """A line a token that came: how likely it was, and how many tokens each filter keeps there; ✗: not this one."""
-    steps = activations.steps(look.logits, settings)
-    bits, ranks = look.bits, activations.ranks(look.logits, look.ids)
+    steps = activations.steps(acts.logits, settings)
+    bits, ranks = acts.bits, activations.ranks(acts.logits, acts.ids)
     heads = "".join(f"{name:>11}" for name in steps.kept)
     yield f"{'came':10}{'bits':>6}{'rank':>6}{'p':>5}{f'at {settings.temperature:g}':>7}{heads}  likeliest"
-    for row, token in enumerate(look.ids[1:].tolist()):
+    for row, token in enumerate(acts.ids[1:].tolist()):
         p, warm = float(steps.probs[row, token]), float(steps.warmed[row, token])
         kept = "".join(f"{int(k[row].sum()):9} {' ' if k[row, token] else '✗'}" for k in steps.kept.values())
         best = label(subject.tokenizer, int(steps.probs[row].argmax()), 10)
@@ -190,14 +190,14 @@ def next_tokens(subject: Subject, look: Look, settings: Sampling, colour: bool) 
     yield f"\nnext, at temperature {settings.temperature:g}: {likely}"
 
 
-def surprisal(subject: Subject, look: Look, colour: bool, width: int) -> Iterator[str]:
+def surprisal(subject: Subject, acts: Activations, colour: bool, width: int) -> Iterator[str]:
     """The text, shaded by the bits that each token told; without colour, as bars under its lines."""
-    bits = look.bits
+    bits = acts.bits
     if not bits.size:
         yield "One token alone: nothing was predicted."
         return
     upper, lower, used, ended = "", "", 0, False
-    for text, value in pieces(subject.tokenizer, look.ids.tolist(), [0.0, *bits]):
+    for text, value in pieces(subject.tokenizer, acts.ids.tolist(), [0.0, *bits]):
         wide = _columns(text)
         if used and (used + wide > width or ended):
             yield upper if colour else f"{upper}\n{lower}"
@@ -211,7 +211,7 @@ def surprisal(subject: Subject, look: Look, colour: bool, width: int) -> Iterato
     scale = [_shade(f" {n} ", part, True) if colour else f"{BARS[int(8 * part)]} {n}" for n, part in marks]
     yield f"\nbits: {' '.join(scale)} and more"
     yield f"{bits.mean():.2f} bits a token on average, {bits.sum():.0f} in all, in {len(bits)} tokens"
-    most = [(label(subject.tokenizer, look.ids.tolist()[place + 1]), bits[place]) for place in np.argsort(-bits)[:5]]
+    most = [(label(subject.tokenizer, acts.ids.tolist()[place + 1]), bits[place]) for place in np.argsort(-bits)[:5]]
     yield "most: " + ", ".join(f"{text} {value:.1f}" for text, value in most)
 
 

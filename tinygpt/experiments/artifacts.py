@@ -18,7 +18,7 @@ from tinygpt.files.checksums import SUMS
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import lines
 from tinygpt.plots.curves import Rows
-from tinygpt.training import timings
+from tinygpt.training.results import seconds_of_curve
 
 READERS = (
     FileNotFoundError,
@@ -128,7 +128,7 @@ def _seconds(lock: bytes) -> dict[int, float]:
     """The seconds of the run that a dvc.lock describes, found by the hash of its curve."""
     outs = yaml.safe_load(lock)["stages"]["train"]["outs"]
     curve = (Paths().training / "train.tsv").as_posix()
-    return timings.of_curve(next((out["md5"] for out in outs if out["path"] == curve), ""))
+    return seconds_of_curve(next((out["md5"] for out in outs if out["path"] == curve), ""))
 
 
 def _table(data: bytes) -> Rows:

@@ -1,10 +1,10 @@
 """Looking inside a GPT: what it attends to, how sure it is, and what it would say after each block.
 
-`look = look_at(model, ids)` runs the model over a text and keeps what `model(tokens)` throws away; the functions below
-turn that into arrays, which cli/inspect_text.py prints and figures.py draws. All numbers come from the model's own
-modules, in the precision of its weights, for one sequence of T tokens; L blocks, H heads, V entries in the vocabulary.
-How tokens are written for people is in text.py. Left out: gradients, and every change to the inside (ablations,
-patching).
+`acts = get_activations(model, ids)` runs the model over a text and keeps what `model(tokens)` throws away; the
+functions below turn that into arrays, which cli/inspect_text.py prints and figures.py draws. All numbers come from the
+model's own modules, in the precision of its weights, for one sequence of T tokens; L blocks, H heads, V entries in the
+vocabulary. How tokens are written for people is in text.py. Left out: gradients, and every change to the inside
+(ablations, patching).
 """
 
 import contextlib
@@ -31,7 +31,7 @@ MOST_BITS = 12.0  # where the scale of surprisal ends, in print and in pictures:
 
 
 @dataclass(frozen=True)
-class Look:
+class Activations:
     """What one pass through the model left behind, on the CPU."""
 
     ids: Tensor  # (T,) int64
@@ -44,14 +44,14 @@ class Look:
         """The surprisal of each token but the first, which is not predicted: (T − 1,) float64, bits."""
         return surprisal(self.logits[:-1], self.ids[1:])
 
-    def first(self, count: int) -> "Look":
-        """The look at the first tokens only: they see none of those that come later."""
+    def first(self, count: int) -> "Activations":
+        """Those of the first tokens only: they see none of those that come later."""
         n = slice(count)
-        return Look(self.ids[n], self.streams[:, n], self.shares[:, :, n, n], self.logits[n])
+        return Activations(self.ids[n], self.streams[:, n], self.shares[:, :, n, n], self.logits[n])
 
 
 @torch.no_grad()
-def look_at(model: GPT, ids: Sequence[int]) -> Look:
+def get_activations(model: GPT, ids: Sequence[int]) -> Activations:
     """Run the model over T ≥ 1 tokens, block by block as its `forward` does, and keep what passes.
 
     ValueError where there are more tokens than the context has room for.
@@ -65,7 +65,7 @@ def look_at(model: GPT, ids: Sequence[int]) -> Look:
         x = block(x, model.rotary)
         streams.append(x)
     logits = model.head(model.norm(x))  # (1, T, V)
-    return Look(tokens[0].cpu(), torch.cat(streams).cpu(), torch.cat(shares).cpu(), logits[0].cpu())
+    return Activations(tokens[0].cpu(), torch.cat(streams).cpu(), torch.cat(shares).cpu(), logits[0].cpu())
 
 
 def attention_shares(attention: Attention, x: Tensor, rotary: Rotary | None) -> Tensor:
@@ -161,17 +161,17 @@ class Lens:
 
 
 @torch.no_grad()
-def lens(model: GPT, look: Look) -> Lens:
+def lens(model: GPT, acts: Activations) -> Lens:
     """The logit lens (nostalgebraist 2020): each depth of the residual stream, read by the last norm and the head.
 
     The last depth is what the model says. The head learned to read that one only; that it can read the others at all
     shows that blocks refine one guess rather than pass on something else.
     """
     device = next(model.parameters()).device
-    read = [model.head(model.norm(stream.to(device))).cpu() for stream in look.streams]  # (T, V) each
+    read = [model.head(model.norm(stream.to(device))).cpu() for stream in acts.streams]  # (T, V) each
     best = torch.stack([logits.argmax(-1) for logits in read]).numpy()
-    bits = np.stack([surprisal(logits[:-1], look.ids[1:]) for logits in read])
-    return Lens(best, bits, np.stack([ranks(logits, look.ids) for logits in read]))
+    bits = np.stack([surprisal(logits[:-1], acts.ids[1:]) for logits in read])
+    return Lens(best, bits, np.stack([ranks(logits, acts.ids) for logits in read]))
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tinygpt.generation.sampling import Sampling
 from tinygpt.inspection import activations
-from tinygpt.inspection.activations import MOST_BITS, Look, spread
+from tinygpt.inspection.activations import MOST_BITS, Activations, spread
 from tinygpt.inspection.text import Subject, label, merge_ladders, pieces
 from tinygpt.plots.curves import loss_by_position
 from tinygpt.plots.style import DARK, DPI, LIGHT, SHADES, ink, name_ticks, save, write
@@ -47,13 +47,13 @@ def draw(
     blocks, heads: which ones `attention` maps, counted from 0. Beside `position`, by_position.png where that is known.
     `advance` hears 1 as each view is drawn.
     """
-    whole = activations.look_at(subject.model, subject.text)
-    look = whole.first(subject.short)
+    whole = activations.get_activations(subject.model, subject.text)
+    acts = whole.first(subject.short)
     files = {name: folder / f"{name}.png" for name in activations.VIEWS if name in names}
     for name, path in files.items():
         match name:
             case "tokens":
-                tokens(path, subject, look)
+                tokens(path, subject, acts)
             case "embeddings":
                 embeddings(path, subject)
             case "position":
@@ -61,11 +61,11 @@ def draw(
                     path, activations.position_similarity(subject.model), activations.rotary_products(subject.model)
                 )
             case "attention":
-                attention(path, subject, look, blocks, heads)
+                attention(path, subject, acts, blocks, heads)
             case "lens":
-                lens(path, subject, look)
+                lens(path, subject, acts)
             case "next":
-                next_token(path, subject, look, settings)
+                next_token(path, subject, acts, settings)
             case "surprisal":
                 surprisal(path, subject, whole)
         advance(1)
@@ -75,9 +75,9 @@ def draw(
     return list(files.values())
 
 
-def tokens(path: Path, subject: Subject, look: Look) -> None:
+def tokens(path: Path, subject: Subject, acts: Activations) -> None:
     """How a text is cut, each token over its id, and how byte pairs merged into its longest words."""
-    ids = look.ids.tolist()
+    ids = acts.ids.tolist()
     labels = [label(subject.tokenizer, token) for token in ids]
     wide = [max(len(text), len(str(token))) + 1 for text, token in zip(labels, ids, strict=True)]
     places = _typeset(wide, [False] * len(ids))
@@ -135,17 +135,17 @@ def position(path: Path, learned: np.ndarray | None, rotary: np.ndarray | None) 
     save(figure, path)
 
 
-def attention(path: Path, subject: Subject, look: Look, blocks: Sequence[int], heads: Sequence[int]) -> None:
+def attention(path: Path, subject: Subject, acts: Activations, blocks: Sequence[int], heads: Sequence[int]) -> None:
     """A map for each head: a row is what its token gathers from, dark where much. At most PANELS each way."""
     rows, columns = ([among[place] for place in spread(len(among), PANELS)] for among in (blocks, heads))
-    labels = [label(subject.tokenizer, token) for token in look.ids.tolist()]
+    labels = [label(subject.tokenizer, token) for token in acts.ids.tolist()]
     side = min(6.0, 9.0 / max(len(rows), len(columns)))  # inches
     size = min(9.0, 72 * 0.85 * side / len(labels))  # points, so that a label is as high as a row
     figure = Figure(figsize=(side * len(columns) + 1.5, side * len(rows) + 0.8), dpi=DPI, layout="constrained")
     panels = figure.subplots(len(rows), len(columns), squeeze=False)
     for (row, block), (column, head) in itertools.product(enumerate(rows), enumerate(columns)):
         axes = panels[row, column]
-        axes.imshow(look.shares[block, head].numpy(), cmap=SHADES, norm=SHARES, interpolation="nearest")
+        axes.imshow(acts.shares[block, head].numpy(), cmap=SHADES, norm=SHARES, interpolation="nearest")
         axes.set_title(f"block {block + 1}, head {head + 1}", fontsize=9)
         for axis, edge, turned in ((axes.yaxis, column == 0, 0), (axes.xaxis, row == len(rows) - 1, 90)):
             if not edge:
@@ -157,11 +157,11 @@ def attention(path: Path, subject: Subject, look: Look, blocks: Sequence[int], h
     save(figure, path)
 
 
-def lens(path: Path, subject: Subject, look: Look) -> None:
+def lens(path: Path, subject: Subject, acts: Activations) -> None:
     """What the model would say after each block, ✓ where it came; shaded by the probability of what came."""
-    seen = activations.lens(subject.model, look)
+    seen = activations.lens(subject.model, acts)
     depths = spread(len(seen.best), DEPTHS)
-    labels = [*(label(subject.tokenizer, token) for token in look.ids.tolist()), "?"]
+    labels = [*(label(subject.tokenizer, token) for token in acts.ids.tolist()), "?"]
     longest = min(12, 60 // len(depths))
     texts = [[label(subject.tokenizer, int(token), longest) for token in row] for row in seen.best[depths].T]
     chances = np.zeros((len(texts), len(depths)))
@@ -192,13 +192,13 @@ def lens(path: Path, subject: Subject, look: Look) -> None:
     save(figure, path)
 
 
-def next_token(path: Path, subject: Subject, look: Look, settings: Sampling) -> None:
+def next_token(path: Path, subject: Subject, acts: Activations, settings: Sampling) -> None:
     """Left: how likely each token was that came. Right: what could come after the last, and what each filter keeps."""
-    steps = activations.steps(look.logits, settings)
-    rows = min(max(20, len(look.ids) - 1), ROWS)
+    steps = activations.steps(acts.logits, settings)
+    rows = min(max(20, len(acts.ids) - 1), ROWS)
     figure = Figure(figsize=(10, ROW * rows + 1.4), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
-    _came(left, subject, look, steps)
+    _came(left, subject, acts, steps)
     _coming(right, subject, steps, settings.temperature, rows)
     for axes in (left, right):
         axes.set_ylim(rows + 0.5, -1.7)
@@ -206,11 +206,11 @@ def next_token(path: Path, subject: Subject, look: Look, settings: Sampling) -> 
     save(figure, path)
 
 
-def _came(axes: Axes, subject: Subject, look: Look, steps: activations.Steps) -> None:
+def _came(axes: Axes, subject: Subject, acts: Activations, steps: activations.Steps) -> None:
     """The probability of each token that came, its bits and rank, and what was likelier."""
-    bits, ranks = look.bits[-ROWS:], activations.ranks(look.logits, look.ids)[-ROWS:]
+    bits, ranks = acts.bits[-ROWS:], activations.ranks(acts.logits, acts.ids)[-ROWS:]
     axes.barh(range(len(bits)), 2.0**-bits, color=DARK, height=0.7)
-    name_ticks(axes.yaxis, [label(subject.tokenizer, token) for token in look.ids[1:].tolist()[-ROWS:]])
+    name_ticks(axes.yaxis, [label(subject.tokenizer, token) for token in acts.ids[1:].tolist()[-ROWS:]])
     likeliest = steps.probs[:-1].argmax(-1).tolist()[-ROWS:]
     write(axes, 1.04, -1, " bits  rank  likeliest", color="0.35", fontsize=8)
     for row, (told, rank, best) in enumerate(zip(bits, ranks, likeliest, strict=True)):
@@ -239,10 +239,10 @@ def _coming(axes: Axes, subject: Subject, steps: activations.Steps, temperature:
     axes.set_xticks([place for place in MaxNLocator(5).tick_values(0, top) if place <= top * 1.05])
 
 
-def surprisal(path: Path, subject: Subject, look: Look) -> None:
+def surprisal(path: Path, subject: Subject, acts: Activations) -> None:
     """A text, shaded by the bits that each token told the model; grey is the first one, which nothing predicts."""
-    bits = look.bits
-    written = pieces(subject.tokenizer, look.ids.tolist(), [np.nan, *bits])
+    bits = acts.bits
+    written = pieces(subject.tokenizer, acts.ids.tolist(), [np.nan, *bits])
     places = _typeset([len(text) for text, _ in written], [text.endswith("↵") for text, _ in written])
     below = 1.25 * (places[-1][0] + 1)
     mean = f"{bits.mean():.1f} bits a token" if bits.size else "one token, nothing predicted"

@@ -1,9 +1,17 @@
-"""What a run leaves in data/training: its curves, a row a step or a validation, and its last numbers."""
+"""What a run leaves: its curves and its last numbers in data/training, and its seconds outside all that DVC tracks.
 
+`clock = Clock(file, step)`; `clock.note(step)` while it trains; `clock.keep(curve)` at the end files the seconds in
+.tinygpt/times under the MD5 of the run's train.tsv, by which dvc.lock names that curve, too; `seconds_of_curve(md5)`
+finds them, where the run was made on this machine. So no output holds a timing.
+"""
+
+import hashlib
+import time
 from pathlib import Path
 
 from tinygpt.config import Train
-from tinygpt.files.text import write_json, write_table
+from tinygpt.files.paths import hidden
+from tinygpt.files.text import write_json, write_table, write_text
 from tinygpt.model.gpt import count_parameters, training_flops_per_token
 from tinygpt.training import lora
 from tinygpt.training.state import State
@@ -35,3 +43,43 @@ def write_curves(folder: Path, state: State, settings: Train) -> None:
     for name, rows in curves.items():
         write_table(folder / f"{name}.tsv", rows)
     write_json(folder / "metrics.json", metrics(state, settings))
+
+
+class Clock:
+    """Seconds since training began, by step; `file` is where they outlive a run that is stopped."""
+
+    def __init__(self, file: Path, step: int) -> None:
+        self.file = file
+        self.seconds = {at: value for at, value in _read_seconds(file).items() if at <= step}
+        self._begin = time.perf_counter() - max(self.seconds.values(), default=0.0)
+
+    def note(self, step: int) -> None:
+        """So many steps have been taken."""
+        self.seconds[step] = time.perf_counter() - self._begin
+        write_text(self.file, _seconds_table(self.seconds))
+
+    def keep(self, curve: Path) -> None:
+        """File the seconds for good, under the curve that they belong to."""
+        write_text(
+            _place(hashlib.md5(curve.read_bytes(), usedforsecurity=False).hexdigest()), _seconds_table(self.seconds)
+        )
+
+
+def seconds_of_curve(md5: str) -> dict[int, float]:
+    """Step → seconds of the run whose train.tsv has this MD5; empty where this machine has not made it."""
+    return _read_seconds(_place(md5))
+
+
+def _place(md5: str) -> Path:
+    return hidden("times") / f"{md5}.tsv"
+
+
+def _read_seconds(file: Path) -> dict[int, float]:
+    if not file.is_file():
+        return {}
+    rows = (line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()[1:])
+    return {int(step): float(seconds) for step, seconds in rows}
+
+
+def _seconds_table(seconds: dict[int, float]) -> str:
+    return "step\tseconds\n" + "".join(f"{step}\t{value:.3f}\n" for step, value in sorted(seconds.items()))

@@ -5,10 +5,13 @@ state)`, `train(prepared, state, saves, …)` and `save(prepared, state)`; stage
 be said goes to `tell`, or is returned.
 """
 
+import contextlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -28,11 +31,9 @@ from tinygpt.model.gpt import GPT, GPTConfig, count_parameters, training_flops_p
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.folder import load
 from tinygpt.training import compilation, distributed, forecast, loggers, loop, lora
-from tinygpt.training.interrupt import interruptible
-from tinygpt.training.results import write_curves
-from tinygpt.training.run_folder import Run
+from tinygpt.training.results import Clock, write_curves
+from tinygpt.training.run_folder import RunFolder
 from tinygpt.training.state import State, initial_state
-from tinygpt.training.timings import Clock
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def start(run: Prepared) -> State:
     return initial_state(run.config, run.settings, run.params.seed, run.device, run.precision, weights)
 
 
-def resume(saves: Run, state: State, tell: Callable[[str], object]) -> None:
+def resume(saves: RunFolder, state: State, tell: Callable[[str], object]) -> None:
     """Go on from the newest save that is whole, and say so. All read it, once the first process has locked the run."""
     distributed.meet()
     saved = saves.latest(state.check)
@@ -151,7 +152,7 @@ def learning(state: State) -> str:
 
 
 def train(
-    run: Prepared, state: State, saves: Run, note: Callable[[State], None], tell: Callable[[str], object]
+    run: Prepared, state: State, saves: RunFolder, note: Callable[[State], None], tell: Callable[[str], object]
 ) -> None:
     """Take all steps, with progress shown, curves written, the state saved as it goes, and `note` told of each.
 
@@ -210,3 +211,29 @@ def save(run: Prepared, state: State) -> None:
 
     save_weights(run.paths.training / "last.safetensors", plain(state.kept()), run.config)
     save_model(run.paths.model, run.config, plain(state.best), run.tokenizer, run.lineage, lora.learned(state.best))
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], int]]:
+    """Turn Ctrl-C, SIGTERM and a closed terminal into a question, asked when it suits: the signal's number, or 0.
+
+    A second Ctrl-C or SIGTERM kills. Where SIGHUP is ignored, as nohup asks for, it stays so.
+    """
+    caught: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    hangup = getattr(signal, "SIGHUP", None)  # of a closed terminal; Windows has none
+    if hangup and signal.getsignal(hangup) != signal.SIG_IGN:
+        before[hangup] = signal.getsignal(hangup)
+
+    def note(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        if number != hangup:  # the shell and the system both send it
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: caught[0] if caught else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

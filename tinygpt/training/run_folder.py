@@ -1,6 +1,6 @@
 """A run in progress: a locked folder of saves, .tinygpt/runs/<fingerprint>, from which training goes on after a kill.
 
-`fingerprint(lineage, machine)` names it; `with Run(folder, keep=2) as run`, then `run.latest()`, `run.save(…)`,
+`fingerprint(lineage, machine)` names it; `with RunFolder(folder, keep=2) as run`, then `run.latest()`, `run.save(…)`,
 `run.finish()`. A damaged save is passed over. Everything is JSON or safetensors: nothing here can execute what it
 reads.
 """
@@ -37,8 +37,8 @@ def fingerprint(lineage: dict[str, Any], machine: str) -> str:
     return digest([lineage, machine, torch.__version__, np.__version__, code])[:16]
 
 
-class Run:
-    """A run in progress: `with Run(folder, keep=2) as run`, then `run.latest()`, `run.save(...)`, `run.finish()`.
+class RunFolder:
+    """A run in progress: `with RunFolder(folder, keep=2) as run`, then `run.latest()`, `run.save(...)`, `run.finish()`.
 
     The folder is locked while the block lasts; ValueError in a sentence where another process holds it. It stays when
     the block is left early, so that the next process can go on.
@@ -49,7 +49,7 @@ class Run:
         self.damaged: list[str] = []  # sentences about saves that `latest` passed over
         self._lock = FileLock(folder.with_suffix(".lock"))
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> "RunFolder":
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)

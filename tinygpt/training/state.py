@@ -23,7 +23,7 @@ Row = dict[str, float]
 FACTS = ("step", "best_step", "best_loss", "validation_rows", "health_rows")  # of a State, what is saved as JSON
 
 
-class Look(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+class ValidationRow(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
     """One row of validation_rows."""
 
     step: int
@@ -36,7 +36,7 @@ class Facts(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
     step: PositiveInt
     best_step: int
     best_loss: float
-    validation_rows: Annotated[list[Look], Field(min_length=1)]
+    validation_rows: Annotated[list[ValidationRow], Field(min_length=1)]
     health_rows: list[Row]
     scaler: Row
 

@@ -175,7 +175,7 @@ class Serving:
                     yield
                     shown = time.monotonic()
         turn.continued, turn.ids, turn.version = opened.tokenizer.decode(ids), ids, opened.version
-        look_at_turn(turn, prompt, opened)
+        predict_turn(turn, prompt, opened)
         visitor.command = command(order, opened.book.folder)
         visitor.note = ending(len(ids), order, late=time.monotonic() > ends)
 
@@ -206,7 +206,7 @@ class Serving:
                     opened = self.shelf.load(turn.model)
                     known = opened.version == turn.version and max(turn.ids) < opened.tokenizer.vocab_size
                     if known and opened.tokenizer.decode(turn.ids) == turn.continued:
-                        look_at_turn(turn, opened.tokenizer.encode(before), opened)
+                        predict_turn(turn, opened.tokenizer.encode(before), opened)
             before += turn.continued
 
     def undo(self, visitor: Visitor) -> str:
@@ -223,7 +223,7 @@ class Serving:
         opened = self.shelf.load(model)
         ids = opened.tokenizer.encode(something(written))
         shown = [opened.tokenizer.end_of_text, *ids[:READ_TOKENS]]  # a document starts with <|endoftext|>
-        return opened, list(look(opened.model, shown, 1)), max(0, len(ids) - READ_TOKENS)
+        return opened, list(predictions(opened.model, shown, 1)), max(0, len(ids) - READ_TOKENS)
 
     def attend(
         self, written: object, model: object, block: object, head: object
@@ -236,18 +236,18 @@ class Serving:
         chosen = [number("block", block, 1, config.n_layer, True), number("head", head, 1, config.n_head, True)]
         whole = opened.tokenizer.encode(something(written))
         ids = whole[: min(MAP_TOKENS, config.context_length)]
-        shares = activations.look_at(opened.model, ids).shares[int(chosen[0]) - 1, int(chosen[1]) - 1]
+        shares = activations.get_activations(opened.model, ids).shares[int(chosen[0]) - 1, int(chosen[1]) - 1]
         return opened, ids, shares, len(whole) > len(ids)
 
 
-def look_at_turn(turn: Turn, prompt: list[int], opened: Opened) -> None:
+def predict_turn(turn: Turn, prompt: list[int], opened: Opened) -> None:
     """Put into a turn how the model saw its tokens come after a prompt."""
     prompt = prompt or [opened.tokenizer.end_of_text]
-    turn.tokens = list(look(opened.model, prompt + turn.ids, len(prompt), turn.sampling))
+    turn.tokens = list(predictions(opened.model, prompt + turn.ids, len(prompt), turn.sampling))
     turn.tokenizer = opened.tokenizer
 
 
-def look(model: GPT, ids: Sequence[int], first: int, sampling: Sampling | None = None) -> Iterator[Seen]:
+def predictions(model: GPT, ids: Sequence[int], first: int, sampling: Sampling | None = None) -> Iterator[Seen]:
     """How the model saw ids[first:] come, each from the window that generation gives it; first ≥ 1.
 
     sampling: how they were chosen, for the probabilities after temperature and filters.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.project import Project
-from tinygpt.training.timings import Clock, of_curve
+from tinygpt.training.results import Clock, seconds_of_curve
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def test_a_run_that_was_stopped_goes_on_counting_and_steps_taken_again_count_onc
     curve = here / "train.tsv"
     curve.write_text("step\tloss\n1\t5\n")
     clock.keep(curve)
-    assert of_curve(hashlib.md5(curve.read_bytes()).hexdigest()) == {2: 5.0, 4: 10.0, 6: 12.0}
-    assert of_curve("0" * 32) == {}
+    assert seconds_of_curve(hashlib.md5(curve.read_bytes()).hexdigest()) == {2: 5.0, 4: 10.0, 6: 12.0}
+    assert seconds_of_curve("0" * 32) == {}
 
 
 def test_the_pipeline_keeps_the_seconds_of_the_curve_that_dvc_lock_names(
@@ -41,7 +41,7 @@ def test_the_pipeline_keeps_the_seconds_of_the_curve_that_dvc_lock_names(
     lock = (project.folder / "dvc.lock").read_text()
     md5 = hashlib.md5((project.folder / "data/training/train.tsv").read_bytes()).hexdigest()
     assert md5 in lock
-    seconds = of_curve(md5)
+    seconds = seconds_of_curve(md5)
     assert {10, 20} <= set(seconds)
     assert list(seconds.values()) == sorted(seconds.values())
     assert project.run("git", "status", "--porcelain") == ""
