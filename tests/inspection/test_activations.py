@@ -28,7 +28,7 @@ def model(shape: dict[str, Any]) -> GPT:
 
 
 @pytest.fixture
-def look(model: GPT) -> Activations:
+def acts(model: GPT) -> Activations:
     return get_activations(model, IDS)
 
 
