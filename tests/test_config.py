@@ -1,12 +1,17 @@
 """A wrong parameter is refused in a sentence, all of them at once; a sound file is read as DVC reads it."""
 
+import datetime
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import dvc.utils.hydra
 import pytest
 import yaml
+from dvc.utils.serialize import parse_yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.conftest import ROOT
 from tinygpt import config
@@ -144,10 +149,30 @@ def test_numbers_are_read_as_dvc_reads_and_writes_them(tmp_path: Path) -> None:
     assert config.load(file).train.weight_decay == 0.00001
 
 
+WRITTEN = [
+    "1e-2",
+    "2_000",
+    "0100",
+    "0o17",
+    "0x1F",
+    "1:30",
+    "yes",
+    "~",
+    ".5",
+    "2024-01-01",
+    "1_0.5",
+    "+.inf",
+    "- 1",
+    "''",
+    "!!int x",
+]
+
+
 @pytest.mark.parametrize(
     ("written", "means"),
     [
         ("1e-2", 0.01),
+        ("2_000", 2000),
         ("0100", 100),
         ("0o17", 15),
         ("0x1F", 31),
@@ -155,15 +180,37 @@ def test_numbers_are_read_as_dvc_reads_and_writes_them(tmp_path: Path) -> None:
         ("yes", "yes"),
         ("~", None),
         (".5", 0.5),
+        ("2024-01-01", datetime.date(2024, 1, 1)),
     ],
 )
 def test_plain_values_mean_what_they_mean_to_dvc(written: str, means: object) -> None:
-    """DVC reads params.yaml with ruamel.yaml, as YAML 1.2."""
-    from ruamel.yaml import YAML
+    """DVC reads params.yaml as YAML 1.2."""
+    assert config.read_value(written) == means
 
-    found = yaml.load(f"key: {written}", Loader=config._Loader)["key"]
-    assert found == means
-    assert found == YAML(typ="safe", pure=True).load(f"key: {written}")["key"]
+
+@given(
+    text=st.one_of(
+        st.dictionaries(
+            st.sampled_from(["a", "b", "'a'", "1", "[]"]), st.sampled_from(WRITTEN) | st.text(max_size=6)
+        ).map(lambda values: "\n".join(f"{key}: {value}" for key, value in values.items())),
+        st.lists(st.sampled_from(["a: 1", "a: 2", "'a': 3", "b: {c: 1, c: 2}", "- x", "&x a: *x"])).map("\n".join),
+        st.floats().map(lambda value: f"a: {value!r}"),
+        st.text(max_size=30),
+    )
+)
+def test_every_text_has_the_values_that_dvc_sees_or_is_refused_by_both(text: str) -> None:
+    try:
+        expected = parse_yaml(text, "params.yaml")
+    except Exception:  # DVC lets those of the library through that it did not expect
+        expected = None
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "params.yaml"
+        file.write_bytes(text.encode("utf-8", "surrogatepass"))
+        if not isinstance(expected, dict) or not expected:
+            with pytest.raises(config.ConfigError):
+                config.read_yaml(file)
+        else:
+            assert repr(config.read_yaml(file)) == repr(expected)
 
 
 def test_sections_are_frozen() -> None:

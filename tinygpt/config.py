@@ -13,13 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
+from ruamel.yaml.error import YAMLError
 
 GONE = {  # keys of earlier versions → what to do instead
     "train.implementation": "remove the line. `dvc repro scratch/dvc.yaml` trains the reference implementation.",
 }
 
+NOT_YAML = (YAMLError, RecursionError, ValueError)  # what the YAML library raises for text that is none
 Name = Annotated[str, Field(min_length=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -220,10 +223,10 @@ def read_yaml(file: Path | str) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"There is no {file} here. Run this in the project's folder (the one with dvc.yaml).")
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        values = _parse(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError as problem:
         raise ConfigError(file, [f"It is not UTF-8 text (byte {problem.start}). Save it as UTF-8."]) from problem
-    except (yaml.YAMLError, RecursionError, ValueError) as problem:
+    except NOT_YAML as problem:
         raise ConfigError(file, [f"It is not YAML: {' '.join(str(problem).split())[:300]}"]) from problem
     if not isinstance(values, dict):
         raise ConfigError(file, ["It holds no sections. `git checkout params.yaml` brings the original back."])
@@ -239,8 +242,8 @@ def read_stages(file: Path) -> list[dict[str, Any]]:
 def read_value(text: str) -> Any:
     """One value as params.yaml would hold it: `1e-2` is a number, `null` is None; text that is no YAML stays text."""
     try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, RecursionError, ValueError):
+        return _parse(text)
+    except NOT_YAML:
         return text
 
 
@@ -306,40 +309,23 @@ def _names_beside(location: tuple[str | int, ...]) -> list[str]:
     return [field.alias or name for name, field in section.model_fields.items()]
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's plain values, as DVC reads and writes them, where PyYAML's own are those of 1.1.
+class _Constructor(SafeConstructor):
+    """The library's own, which also says in which line a value does not fit its tag or its type."""
 
-    There 1e-2 is text, yes is true, 0100 is 64 and 1:30 is 90; but `dvc exp run -S train.weight_decay=0.00001` writes
-    1e-05 into the file, and means a number. Keys that appear twice are refused, as DVC refuses them.
-    """
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise yaml.YAMLError(f"the key {twice!r} appears twice, near line {node.start_mark.line + 1}")
-        return super().construct_mapping(node, deep)
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, TypeError, LookupError, AttributeError) as problem:  # PyYAML's, for tags that do not fit
-            kind = node.tag.rpartition(":")[2]
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1} holds no {kind} that can be read") from problem
-
-    def construct_integer(self, node: yaml.ScalarNode) -> int:
-        text = node.value
-        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        except (ValueError, TypeError, LookupError, AttributeError, AssertionError) as problem:
+            kind = str(node.tag).rpartition(":")[2]
+            raise YAMLError(f"line {node.start_mark.line + 1} holds no {kind} that can be read") from problem
 
 
-_PLAIN = {  # YAML 1.2.2, section 10.3.2
-    "null": r"null|Null|NULL|~|",
-    "bool": r"true|True|TRUE|false|False|FALSE",
-    "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
-    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-}
-for _kind, _pattern in _PLAIN.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), None)
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
+def _parse(text: str) -> Any:
+    """The plain values of YAML 1.2, by the library that DVC reads them with (dvc.utils.serialize)."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    try:
+        return yaml.load(text)
+    except DuplicateKeyError as problem:
+        key, line = str(problem.problem).split('"')[1], problem.problem_mark.line + 1
+        raise YAMLError(f"the key {key!r} appears twice, near line {line}") from problem
