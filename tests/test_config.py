@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ROOT
 from tinygpt import config
+from tinygpt.errors import ConfigError
 from tinygpt.model.gpt import GPTConfig
 
 
@@ -28,7 +29,7 @@ def refusal(changes: dict[str, Any]) -> str:
     for name, value in changes.items():
         section, _, key = name.rpartition(".")
         (changed[section] if section else changed)[key] = value
-    with pytest.raises(config.ConfigError) as error:
+    with pytest.raises(ConfigError) as error:
         config.check(changed)
     return str(error.value)
 
@@ -109,7 +110,7 @@ def test_all_problems_are_reported_at_once() -> None:
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     changed = values()
     del changed["train"]["steps"]
-    with pytest.raises(config.ConfigError, match=r"train\.steps is missing"):
+    with pytest.raises(ConfigError, match=r"train\.steps is missing"):
         config.check(changed)
 
 
@@ -127,13 +128,13 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_not_a_parameter_file_is_refused(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "params.yaml"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(config.ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says):
         config.load(file)
 
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes(b"seed: 1 # caf\xe9")
-    with pytest.raises(config.ConfigError, match="not UTF-8"):
+    with pytest.raises(ConfigError, match="not UTF-8"):
         config.load(tmp_path / "params.yaml")
 
 
@@ -207,7 +208,7 @@ def test_every_text_has_the_values_that_dvc_sees_or_is_refused_by_both(text: str
         file = Path(folder) / "params.yaml"
         file.write_bytes(text.encode("utf-8", "surrogatepass"))
         if not isinstance(expected, dict) or not expected:
-            with pytest.raises(config.ConfigError):
+            with pytest.raises(ConfigError):
                 config.read_yaml(file)
         else:
             assert repr(config.read_yaml(file)) == repr(expected)

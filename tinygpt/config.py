@@ -6,9 +6,6 @@ names the key, what was found and what is allowed. YAML is read as DVC reads it 
 means the same in both; whether files exist is for `tinygpt check` and the stages.
 """
 
-import difflib
-import re
-import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -18,9 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import YAMLError
 
-GONE = {  # keys of earlier versions → what to do instead
-    "train.implementation": "remove the line. `dvc repro scratch/dvc.yaml` trains the reference implementation.",
-}
+from tinygpt.errors import ConfigError, of_parameter
 
 NOT_YAML = (YAMLError, RecursionError, ValueError)  # what the YAML library raises for text that is none
 Name = Annotated[str, Field(min_length=1)]
@@ -30,15 +25,6 @@ NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 TopP = Annotated[float, Field(gt=0, le=1)]
-
-
-class ConfigError(ValueError):
-    """A parameter file that cannot be used; `problems` holds one sentence for each thing wrong."""
-
-    def __init__(self, file: Path | str, problems: list[str]) -> None:
-        self.problems = problems
-        count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__(f"{file} has {count}:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
 class Section(BaseModel):
@@ -252,7 +238,7 @@ def check(values: dict[Any, Any], file: Path | str = "params.yaml") -> Params:
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(file, [_sentence(dict(problem)) for problem in error.errors()]) from None
+        raise ConfigError(file, [of_parameter(dict(one), _names_beside(one)) for one in error.errors()]) from None
     sections = [getattr(params, name) for name in Params.model_fields]
     problems = [text for section in sections if isinstance(section, Section) for text in section.problems()]
     if problems:
@@ -265,45 +251,12 @@ def nearest_multiple(value: int, factor: int) -> int:
     return max(1, (2 * value + factor - 1) // (2 * factor)) * factor
 
 
-def _sentence(problem: dict[str, Any]) -> str:
-    """One pydantic problem as a sentence: the key, what was found, what is allowed."""
-    key = ".".join(str(part) for part in problem["loc"] if part not in ("int", "float", "str"))
-    found = problem.get("input")
-    match problem["type"]:
-        case "missing":
-            return f"{key} is missing. `git diff params.yaml` shows what was removed."
-        case "extra_forbidden" if key in GONE:
-            return f"{key} is no longer a parameter: {GONE[key]}"
-        case "extra_forbidden":
-            names = _names_beside(problem["loc"])
-            near = difflib.get_close_matches(str(problem["loc"][-1]), names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(names)}."
-            return f"{key} is not a parameter; {hint}"
-        case "int_type" | "float_type" if isinstance(found, str) and _number(found) is not None:
-            return f"{key} is the text {found!r}, not a number; write {_number(found)} without quotes."
-    allowed = re.sub(r"^(Input|List|String) should ", "must ", problem["msg"])
-    if problem["type"] == "model_type":
-        allowed = "must be a section of keys and values"
-    return f"{key} is {_shown(found)}; it {allowed}."
-
-
-def _shown(value: object) -> str:
-    text = reprlib.repr(value) if isinstance(value, list | dict) else "null" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _number(text: str) -> float | int | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return int(value) if value.is_integer() and abs(value) < 1e15 else value
-
-
-def _names_beside(location: tuple[str | int, ...]) -> list[str]:
-    """The names allowed where an unknown one was found."""
+def _names_beside(problem: Any) -> list[str]:
+    """The names allowed where one of pydantic's problems is an unknown one."""
+    if problem["type"] != "extra_forbidden":
+        return []
     section: type[BaseModel] = Params
-    for part in location[:-1]:
+    for part in problem["loc"][:-1]:
         field = section.model_fields[str(part)].annotation
         section = next(kind for kind in (field, *get_args(field)) if isinstance(kind, type))
     return [field.alias or name for name, field in section.model_fields.items()]

@@ -1,10 +1,16 @@
 """Errors as sentences: `explain(problem)` says what went wrong, and what to do next."""
 
+import difflib
 import errno
 import os
 import re
+import reprlib
 from pathlib import Path
+from typing import Any
 
+GONE = {  # keys of earlier versions → what to do instead
+    "train.implementation": "remove the line. `dvc repro scratch/dvc.yaml` trains the reference implementation.",
+}
 MADE_BY = {"corpus": "download", "tokenizer": "tokenize", "tokens": "tokenize", "model": "train", "training": "train"}
 
 
@@ -57,3 +63,46 @@ def _of_path(problem: OSError, path: Path) -> str:
     if isinstance(problem, PermissionError) or problem.errno == errno.EROFS:
         return f"{path} is closed to you ({problem.strerror}). Change whose it is, or write another path."
     return str(problem)
+
+
+class ConfigError(ValueError):
+    """A parameter file that cannot be used; `problems` holds one sentence for each thing wrong."""
+
+    def __init__(self, file: Path | str, problems: list[str]) -> None:
+        self.problems = problems
+        count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(f"{file} has {count}:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+def of_parameter(problem: dict[str, Any], names: list[str]) -> str:
+    """One of pydantic's problems as a sentence: the key, what was found, what is allowed. names: those of its section."""
+    key = ".".join(str(part) for part in problem["loc"] if part not in ("int", "float", "str"))
+    found = problem.get("input")
+    match problem["type"]:
+        case "missing":
+            return f"{key} is missing. `git diff params.yaml` shows what was removed."
+        case "extra_forbidden" if key in GONE:
+            return f"{key} is no longer a parameter: {GONE[key]}"
+        case "extra_forbidden":
+            near = difflib.get_close_matches(str(problem["loc"][-1]), names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(names)}."
+            return f"{key} is not a parameter; {hint}"
+        case "int_type" | "float_type" if isinstance(found, str) and _number(found) is not None:
+            return f"{key} is the text {found!r}, not a number; write {_number(found)} without quotes."
+    allowed = re.sub(r"^(Input|List|String) should ", "must ", problem["msg"])
+    if problem["type"] == "model_type":
+        allowed = "must be a section of keys and values"
+    return f"{key} is {_shown(found)}; it {allowed}."
+
+
+def _shown(value: object) -> str:
+    text = reprlib.repr(value) if isinstance(value, list | dict) else "null" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _number(text: str) -> float | int | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() and abs(value) < 1e15 else value

@@ -19,6 +19,7 @@ from tinygpt.checkpoints import base_model, locate
 from tinygpt.checkpoints.model_folder import CHANGES, hashes, load, save_model
 from tinygpt.cli import main
 from tinygpt.data.corpus import write_corpus
+from tinygpt.errors import ConfigError
 from tinygpt.evaluation import before_after
 from tinygpt.export import hf
 from tinygpt.files.text import write_text
@@ -206,7 +207,7 @@ def test_check_refuses_what_would_fail_only_once_there_was_work(
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(config.ConfigError, match=sentence):
+    with pytest.raises(ConfigError, match=sentence):
         params(**changes)
 
 

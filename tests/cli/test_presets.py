@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tinygpt.cli import presets
-from tinygpt.config import ConfigError
+from tinygpt.errors import ConfigError
 
 SIZES = presets.load(ROOT / "sizes.yaml")
 

@@ -8,8 +8,9 @@ import pytest
 import stages.tokenize
 import stages.train
 from tests.conftest import TEXT, params
-from tinygpt.config import ConfigError, Params
+from tinygpt.config import Params
 from tinygpt.data.corpus import write_corpus
+from tinygpt.errors import ConfigError
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import write_json
 

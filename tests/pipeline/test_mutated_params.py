@@ -12,6 +12,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tinygpt import config
+from tinygpt.errors import ConfigError
 from tinygpt.generation.samples import settings_of
 from tinygpt.model.gpt import GPTConfig
 from tinygpt.training import optimizer
@@ -201,7 +202,7 @@ def told(read: Callable[[], config.Params], names: list[str]) -> str:
     """What becomes of parameters: "run", "refused" in words that hold one of `names`, or what went wrong."""
     try:
         use(read())
-    except (config.ConfigError, FileNotFoundError) as refusal:
+    except (ConfigError, FileNotFoundError) as refusal:
         text = str(refusal)
         text.encode()  # it can be printed
         named = any(name in text for name in names) and len(text) < 8000

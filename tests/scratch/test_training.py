@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.conftest import CPU, SHAPES, gpt, gpt_config, params
 from tinygpt.checkpoints.model_folder import load, save_model
-from tinygpt.config import ConfigError
+from tinygpt.errors import ConfigError
 from tinygpt.files.paths import Paths
 from tinygpt.scratch import optimizers as slow
 from tinygpt.scratch import training as slow_training

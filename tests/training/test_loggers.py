@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import CPU, gpt_config, params
 from tests.project import Project
-from tinygpt import config
+from tinygpt.errors import ConfigError
 from tinygpt.training import loggers
 from tinygpt.training.loop import train
 from tinygpt.training.state import State, initial_state
@@ -104,7 +104,7 @@ def test_one_that_is_not_installed_is_refused_before_any_work(monkeypatch: pytes
 
 def test_params_know_no_other_logger() -> None:
     assert params(runtime__logger="wandb").runtime.logger == "wandb"
-    with pytest.raises(config.ConfigError, match=r"runtime.logger is 'tensorboard'; it must be 'wandb'"):
+    with pytest.raises(ConfigError, match=r"runtime.logger is 'tensorboard'; it must be 'wandb'"):
         params(runtime__logger="tensorboard")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from tinygpt import config
+from tinygpt.errors import ConfigError
 
 Size = dict[str, Any]  # "section.key" → value
 
@@ -23,7 +24,7 @@ def load(file: Path) -> dict[str, Size]:
     sizes = config.read_yaml(file)
     for name, size in sizes.items():
         if not isinstance(size, dict) or not all("." in str(key) for key in size):
-            raise config.ConfigError(file, [f"{name} must hold lines of section.key: value."])
+            raise ConfigError(file, [f"{name} must hold lines of section.key: value."])
     return {name: sizes.get("default", {}) | size for name, size in sizes.items()}
 
 

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from tinygpt.checkpoints.model_folder import save_model, save_weights
-from tinygpt.config import ConfigError, Params, Train
+from tinygpt.config import Params, Train
 from tinygpt.console import progress
 from tinygpt.data.dataset import Batch, evaluation_windows, open_tokens, training_batches
+from tinygpt.errors import ConfigError
 from tinygpt.files.checksums import digest
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json, write_json, write_table
