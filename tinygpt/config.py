@@ -1,16 +1,14 @@
 """params.yaml → typed, frozen sections: `params = load("params.yaml")`, then `params.train.steps`.
 
-Types and checks only. There are no defaults and nothing is derived, so this file can change no result: what
-`null` means is decided where the value is used. All problems are reported at once, each as a sentence that
-names the key, what was found and what is allowed. YAML is read as DVC reads it (YAML 1.2), so that a number
-means the same in both; whether files exist is for `tinygpt check` and the stages.
+Types and checks only; nothing is derived, so this file can change no result. All problems are reported at once, each a
+sentence that names the key, what was found and what is allowed. Whether files exist is for `tinygpt check` to see.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import YAMLError
@@ -20,8 +18,9 @@ from tinygpt.errors import ConfigError, of_parameter
 NOT_YAML = (YAMLError, RecursionError, ValueError)  # what the YAML library raises for text that is none
 Name = Annotated[str, Field(min_length=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NotNegativeInt = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 TopP = Annotated[float, Field(gt=0, le=1)]
@@ -157,12 +156,38 @@ class Grid(Section):
     top_p: list[TopP]
 
 
+class Setting(NamedTuple):
+    """A sampling setting, for params.yaml, the command line, the page, the chat and the library."""
+
+    kind: Any  # its type and bounds
+    allowed: str  # the bounds in words
+    default: float
+    off: float | None  # the value that switches it off
+    help: str
+
+    def fits(self, value: float) -> bool:
+        """Whether a number is within the bounds."""
+        try:
+            return bool(TypeAdapter(self.kind).validate_python(value, strict=True) == value)
+        except ValidationError:
+            return False
+
+
+SAMPLING = {
+    "temperature": Setting(NotNegative, "0 or more", 0.8, None, "0: always the likeliest; 1: the model as it is."),
+    "top_k": Setting(NotNegativeInt, "0 (off) or more", 0, 0, "Keep the k likeliest tokens; 0 keeps all."),
+    "top_p": Setting(TopP, "above 0 and at most 1", 0.95, 1, "Keep the likeliest tokens of this probability; 1: all."),
+    "min_p": Setting(BelowOne, "0 or more, and below 1", 0.0, 0, "Drop what is below this share of the likeliest."),
+    "repetition_penalty": Setting(Positive, "above 0", 1.0, 1, "Above 1: make tokens already seen less likely."),
+}
+
+
 class Sample(Section):
     prompts: Annotated[list[str], Field(min_length=1)]
     max_new_tokens: PositiveInt
     num_samples: PositiveInt
     temperature: NotNegative
-    top_k: Annotated[int, Field(ge=0)]
+    top_k: NotNegativeInt
     top_p: TopP
     min_p: BelowOne
     repetition_penalty: Positive
@@ -238,7 +263,7 @@ def check(values: dict[Any, Any], file: Path | str = "params.yaml") -> Params:
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(file, [of_parameter(dict(one), _names_beside(one)) for one in error.errors()]) from None
+        raise ConfigError(file, [of_parameter(dict(one), Params) for one in error.errors()]) from None
     sections = [getattr(params, name) for name in Params.model_fields]
     problems = [text for section in sections if isinstance(section, Section) for text in section.problems()]
     if problems:
@@ -249,17 +274,6 @@ def check(values: dict[Any, Any], file: Path | str = "params.yaml") -> Params:
 def nearest_multiple(value: int, factor: int) -> int:
     """The multiple of `factor` closest to `value`, and at least `factor`."""
     return max(1, (2 * value + factor - 1) // (2 * factor)) * factor
-
-
-def _names_beside(problem: Any) -> list[str]:
-    """The names allowed where one of pydantic's problems is an unknown one."""
-    if problem["type"] != "extra_forbidden":
-        return []
-    section: type[BaseModel] = Params
-    for part in problem["loc"][:-1]:
-        field = section.model_fields[str(part)].annotation
-        section = next(kind for kind in (field, *get_args(field)) if isinstance(kind, type))
-    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 class _Constructor(SafeConstructor):

@@ -6,7 +6,7 @@ import os
 import re
 import reprlib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 GONE = {  # keys of earlier versions → what to do instead
     "train.implementation": "remove the line. `dvc repro scratch/dvc.yaml` trains the reference implementation.",
@@ -74,8 +74,8 @@ class ConfigError(ValueError):
         super().__init__(f"{file} has {count}:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
-def of_parameter(problem: dict[str, Any], names: list[str]) -> str:
-    """One of pydantic's problems as a sentence: the key, what was found, what is allowed. names: those of its section."""
+def of_parameter(problem: dict[str, Any], params: Any) -> str:
+    """One of pydantic's problems with `params`, its model, as a sentence: the key, what was found, what is allowed."""
     key = ".".join(str(part) for part in problem["loc"] if part not in ("int", "float", "str"))
     found = problem.get("input")
     match problem["type"]:
@@ -84,6 +84,7 @@ def of_parameter(problem: dict[str, Any], names: list[str]) -> str:
         case "extra_forbidden" if key in GONE:
             return f"{key} is no longer a parameter: {GONE[key]}"
         case "extra_forbidden":
+            names = _names_beside(problem["loc"], params)
             near = difflib.get_close_matches(str(problem["loc"][-1]), names, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(names)}."
             return f"{key} is not a parameter; {hint}"
@@ -106,3 +107,11 @@ def _number(text: str) -> float | int | None:
     except ValueError:
         return None
     return int(value) if value.is_integer() and abs(value) < 1e15 else value
+
+
+def _names_beside(location: tuple[str | int, ...], section: Any) -> list[str]:
+    """The names allowed where an unknown one was found."""
+    for part in location[:-1]:
+        field = section.model_fields[str(part)].annotation
+        section = next(kind for kind in (field, *get_args(field)) if isinstance(kind, type))
+    return [field.alias or name for name, field in section.model_fields.items()]

@@ -16,27 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinygpt.config import SAMPLING
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose; the defaults are those of the command line. ValueError, in a sentence, for one out of bounds."""
+    """How to choose, as config.SAMPLING explains each setting. ValueError, in a sentence, for one out of bounds."""
 
-    temperature: float = 0.8  # 0: always the likeliest; 1: the model as it is
-    top_k: int = 0  # keep the k likeliest; 0: all
-    top_p: float = 0.95  # keep the likeliest that hold this much probability; 1: all
-    min_p: float = 0.0  # drop what is less likely than this share of the likeliest; 0: nothing
-    repetition_penalty: float = 1.0  # > 1 makes tokens already seen less likely; 1: off
+    temperature: float = SAMPLING["temperature"].default
+    top_k: int = int(SAMPLING["top_k"].default)
+    top_p: float = SAMPLING["top_p"].default
+    min_p: float = SAMPLING["min_p"].default
+    repetition_penalty: float = SAMPLING["repetition_penalty"].default
 
     def __post_init__(self) -> None:
-        self._take("temperature", float, lambda value: value >= 0, "0 or more")
-        self._take("top_k", operator.index, lambda value: value >= 0, "0 (off) or more")
-        self._take("top_p", float, lambda value: 0 < value <= 1, "above 0 and at most 1")
-        self._take("min_p", float, lambda value: 0 <= value < 1, "0 or more, and below 1")
-        self._take("repetition_penalty", float, lambda value: value > 0, "above 0")
-
-    def _take(self, name: str, kind: Callable[[Any], Any], fits: Callable[[Any], bool], allowed: str) -> None:
-        """Check a field, and keep it as Python's own number, also where it is NumPy's or PyTorch's."""
-        object.__setattr__(self, name, number(name, getattr(self, name), kind, fits, allowed))
+        """Keep each field as Python's own number, also where it is NumPy's or PyTorch's."""
+        for name, setting in SAMPLING.items():
+            kind = operator.index if name == "top_k" else float
+            object.__setattr__(self, name, number(name, getattr(self, name), kind, setting.fits, setting.allowed))
 
 
 class Settings(TypedDict, total=False):
@@ -49,9 +46,6 @@ class Settings(TypedDict, total=False):
     repetition_penalty: float | None
 
 
-OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
-
-
 def from_keywords(caller: Callable[..., Any], settings: Mapping[str, Any]) -> Sampling:
     """The Sampling of these keywords of `caller`; TypeError, with the nearest name, for one that it does not take."""
     others = [one.name for one in inspect.signature(caller).parameters.values() if one.kind is one.KEYWORD_ONLY]
@@ -61,7 +55,7 @@ def from_keywords(caller: Callable[..., Any], settings: Mapping[str, Any]) -> Sa
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
             hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(known)}."
             raise TypeError(f"{name} is no keyword of {caller.__name__}; {hint}")
-    values: dict[str, Any] = {name: OFF.get(name) if value is None else value for name, value in settings.items()}
+    values: dict[str, Any] = {name: SAMPLING[name].off if value is None else value for name, value in settings.items()}
     return Sampling(**values)
 
 
