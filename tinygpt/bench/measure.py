@@ -117,11 +117,7 @@ def measure(
     state.best = state.kept()  # as in a run, where the best so far are kept
     # as every tenth step of a run, and the one that takes the most memory
     starting = _timed(lambda: step(examined_step), device)
-    for _ in range(2 if device.type == "cuda" else 0):  # in which it is recorded
-        step()
-    since = hardware.clock()
-    seconds = [_timed(step, device) for _ in range(REPEATS)]
-    share = hardware.core_share(since, device)
+    seconds, share = _repeated(step, device)
     memory = _peak_memory(device) - baseline
     median = statistics.median(seconds)
     with compilation.as_written():
@@ -144,6 +140,14 @@ def measure(
         starting=starting,
         core_share=share,
     )
+
+
+def _repeated(step: Callable[[], None], device: torch.device) -> tuple[list[float], float]:
+    """The seconds of REPEATS steps, and the share of that time in which this process had a core."""
+    for _ in range(2 if device.type == "cuda" else 0):  # in which it is recorded
+        step()
+    since = hardware.clock()
+    return [_timed(step, device) for _ in range(REPEATS)], hardware.core_share(since, device)
 
 
 def decode(config: GPTConfig, sequences: int, device: torch.device, size: str = "", limit: float = 2.0) -> Decoding:

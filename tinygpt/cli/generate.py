@@ -4,8 +4,10 @@
 Imports are late, so that `tinygpt --help` answers at once.
 """
 
+import itertools
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -63,11 +65,7 @@ def generate(
         gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device, "--device"))
     asked: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, **asdict(sampling)}
     if stream:
-        sys.stdout.write(for_terminal(text, sys.stdout))
-        for piece in generation.stream(gpt, tokenizer, text, **asked):
-            sys.stdout.write(for_terminal(piece, sys.stdout))
-            sys.stdout.flush()
-        print()
+        _print_stream(text, generation.stream(gpt, tokenizer, text, **asked))
         return
     with working("writing", num_samples * max_new_tokens, "token") as bar:
         made = generation.generate(gpt, tokenizer, text, num_samples=num_samples, advance=bar.update, **asked)
@@ -77,6 +75,16 @@ def generate(
             print(json_line(record(completion, sampling, max_new_tokens, hashes)))
         else:
             print(("\n" + "—" * 20 + "\n" if number else "") + for_terminal(completion.text, sys.stdout))
+
+
+def _print_stream(text: str, pieces: Iterable[str]) -> None:
+    """A prompt, and what continues it as it comes."""
+    from tinygpt.generation.generate import for_terminal
+
+    for piece in itertools.chain([text], pieces):
+        sys.stdout.write(for_terminal(piece, sys.stdout))
+        sys.stdout.flush()
+    print()
 
 
 def chat(

@@ -4,10 +4,17 @@ Imports are late, so that `tinygpt --help` answers at once.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from tinygpt.generation.sampling import Sampling
+    from tinygpt.inspection.text import Subject
+    from tinygpt.model.gpt import GPT
+    from tinygpt.tokenizer.base import Tokenizer
 
 from tinygpt.cli.options import must_be_file, must_be_folder, refuse
 from tinygpt.console import above, ticking, typed, working
@@ -71,40 +78,54 @@ def inspect(
     ] = None,
 ) -> None:
     """Look inside a trained model, at a text of yours or one that it never saw."""
-    import shutil
-
     if what not in (None, "all", "attention"):
         refuse(context, ("layer", "head"), f"is for attention; leave it out, or --what {what}")
     if what not in (None, "all", "next") or (what is None and (layer or head)):
         refuse(context, ("temperature", "top_k", "top_p", "min_p"), "is for --what next; leave it out")
-    if write_to is not None:
-        must_be_folder(write_to, "--write")
+    must_be_folder(write_to, "--write")
     with working(f"opening {model}"):
-        from tinygpt.checkpoints import model_folder as checkpoint
-        from tinygpt.cli.inspect_text import show
-        from tinygpt.console import wants_colour
+        from tinygpt.checkpoints.model_folder import load
         from tinygpt.generation.sampling import Sampling
         from tinygpt.inspection import activations
-        from tinygpt.inspection import text as reading
 
         settings = Sampling(temperature, top_k, top_p, min_p)
-        gpt, tokenizer = checkpoint.load(model)
-    blocks = activations.chosen(layer, gpt.config.n_layer, "layer")
-    heads = activations.chosen(head, gpt.config.n_head, "head")
+        opened = load(model)
+    blocks = activations.chosen(layer, opened[0].config.n_layer, "layer")
+    heads = activations.chosen(head, opened[0].config.n_head, "head")
     what = what or ("all" if layer is None and head is None else "attention")
     names = activations.VIEWS if what == "all" else [what]
+    _show(_subject(opened, model, text, names), names, settings, blocks, heads, write_to)
+
+
+def _subject(opened: "tuple[GPT, Tokenizer]", model: Path, text: str | None, names: Sequence[str]) -> "Subject":
+    """The text that people typed, or a held-out one; says where a beginning is left out."""
+    from tinygpt.inspection import activations
+    from tinygpt.inspection import text as reading
+
     if text is None:
         with working("looking at held-out text"):
             tokens = reading.beside(model)
-            losses = activations.by_position(gpt, tokenizer, tokens) if "position" in names else None
-            subject = reading.held_out(gpt, tokenizer, tokens, losses)
+            losses = activations.by_position(*opened, tokens) if "position" in names else None
+            subject = reading.held_out(*opened, tokens, losses)
     else:
-        subject = reading.of_text(gpt, tokenizer, typed(text))
+        subject = reading.of_text(*opened, typed(text))
     if subject.left_out:
-        room = gpt.config.context_length
+        room = opened[0].config.context_length
         print(
             f"{subject.left_out} tokens at the beginning are left out: this model sees {room} at once, the last ones."
         )
+    return subject
+
+
+def _show(
+    subject: "Subject",
+    names: Sequence[str],
+    settings: "Sampling",
+    blocks: Sequence[int],
+    heads: Sequence[int],
+    write_to: Path | None,
+) -> None:
+    """Print the views, or draw them into a folder."""
     if write_to is not None:
         from tinygpt.inspection import figures
 
@@ -112,6 +133,11 @@ def inspect(
             drawn = figures.draw(write_to, names, subject, settings, blocks, heads, bar.update)
         print("\n".join(map(str, drawn)))
         return
+    import shutil
+
+    from tinygpt.cli.inspect_text import show
+    from tinygpt.console import wants_colour
+
     colour, width = wants_colour(sys.stdout), shutil.get_terminal_size().columns
     for line in show(names, subject, settings, blocks, heads, colour, width):
         print(line)
@@ -141,32 +167,31 @@ def compare(
     names, with commas between them: tinygpt compare muon-1,muon-2 "adamw-*". A git revision stands for the run
     committed there, and the experiments grown from it with other seeds.
     """
-    sets = sets or []
-    if html is not None:
-        told: list[str] = []
-        must_be_file(html, "--html")
-        with working("reading the runs"):
-            from tinygpt.report import page
-
-            page.make(html, sets or ["."], results, allow or [], told.append)
-        print("\n".join(told))
-        return
-    if not sets:
+    must_be_file(html, "--html")
+    if html is None and not sets:
         refuse(context, ("allow", "results"), "needs two sets: tinygpt compare A B")
-        with working("reading the experiments"):
-            from tinygpt.experiments import table as experiment_table
-
-            table = experiment_table.table()
-        print("\n".join(table))
-        return
-    if len(sets) != 2:
+    if html is None and sets and len(sets) != 2:
         raise ValueError("Name two sets of runs: tinygpt compare A B; or write a page: tinygpt compare --html FILE.")
-    with working("reading the runs"):
-        from tinygpt.experiments import compare as comparing
+    print("\n".join(_compared(sets or [], results, allow or [], html)))
 
-        found = comparing.compare(sets[0], sets[1], results, allow or [])
-    for line in comparing.report(found):
-        print(line)
+
+def _compared(sets: list[str], results: Path, allow: list[str], html: Path | None) -> list[str]:
+    """The lines that `compare` prints."""
+    if html is None and not sets:
+        with working("reading the experiments"):
+            from tinygpt.experiments.table import table
+
+            return list(table())
+    with working("reading the runs"):
+        if html is None:
+            from tinygpt.experiments import compare as comparing
+
+            return list(comparing.report(comparing.compare(sets[0], sets[1], results, allow)))
+        from tinygpt.report import page
+
+        told: list[str] = []
+        page.make(html, sets or ["."], results, allow, told.append)
+        return told
 
 
 def exercise(
@@ -228,10 +253,8 @@ def benchmark(
         from tinygpt.files.paths import Paths
         from tinygpt.files.text import write_json
 
-    if json_file is not None:
-        must_be_file(json_file, "--json")
-    if write_to is not None:
-        must_be_folder(write_to, "--write")
+    must_be_file(json_file, "--json")
+    must_be_folder(write_to, "--write")
     if json_file is not None or write_to is not None:
         ignore_write_errors()
     params = config.load(Paths(folder).params)

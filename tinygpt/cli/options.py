@@ -14,15 +14,17 @@ def refuse(context: typer.Context, names: Iterable[str], why: str) -> None:
             raise ValueError(f"{parameter.opts[0]} {why}.")
 
 
-def must_be_file(path: Path, option: str) -> None:
+def must_be_file(path: Path | None, option: str) -> None:
     """ValueError, before any work, where an option that names a file to write names what cannot be one."""
+    if path is None:
+        return
     if path.is_dir():
         raise ValueError(f"{path} is a folder; {option} wants the name of a file, such as {path / 'report'}.")
     must_be_folder(path.parent, option)
 
 
-def must_be_folder(path: Path, option: str) -> None:
+def must_be_folder(path: Path | None, option: str) -> None:
     """ValueError, before any work, where a folder to write into cannot be made, since a file stands in its way."""
-    for place in (path, *path.parents):
+    for place in (path, *path.parents) if path else ():
         if place.is_file():
             raise ValueError(f"{place} is a file; {option} wants a folder there. Write another path.")

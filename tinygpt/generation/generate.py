@@ -77,11 +77,7 @@ def generate_ids(
         return
     prompts = [prompt or [end_of_text] for prompt in prompts]  # documents start with <|endoftext|>
     dice = [torch.Generator().manual_seed(seed) for seed in seeds]
-    seen = None
-    if any(one.repetition_penalty != 1 for one in settings):
-        seen = torch.zeros(len(prompts), model.config.vocab_size, dtype=torch.bool)
-        for row, prompt in enumerate(prompts):
-            seen[row, prompt] = True
+    seen = seen_tokens(prompts, model.config.vocab_size) if any(s.repetition_penalty != 1 for s in settings) else None
     rows = list(range(len(prompts)))  # those that go on
     scores = next_logits(model, prompts, use_cache)
     logits = next(scores)
@@ -92,12 +88,10 @@ def generate_ids(
         if seen is not None:
             seen[range(len(rows)), ids] = True
         chosen = [token if token != end_of_text else None for token in ids]
-        step: list[int | None] = [None] * len(prompts)
-        for row, token in zip(rows, chosen, strict=True):
-            step[row] = token
-        if step.count(None) == len(step):
+        step = dict(zip(rows, chosen, strict=True))
+        if not any(token is not None for token in chosen):
             return
-        yield step
+        yield [step.get(row) for row in range(len(prompts))]
         chosen = [None if ended(row) else token for row, token in zip(rows, chosen, strict=True)]
         going = [i for i, token in enumerate(chosen) if token is not None]
         if not going:
@@ -107,6 +101,14 @@ def generate_ids(
         if len(going) < len(rows):
             rows, settings = [rows[i] for i in going], [settings[i] for i in going]
             uniforms, seen = uniforms[going], None if seen is None else seen[going]
+
+
+def seen_tokens(prompts: list[list[int]], vocab_size: int) -> Tensor:
+    """Which tokens of the vocabulary each prompt holds: bool (B, V)."""
+    seen = torch.zeros(len(prompts), vocab_size, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        seen[row, prompt] = True
+    return seen
 
 
 @dataclass(frozen=True)
