@@ -119,10 +119,9 @@ def measure(
     starting = _timed(lambda: step(examined_step), device)
     seconds, share = _repeated(step, device)
     memory = _peak_memory(device) - baseline
-    median = statistics.median(seconds)
     with compilation.as_written():
         cost = forecast.count(state, settings, 1, precision)
-    speed = batch.numel() / median
+    speed = batch.numel() / (median := statistics.median(seconds))
     return Training(
         size=size,
         parameters=cost.parameters,

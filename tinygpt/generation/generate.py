@@ -69,9 +69,8 @@ def generate_ids(
     that have ended.
 
     A row ends after `max_new_tokens`, at <|endoftext|>, which is not handed out, or where `ended(row)`, asked after
-    each token, says so. What becomes of it does not depend on the other rows. Tokens are chosen on the CPU, so the same
-    scores give the same text on any device. As many prompts, settings and seeds; IndexError for an id outside the
-    vocabulary.
+    each token, says so. It does not depend on the other rows. Tokens are chosen on the CPU, so the same logits give the
+    same text on any device. As many prompts, settings and seeds; IndexError for an id outside the vocabulary.
     """
     if not prompts:
         return
