@@ -7,27 +7,27 @@ import pytest
 from tinygpt.generation.sampling import Sampling
 from tinygpt.web.browser_state import LARGEST, restored, size, stored
 from tinygpt.web.requests import NEW_TOKENS
-from tinygpt.web.service import Turn
+from tinygpt.web.service import WebTurn
 
-TURN = Turn("ROMEO:", " é漢", "data/model", "abc", Sampling(0.5, 3, 0.9, 0.1), [1, 2, 3])
+TURN = WebTurn("ROMEO:", " é漢", "data/model", "abc", Sampling(0.5, 3, 0.9, 0.1), [1, 2, 3])
 JSON: dict[str, Any] = stored([TURN])[0]
 TEXTS = ("written", "continued", "model", "version")
 
 
 def test_a_conversation_comes_back_as_it_was_stored() -> None:
-    assert restored(stored([TURN, Turn("")])) == [TURN, Turn("")]
+    assert restored(stored([TURN, WebTurn("")])) == [TURN, WebTurn("")]
     assert restored(None) == restored([]) == []
 
 
 def test_a_long_conversation_is_stored_without_the_oldest_token_ids_and_within_its_bound() -> None:
-    turns = [Turn("x" * 1000, "y" * 1000, ids=[10**6] * NEW_TOKENS) for _ in range(30)]
+    turns = [WebTurn("x" * 1000, "y" * 1000, ids=[10**6] * NEW_TOKENS) for _ in range(30)]
     kept = stored(turns)
     assert size(kept) <= LARGEST
     assert [turn["continued"] for turn in kept] == ["y" * 1000] * 30
     known = [bool(turn["ids"]) for turn in kept]
     assert known == sorted(known)
     assert known[-1]
-    assert stored([Turn("\0" * LARGEST)]) == []
+    assert stored([WebTurn("\0" * LARGEST)]) == []
 
 
 @pytest.mark.parametrize(

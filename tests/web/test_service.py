@@ -50,8 +50,8 @@ def test_the_answer_is_that_of_the_command_line_and_the_same_again(ours: Serving
     knobs: Any = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0, "max_new_tokens": 40, "seed": 7}
     (expected,) = generate.generate(opened.model, opened.tokenizer, "ROMEO:", **knobs)
     first, again = written(ours, "ROMEO:"), written(ours, "ROMEO:")
-    assert first.turns[0].continued == again.turns[0].continued == expected.completion
-    assert written(ours, "ROMEO:", 0.8, 0, 0.95, 0.0, 40, 8).turns[0].continued != expected.completion
+    assert first.turns[0].answer == again.turns[0].answer == expected.completion
+    assert written(ours, "ROMEO:", 0.8, 0, 0.95, 0.0, 40, 8).turns[0].answer != expected.completion
     assert first.note == "40 tokens, seed 7."
 
 
@@ -147,7 +147,7 @@ def test_a_worker_is_free_when_its_generator_is_closed(ours: Serving, monkeypatc
 def test_an_answer_ends_after_its_seconds(ours: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "SECONDS", -1.0)
     visitor = written(ours, "ROMEO:")
-    assert visitor.turns[0].continued == ""
+    assert visitor.turns[0].answer == ""
     assert "stopped after" in visitor.note
 
 
@@ -177,7 +177,7 @@ def test_retry_takes_the_next_seed_undo_gives_the_text_back_and_clear_forgets(ou
     ours.clear(visitor)
     assert visitor.text == ""
     assert ours.undo(visitor) == ""
-    with pytest.raises(ValueError, match="nothing to try again"):
+    with pytest.raises(ValueError, match="nothing to take back or to try again"):
         ours.again(visitor, only(ours), *SETTINGS)
 
 

@@ -14,7 +14,7 @@ from tinygpt.config import Tokenize
 from tinygpt.data import train_tokenizer
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.web import token_html
-from tinygpt.web.service import ALTERNATIVES, Seen, Turn, predictions
+from tinygpt.web.service import ALTERNATIVES, Seen, WebTurn, predictions
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -76,7 +76,7 @@ def pairs() -> Tokenizer:
 def test_a_hostile_text_stays_text_whoever_wrote_it(pairs: Tokenizer, text: str) -> None:
     ids = pairs.encode(text)
     tokens = [Seen(token, 0.5, 1, ((token, 0.5, 0.5),), 0.5) for token in ids]
-    turn = Turn(text, text, tokens=tokens, tokenizer=pairs)
+    turn = WebTurn(text, text, tokens=tokens, tokenizer=pairs)
     for html in (
         token_html.transcript([turn]),
         token_html.transcript([], text),
@@ -137,8 +137,8 @@ def test_a_token_that_is_not_among_the_likeliest_is_shown_after_them(pairs: Toke
 
 
 def test_the_tokens_of_every_answer_open(pairs: Tokenizer) -> None:
-    turns = [Turn("a", "b", tokens=[Seen(66, 0.5, 1)], tokenizer=pairs) for _ in range(3)]
-    html = token_html.transcript([*turns, Turn("a", "its model is gone")])
+    turns = [WebTurn("a", "b", tokens=[Seen(66, 0.5, 1)], tokenizer=pairs) for _ in range(3)]
+    html = token_html.transcript([*turns, WebTurn("a", "its model is gone")])
     assert html.count('role="listbox"') == html.count("data-t=") == 3
     assert "its model is gone" in html
 

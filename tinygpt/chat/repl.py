@@ -1,7 +1,7 @@
 """`tinygpt chat`: the loop that reads lines, obeys commands and streams answers. The conversation itself is
 session.py's.
 
-`Conversation(chat, ask, out, notes).run()`. What the model writes goes to standard output and all that is said about it
+`Repl(chat, ask, out, notes).run()`. What the model writes goes to standard output and all that is said about it
 to standard error, so that lines can be piped in and text out. Model text is made harmless for a terminal; Ctrl-C ends
 an answer and not the program. Left out: a history on the disk.
 """
@@ -46,8 +46,8 @@ EMPTY = "The text is empty."
 PLAIN_COMMANDS = ("help", "style", "retry", "undo", "clear", "show", "save", "save!", "quit")
 
 
-class Conversation:
-    """A chat and the people it is held with.
+class Repl:
+    """A chat, and the terminal in which it is held.
 
     ask(prompt): reads a line; raises EOFError after the last. Text goes to `out`, all that is said about it to `notes`.
     """
@@ -103,7 +103,7 @@ class Conversation:
                 chat.undo()
                 self.note(f"The text now ends with {chat.text[-60:]!r}." if chat.text else EMPTY)
             case "clear":
-                chat.turns.clear()
+                chat.clear()
                 self.note(EMPTY)
             case "show":
                 self.show()

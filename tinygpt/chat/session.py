@@ -8,11 +8,12 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tinygpt.chat.conversation import Conversation, Turn
 from tinygpt.files.text import write_text
 from tinygpt.generation import generate
 from tinygpt.generation.samples import Record, record
@@ -64,52 +65,44 @@ def style(asked: str) -> Style:
     raise ValueError(f"{asked!r} is no style; there are plain, play NAME, and your own, such as Q: {{}}\\nA:")
 
 
-@dataclass
-class Turn:
-    """What was put after the text, and what the model wrote then."""
+@dataclass(kw_only=True)
+class ChatTurn(Turn):
+    """A turn, and how it was asked for."""
 
-    said: str
     seed: int
     sampling: Sampling
     length: int
     style: Style
-    answer: str = ""
     ended: str = "interrupted"  # or at: length, style, end of text
 
 
-class Chat:
-    """A conversation: one text, grown by turns. hashes: those that trace its model (model_folder.hashes)."""
+class Chat(Conversation[ChatTurn]):
+    """A conversation with a model. hashes: those that trace the model (model_folder.hashes)."""
 
     def __init__(
         self, model: GPT, tokenizer: Tokenizer, hashes: dict[str, Any], sampling: Sampling, length: int, seed: int
     ) -> None:
+        super().__init__()
         self.model, self.tokenizer, self.hashes = model, tokenizer, hashes
         self.sampling, self.length, self.seed = sampling, length, seed  # length: tokens of an answer, at most
         self.style = Style()
-        self.turns: list[Turn] = []
-
-    @property
-    def text(self) -> str:
-        return "".join(turn.said + turn.answer for turn in self.turns)
 
     def say(self, words: str) -> Iterator[str]:
         """The model's answer as it comes. However early the iterator is left, what it gave is kept.
 
         ValueError, and nothing is kept, for words that the tokenizer cannot encode.
         """
-        yield from self._answer(self.style.around(words, self.text), self.style)
+        said = self.style.around(words, self.text)
+        yield from self._answer(self._turn(said, self.style), self.text + said, self.add)
 
     def retry(self) -> Iterator[str]:
-        """Another answer to the same words, in place of the last one: with the next seed and the settings of now."""
-        turn = self.undo()
-        self.seed = min(turn.seed + 1, HIGHEST_SEED)
-        yield from self._answer(turn.said, turn.style)
+        """Another answer to the same words, in place of the last one: with the next seed and the settings of now.
 
-    def undo(self) -> Turn:
-        """Take back the last turn. ValueError where there is none."""
-        if not self.turns:
-            raise ValueError("There is nothing to take back: nobody has written anything yet.")
-        return self.turns.pop()
+        Where nothing comes, the last one stays.
+        """
+        turn = self.last
+        self.seed = min(turn.seed + 1, HIGHEST_SEED)
+        yield from self._answer(self._turn(turn.said, turn.style), self.prompt, self.replace_last)
 
     def set(self, knob: str, value: str) -> None:
         """Turn one of KNOBS. ValueError, a sentence, for what it cannot be."""
@@ -158,19 +151,24 @@ class Chat:
             raise ValueError(f"{file} is there already. /save! {file} replaces it.")
         write_text(file, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in self.records()))
 
-    def _answer(self, said: str, style: Style) -> Iterator[str]:
-        turn = Turn(said, self.seed, self.sampling, self.length, style)
-        settings: dict[str, Any] = {"max_new_tokens": self.length, "seed": self.seed, **asdict(self.sampling)}
-        stop, waiting = style.stop, ""
-        for count, piece in enumerate(generate.stream(self.model, self.tokenizer, self.text + said, **settings)):
-            if not count:
-                self.turns.append(turn)  # only now: a text that cannot be encoded was refused before
-            sure, waiting, met = split_at_stop(waiting + piece, stop)
-            turn.answer += sure
-            yield sure
-            if met:
-                turn.ended = "style"
-                return
-        turn.answer += waiting
-        turn.ended = "length" if count == turn.length else "end of text"  # a piece a token, and one for what is left
+    def _turn(self, said: str, style: Style) -> ChatTurn:
+        return ChatTurn(said=said, seed=self.seed, sampling=self.sampling, length=self.length, style=style)
+
+    def _answer(self, turn: ChatTurn, prompt: str, keep: Callable[[ChatTurn], None]) -> Iterator[str]:
+        settings: dict[str, Any] = {"max_new_tokens": turn.length, "seed": turn.seed, **asdict(turn.sampling)}
+        waiting = ""
+        try:
+            for count, piece in enumerate(generate.stream(self.model, self.tokenizer, prompt, **settings)):
+                if not count:
+                    keep(turn)  # only now: a text that cannot be encoded was refused before
+                sure, waiting, met = split_at_stop(waiting + piece, turn.style.stop)
+                turn.answer += sure
+                yield sure
+                if met:
+                    turn.ended = "style"
+                    return
+            turn.answer += waiting
+            turn.ended = "length" if count == turn.length else "end of text"  # a piece a token, and one for the rest
+        finally:
+            self.settle()
         yield waiting

@@ -100,7 +100,7 @@ def chat(
 ) -> None:
     """Write by turns with a trained model. A base model completes text; it does not answer. /help lists commands."""
     with working(f"opening {model}"):
-        from tinygpt.chat.repl import Conversation, greeting, reader
+        from tinygpt.chat.repl import Repl, greeting, reader
         from tinygpt.chat.session import Chat
         from tinygpt.checkpoints import model_folder as checkpoint
         from tinygpt.generation.sampling import Sampling
@@ -109,9 +109,9 @@ def chat(
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device, "--device"))
     talk = Chat(gpt, tokenizer, checkpoint.hashes(model), sampling, max_new_tokens, seed)
-    people = Conversation(talk, reader(sys.stdin, sys.stdout, sys.stderr), sys.stdout, sys.stderr)
-    people.note(greeting(gpt, str(model)))
-    people.run()
+    repl = Repl(talk, reader(sys.stdin, sys.stdout, sys.stderr), sys.stdout, sys.stderr)
+    repl.note(greeting(gpt, str(model)))
+    repl.run()
 
 
 def export(

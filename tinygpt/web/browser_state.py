@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from tinygpt.generation.sampling import Sampling
 from tinygpt.web.requests import BOUNDS, NEW_TOKENS, number
-from tinygpt.web.service import Turn
+from tinygpt.web.service import WebTurn
 
 LARGEST = 2**17  # bytes stored: half of a request, whose other half is the text to be sent
 FILTERS = ("temperature", "top-k", "top-p", "min-p")
@@ -32,23 +32,23 @@ class StoredTurn(BaseModel):
     settings: Annotated[list[float], Field(max_length=len(FILTERS))]  # in the order of FILTERS
     ids: Annotated[list[Id], Field(max_length=NEW_TOKENS)]
 
-    def turn(self) -> Turn:
+    def turn(self) -> WebTurn:
         """ValueError for a setting out of bounds."""
         values = [number(name, value, *BOUNDS[name]) for name, value in zip(FILTERS, self.settings, strict=True)]
         temperature, top_k, top_p, min_p = values
         sampling = Sampling(temperature, int(top_k), top_p, min_p)
-        return Turn(self.written, self.continued, self.model, self.version, sampling, self.ids)
+        return WebTurn(self.written, self.continued, self.model, self.version, sampling, self.ids)
 
 
 TURNS = TypeAdapter(list[StoredTurn])
 
 
-def stored(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+def stored(turns: Sequence[WebTurn]) -> list[dict[str, Any]]:
     """The turns as JSON of at most LARGEST bytes: of a longer conversation without the oldest token ids."""
     made = [
         {
-            "written": turn.written,
-            "continued": turn.continued,
+            "written": turn.said,
+            "continued": turn.answer,
             "model": turn.model,
             "version": turn.version,
             "settings": [getattr(turn.sampling, name.replace("-", "_")) for name in FILTERS],
@@ -63,7 +63,7 @@ def stored(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     return made if size(made) <= LARGEST else []
 
 
-def restored(value: object) -> list[Turn]:
+def restored(value: object) -> list[WebTurn]:
     """The turns of what a browser stored, none where it stored nothing. ValueError where it is something else."""
     with contextlib.suppress(ValueError, RecursionError):
         if size(value) <= LARGEST:  # ValueError where a character is half of one

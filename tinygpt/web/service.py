@@ -15,6 +15,7 @@ from typing import cast
 
 from torch import Tensor
 
+from tinygpt.chat.conversation import Conversation, Turn
 from tinygpt.generation.generate import generate_ids
 from tinygpt.generation.sampling import Sampling, probabilities
 from tinygpt.generation.windows import window_logits
@@ -45,46 +46,37 @@ class Seen:
 
 
 @dataclass
-class Turn:
-    """Something a visitor wrote, and what the model made of it."""
+class WebTurn(Turn):
+    """A turn, and what is shown of it."""
 
-    written: str
-    continued: str = ""
     model: str = ""  # who wrote it, and how
     version: str = ""
     sampling: Sampling = AS_IT_IS
-    ids: list[int] = field(default_factory=list)  # of `continued`, once it is finished
+    ids: list[int] = field(default_factory=list)  # of the answer, once it is finished
     tokens: list[Seen] = field(default_factory=list)  # the same, as the model saw them come
     tokenizer: Tokenizer | None = None  # theirs: the model may be another by the time that they are shown again
 
 
-@dataclass
-class Visitor:
-    """Somebody with the page open."""
+class Visitor(Conversation[WebTurn]):
+    """Somebody with the page open, and their conversation."""
 
-    turns: list[Turn] = field(default_factory=list)
-    order: Order | None = None  # waiting or being carried out
-    note: str = ""  # how the last one ended
-    command: str = ""  # what prints the same in a terminal
-
-    writing: bool = False  # whether it is being carried out
-    replaced: Turn | None = None  # the turn in whose place it puts another answer
-    restored: bool = False  # whether what the browser stored has been looked at
-    example: str = ""  # the passage that was last offered
-
-    @property
-    def text(self) -> str:
-        return "".join(turn.written + turn.continued for turn in self.turns)
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: Order | None = None  # waiting or being carried out
+        self.note = ""  # how the last one ended
+        self.command = ""  # what prints the same in a terminal
+        self.writing = False  # whether it is being carried out
+        self.restored = False  # whether what the browser stored has been looked at
+        self.example = ""  # the passage that was last offered
 
     def must_be_idle(self) -> None:
         if self.order:
             raise ValueError("An answer is being written already. Wait for it, or press Stop.")
 
     def settle(self) -> None:
-        """The order is over; an answer that was to be replaced, by one of which nothing came, is there again."""
-        if self.replaced and not self.turns[-1].continued:
-            self.turns[-1] = self.replaced
-        self.order, self.replaced, self.writing = None, None, False
+        """The order is over."""
+        super().settle()
+        self.order, self.writing = None, False
 
     def leave(self) -> None:
         if self.order:
@@ -122,21 +114,17 @@ class Serving:
         visitor.must_be_idle()
         order = make_order(visitor.text + text(written), model, settings)
         self.shelf.book(model)
-        visitor.turns.append(Turn(text(written), model=order.model, sampling=order.sampling))
+        visitor.add(WebTurn(text(written), model=order.model, sampling=order.sampling))
         visitor.order = order
 
     def again(self, visitor: Visitor, model: object, *settings: object) -> int:
         """Put an order for another answer in place of the last one, with the next seed; returns that seed."""
         visitor.must_be_idle()
-        if not visitor.turns:
-            raise ValueError("There is nothing to try again yet. Write a beginning first.")
-        last = visitor.turns[-1]
-        before = "".join(turn.written + turn.continued for turn in visitor.turns[:-1])
-        order = make_order(before + last.written, model, settings)
+        last = visitor.last
+        order = make_order(visitor.prompt, model, settings)
         order = replace(order, seed=min(order.seed + 1, int(BOUNDS["seed"][1])))
         self.shelf.book(model)
-        visitor.turns[-1] = Turn(last.written, model=order.model, sampling=order.sampling)
-        visitor.replaced = last
+        visitor.replace_last(WebTurn(last.said, model=order.model, sampling=order.sampling))
         visitor.order = order
         return order.seed
 
@@ -151,12 +139,12 @@ class Serving:
             with self._counted():
                 yield from self._continue(visitor.turns[-1], order, visitor)
         except ValueError as problem:  # a damaged model, or a character that it does not know
-            again = "" if visitor.replaced else " Undo gives your text back."
+            again = "" if visitor.replacing else " Undo gives your text back."
             raise ValueError(f"{problem}{again}") from problem
         finally:
             visitor.settle()
 
-    def _continue(self, turn: Turn, order: Order, visitor: Visitor) -> Iterator[None]:
+    def _continue(self, turn: WebTurn, order: Order, visitor: Visitor) -> Iterator[None]:
         """The answer, token by token, until its length, its end, the visitor's Stop, or the last of its seconds."""
         opened = self.shelf.load(order.model)
         prompt = opened.tokenizer.encode(order.prompt)
@@ -170,11 +158,11 @@ class Serving:
                 if token is None or order.stop.is_set() or time.monotonic() > ends:
                     break
                 ids.append(token)
-                turn.continued += decoder.decode(token)
+                turn.answer += decoder.decode(token)
                 if time.monotonic() - shown > PACE:
                     yield
                     shown = time.monotonic()
-        turn.continued, turn.ids, turn.version = opened.tokenizer.decode(ids), ids, opened.version
+        turn.answer, turn.ids, turn.version = opened.tokenizer.decode(ids), ids, opened.version
         predict_turn(turn, prompt, opened)
         visitor.command = command(order, opened.book.folder)
         visitor.note = ending(len(ids), order, late=time.monotonic() > ends)
@@ -200,23 +188,23 @@ class Serving:
         """Work out the tokens of turns that were restored, where the model that wrote them is still what it was."""
         before = ""
         for turn in visitor.turns:
-            before += turn.written
+            before += turn.said
             if turn.ids and not turn.tokens:
                 with contextlib.suppress(ValueError, OSError, MemoryError, RuntimeError):
                     opened = self.shelf.load(turn.model)
                     known = opened.version == turn.version and max(turn.ids) < opened.tokenizer.vocab_size
-                    if known and opened.tokenizer.decode(turn.ids) == turn.continued:
+                    if known and opened.tokenizer.decode(turn.ids) == turn.answer:
                         predict_turn(turn, opened.tokenizer.encode(before), opened)
-            before += turn.continued
+            before += turn.answer
 
     def undo(self, visitor: Visitor) -> str:
         """Take back the last turn; returns what the visitor wrote in it."""
         visitor.must_be_idle()
-        return visitor.turns.pop().written if visitor.turns else ""
+        return visitor.undo().said if visitor.turns else ""
 
     def clear(self, visitor: Visitor) -> None:
         visitor.must_be_idle()
-        visitor.turns.clear()
+        visitor.clear()
 
     def read(self, written: object, model: object) -> tuple[Opened, list[Seen], int]:
         """The tokens of a text as the model sees them come, and how many more there are than are shown."""
@@ -240,7 +228,7 @@ class Serving:
         return opened, ids, shares, len(whole) > len(ids)
 
 
-def predict_turn(turn: Turn, prompt: list[int], opened: Opened) -> None:
+def predict_turn(turn: WebTurn, prompt: list[int], opened: Opened) -> None:
     """Put into a turn how the model saw its tokens come after a prompt."""
     prompt = prompt or [opened.tokenizer.end_of_text]
     turn.tokens = list(predictions(opened.model, prompt + turn.ids, len(prompt), turn.sampling))

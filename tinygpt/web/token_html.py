@@ -17,7 +17,7 @@ from torch import Tensor
 from tinygpt.inspection.activations import MOST_BITS
 from tinygpt.inspection.text import label
 from tinygpt.tokenizer.base import StreamingDecoder, Tokenizer
-from tinygpt.web.service import Seen, Turn
+from tinygpt.web.service import Seen, WebTurn
 
 HINT = (
     '<span class="pointed">Point at a token, or click it, to see what else the model expected there. With the '
@@ -29,7 +29,7 @@ NAME = 88  # … of the names beside and above it
 TELLS = 0.01  # the smallest weight that is put into words
 
 
-def transcript(turns: Sequence[Turn], example: str = "") -> str:
+def transcript(turns: Sequence[WebTurn], example: str = "") -> str:
     """What was written, and what the model made of it, with tokens that open in a card; without any, what to do.
 
     example: a prompt that suits the model.
@@ -45,24 +45,24 @@ def transcript(turns: Sequence[Turn], example: str = "") -> str:
     )
 
 
-def live(turn: Turn | None) -> str:
+def live(turn: WebTurn | None) -> str:
     """A turn that is being written; its tokens do not open yet."""
-    return "" if turn is None else you(turn) + model_turn(f'{shown(turn.continued)}<span class="caret"></span>')
+    return "" if turn is None else you(turn) + model_turn(f'{shown(turn.answer)}<span class="caret"></span>')
 
 
-def you(turn: Turn) -> str:
-    if not turn.written:
+def you(turn: WebTurn) -> str:
+    if not turn.said:
         return ""
-    return f'<div class="turn you"><span class="who">You</span><div class="says">{shown(turn.written)}</div></div>'
+    return f'<div class="turn you"><span class="who">You</span><div class="says">{shown(turn.said)}</div></div>'
 
 
 def model_turn(inside: str) -> str:
     return f'<div class="turn model"><span class="who">Model</span><div class="says">{inside}</div></div>'
 
 
-def answer(turn: Turn, name: str) -> str:
+def answer(turn: WebTurn, name: str) -> str:
     """The text alone where its tokens are not known: the model that wrote it has changed, or is gone."""
-    return tokens(turn.tokens, turn.tokenizer, name) if turn.tokens and turn.tokenizer else shown(turn.continued)
+    return tokens(turn.tokens, turn.tokenizer, name) if turn.tokens and turn.tokenizer else shown(turn.answer)
 
 
 def shown(text: str) -> str:
