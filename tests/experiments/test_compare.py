@@ -195,9 +195,9 @@ def test_the_command_prints_both_sets_the_difference_and_the_verdict(results: Pa
 
 def test_a_page_holds_the_runs_that_were_compared_or_all_of_one_set(results: Path) -> None:
     def written(*words: str) -> tuple[str, str]:
-        done = CliRunner().invoke(main.app, ["compare", *words, "--html", "page.html", "--results", str(results)])
+        done = CliRunner().invoke(main.app, ["compare", *words, "--html", "report.html", "--results", str(results)])
         assert done.exit_code == 0, done.output
-        return done.output, Path("page.html").read_text(encoding="utf-8")
+        return done.output, Path("report.html").read_text(encoding="utf-8")
 
     printed, page = written("optimizer=muon n_layer=3", "optimizer=adamw n_layer=3")
     assert "They differ beyond their seeds: A is better." in printed

@@ -119,7 +119,7 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(built: Path) -> None
     assert all(same)
     assert {
         "tinygpt/py.typed",
-        "tinygpt/report/page.html",
+        "tinygpt/report/report.html",
         "tinygpt/web/static/page.css",
         "tinygpt/scratch/gpt.py",
     } <= names

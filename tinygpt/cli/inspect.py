@@ -158,10 +158,11 @@ def compare(
     ),
     allow: Annotated[list[str] | None, typer.Option(help="A setting that may differ as well; repeatable.")] = None,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write a page of the runs into this file; it opens offline.")
+        Path | None, typer.Option("--html", help="Write a report on the runs into this file; it opens offline.")
     ] = None,
 ) -> None:
-    """Say whether two sets of runs differ beyond their seeds; without sets, list all experiments; with --html, a page.
+    """Say whether two sets of runs differ beyond their seeds; without sets, list all experiments; with --html, a
+    report.
 
     Sets are named by settings, over all runs known: tinygpt compare train.optimizer=muon train.optimizer=adamw; or by
     names, with commas between them: tinygpt compare muon-1,muon-2 "adamw-*". A git revision stands for the run
@@ -171,7 +172,7 @@ def compare(
     if html is None and not sets:
         refuse(context, ("allow", "results"), "needs two sets: tinygpt compare A B")
     if html is None and sets and len(sets) != 2:
-        raise ValueError("Name two sets of runs: tinygpt compare A B; or write a page: tinygpt compare --html FILE.")
+        raise ValueError("Name two sets of runs: tinygpt compare A B; or write a report: tinygpt compare --html FILE.")
     print("\n".join(_compared(sets or [], results, allow or [], html)))
 
 
@@ -187,10 +188,10 @@ def _compared(sets: list[str], results: Path, allow: list[str], html: Path | Non
             from tinygpt.experiments import compare as comparing
 
             return list(comparing.report(comparing.compare(sets[0], sets[1], results, allow)))
-        from tinygpt.report import page
+        from tinygpt.report import build
 
         told: list[str] = []
-        page.make(html, sets or ["."], results, allow, told.append)
+        build.make(html, sets or ["."], results, allow, told.append)
         return told
 
 

@@ -2,7 +2,7 @@
 
 A folder's are read as they are; those of a git revision or an experiment come from git and DVC's cache, and the
 workspace stays as it is. What is not there is left empty, and said in a sentence. Left out: what it means
-(report/page.py).
+(report/build.py).
 """
 
 import json
@@ -138,7 +138,7 @@ def _table(data: bytes) -> Rows:
 
 
 def _lines(data: bytes) -> list[dict[str, Any]]:
-    """samples.jsonl; KeyError for a line without what a page shows."""
+    """samples.jsonl; KeyError for a line without what a report shows."""
     samples = [json.loads(line) for line in lines(data.decode())]
     for sample in samples:
         str(sample["prompt"] + sample["completion"]), sample["seed"], sample["hashes"]["model"]

@@ -1,6 +1,6 @@
 """Pictures of a run, one function each: they take numbers and a path, and write a picture that is the same every time.
 
-In the look of style.py. A path that ends in .svg gets a smaller picture, for a page (report/page.py).
+In the look of style.py. A path that ends in .svg gets a smaller picture, for a report (report/build.py).
 """
 
 import itertools

@@ -24,7 +24,7 @@ DARK, LIGHT, ACCENT = "#1f3b57", "#a9bccd", "#c8553d"
 SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", LIGHT, DARK])  # white is nothing, dark is much
 MONO = "DejaVu Sans Mono"  # comes with matplotlib
 DPI = 120
-PAGE = 5.6, 3.8  # inches of a picture in a page, where several stand side by side, or on a phone's screen
+REPORT = 5.6, 3.8  # inches of a picture in a report, where several stand side by side, or on a phone's screen
 STYLES = ["-", "--", ":", "-."]
 MARKERS = ["o", "s", "^", "D", "v"]
 LABELS = {"five_gram": "5-gram", "bz2": "bzip2 −9", "xz": "xz −9e", "ppmd": "PPMd"}
@@ -110,6 +110,6 @@ def save(figure: Figure, path: Path) -> None:
     kind = path.suffix[1:]
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
     if kind == "svg":
-        figure.set_size_inches(*PAGE)
+        figure.set_size_inches(*REPORT)
     with writing(path) as partial, matplotlib.rc_context({"svg.hashsalt": "tinygpt"}):
         figure.savefig(partial, format=kind, metadata=metadata)

@@ -1,5 +1,5 @@
-"""The pictures of a page (page.py), each an HTML figure with the picture inside it: curves drawn anew, as small SVGs,
-for one run or several; and what a run drew of its inside, as it is.
+"""The pictures of a report (build.py), each an HTML figure with the picture inside it: curves drawn anew, as small
+SVGs, for one run or several; and what a run drew of its inside, as it is.
 """
 
 import base64
@@ -65,7 +65,7 @@ def _loss(each: Outputs) -> str:
 def _learned(known: dict[str, Outputs]) -> Iterator[str]:
     """Bits per byte of each run, against all that it can be measured by."""
     marks, size = marks_of(list(known.values())), {name: _bytes_per_token(each) for name, each in known.items()}
-    looks = "Each mark is a look at a part of the held-out text; the number at the top of the page is of all of it. "
+    looks = "Each mark is a look at a part of the held-out text; the number at the top of the report is of all of it. "
     if len(known) > 1:
         by_step = {n: {int(row["step"]): row["step"] for row in e.validation} for n, e in known.items()}
         steps = {n: curves.by_time(e.validation, by_step[n], size[n]) for n, e in known.items()}
@@ -136,7 +136,7 @@ def pictures(each: Outputs) -> Iterator[str]:
 
 
 def chart(name: str, caption: str, draw: Callable[[Path], None]) -> str:
-    """A picture drawn for the page, with what to see in it."""
+    """A picture drawn for the report, with what to see in it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chart.svg"
         draw(path)

@@ -1,4 +1,4 @@
-"""What every part of a page (page.py) is made of: sections and tables, as HTML."""
+"""What every part of a report (build.py) is made of: sections and tables, as HTML."""
 
 import html
 from collections.abc import Iterable, Iterator, Sequence

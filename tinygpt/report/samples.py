@@ -1,4 +1,4 @@
-"""The samples of a page (page.py), with what was counted of each, and the table over temperature and top-p."""
+"""The samples of a report (build.py), with what was counted of each, and the table over temperature and top-p."""
 
 import html
 from collections.abc import Sequence

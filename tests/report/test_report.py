@@ -1,4 +1,4 @@
-"""The page of a run stands alone, shows every chart, escapes what models write, and takes runs from DVC's cache."""
+"""The report on a run stands alone, shows every chart, escapes what models write, and takes runs from DVC's cache."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from tinygpt.cli import main
 from tinygpt.experiments import compare
 from tinygpt.experiments.artifacts import Outputs, gather
 from tinygpt.plots import curves
-from tinygpt.report import charts, page
+from tinygpt.report import build, charts
 
 HOSTILE = "</pre><script>alert(1)</script><img src=http://example.org/x onerror=alert(2)>&amp;\"'$title ${body}"
 CURVES = {"yardsticks", "loss", "compute", "seconds", "learning-rate", "gradient-norm"}
@@ -50,7 +50,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def outputs(picture: bytes, name: str = HOSTILE, seed: int = 1, **changes: Any) -> Outputs:
-    """All that a run can leave, with a name and samples that would break a page."""
+    """All that a run can leave, with a name and samples that would break a report."""
     row = {"temperature": 0.8, "top_p": 1.0, "samples": 16, **NUMBERS}
     return Outputs(
         run(seed, 2.36, name, **changes),
@@ -68,7 +68,7 @@ def outputs(picture: bytes, name: str = HOSTILE, seed: int = 1, **changes: Any) 
 
 
 class Parsed(HTMLParser):
-    """The tags, links, text and figures of a page, as a browser would find them."""
+    """The tags, links, text and figures of a report, as a browser would find them."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -94,11 +94,11 @@ class Parsed(HTMLParser):
 
 
 def written(tmp_path: Path, *runs: Outputs, **more: Any) -> Parsed:
-    page.write(tmp_path / "page.html", runs, **more)
-    return Parsed(tmp_path / "page.html")
+    build.write(tmp_path / "report.html", runs, **more)
+    return Parsed(tmp_path / "report.html")
 
 
-def test_a_page_needs_nothing_but_itself(tmp_path: Path, picture: bytes) -> None:
+def test_a_report_needs_nothing_but_itself(tmp_path: Path, picture: bytes) -> None:
     found = written(tmp_path, outputs(picture))
     assert {link[:5] if link.startswith("data:") else link[:1] for link in found.links} == {"data:", "#"}
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(found.tags)
@@ -108,7 +108,7 @@ def test_a_page_needs_nothing_but_itself(tmp_path: Path, picture: bytes) -> None
     assert {link[1:] for link in found.links if link[0] == "#"} <= set(found.places)
 
 
-def test_a_run_in_this_folder_has_a_page_where_git_knows_nothing(
+def test_a_run_in_this_folder_has_a_report_where_git_knows_nothing(
     tmp_path: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -123,7 +123,7 @@ def test_what_models_write_is_shown_and_never_interpreted(tmp_path: Path, pictur
     assert found.text.count(HOSTILE) >= 6  # title, name, note, prompt, completion, copied passage
 
 
-def test_the_page_of_a_run_holds_every_chart_and_every_picture_of_its_inside(tmp_path: Path, picture: bytes) -> None:
+def test_the_report_of_a_run_holds_every_chart_and_every_picture_of_its_inside(tmp_path: Path, picture: bytes) -> None:
     found = written(tmp_path, outputs(picture, "here"))
     assert set(found.figures) == CURVES | {"temperatures-here"} | set(charts.CAPTIONS)
     assert "2.00 bits per byte" in found.text
@@ -150,7 +150,7 @@ def test_long_names_are_cut_for_pictures_and_stay_apart() -> None:
 
 
 def test_two_runs_of_one_name_can_be_told_apart(picture: bytes) -> None:
-    assert page.labels([outputs(picture, "x"), outputs(picture, "."), outputs(picture, "x")]) == [
+    assert build.labels([outputs(picture, "x"), outputs(picture, "."), outputs(picture, "x")]) == [
         "x (1)",
         "this folder",
         "x (3)",
@@ -170,25 +170,25 @@ def test_what_is_not_there_is_said_and_the_rest_is_shown(tmp_path: Path) -> None
     alone = gather(run(1, 2.36, "a row of results"))
     found = written(tmp_path, alone)
     assert "2.360 bits per byte" in found.text
-    assert "Of a row of results the page lacks data/evaluation/metrics.json" in found.text
+    assert "Of a row of results the report lacks data/evaluation/metrics.json" in found.text
     assert "only the numbers in the results file are known" in found.text
     assert found.figures == []
     assert {link[1:] for link in found.links} <= set(found.places)  # none to a section that is not there
 
 
-def test_the_page_of_two_sets_holds_the_verdict(tmp_path: Path, picture: bytes) -> None:
+def test_the_report_of_two_sets_holds_the_verdict(tmp_path: Path, picture: bytes) -> None:
     (comparison,) = compare.by_settings("optimizer=muon", "optimizer=adamw", MUON + ADAMW)
     found = written(tmp_path, outputs(picture, "a"), outputs(picture, "b"), comparisons=[comparison])
     assert "They differ beyond their seeds: A is better." in found.text
 
 
-def test_without_a_page_two_sets_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_report_two_sets_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(main.app, ["compare", "only-one"])
     assert isinstance(done.exception, ValueError)
-    assert "Name two sets of runs: tinygpt compare A B; or write a page" in str(done.exception)
+    assert "Name two sets of runs: tinygpt compare A B; or write a report" in str(done.exception)
 
 
-def test_a_page_takes_experiments_from_the_cache_and_leaves_the_workspace_alone(
+def test_a_report_takes_experiments_from_the_cache_and_leaves_the_workspace_alone(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.folder)
@@ -202,7 +202,7 @@ def test_a_page_takes_experiments_from_the_cache_and_leaves_the_workspace_alone(
     found = Parsed(tmp_path / "two.html")
     assert project.results() == before
     assert "Too few runs" in found.text  # the verdict on one run each
-    assert "the page lacks" not in found.text
+    assert "the report lacks" not in found.text
     assert theirs in found.text
     assert '<tr class="differs"><td>train.learning_rate</td><td>0.01</td><td>0.02</td></tr>' in found.source
     assert {"steps", "compute", "seconds", "temperatures-HEAD", "temperatures-fast"} <= set(found.figures)
@@ -214,7 +214,7 @@ def test_a_page_takes_experiments_from_the_cache_and_leaves_the_workspace_alone(
     finally:
         config.write_text(kept)
     lost = Parsed(tmp_path / "lost.html")
-    assert "Of fast the page lacks data/training/train.tsv" in lost.text
+    assert "Of fast the report lacks data/training/train.tsv" in lost.text
     assert "DVC's cache has lost it" in lost.text
 
 
@@ -234,13 +234,13 @@ def browser() -> Any:
 def test_chromium_shows_every_chart_from_a_file_without_a_network(
     browser: Any, tmp_path: Path, picture: bytes, width: int, scheme: str
 ) -> None:
-    page.write(tmp_path / "page.html", [outputs(picture, "here")])
+    build.write(tmp_path / "report.html", [outputs(picture, "here")])
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
     opened, said = context.new_page(), []
     opened.on("console", lambda message: said.append(message.text))
     opened.on("pageerror", lambda problem: said.append(str(problem)))
     opened.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
-    opened.goto((tmp_path / "page.html").as_uri())
+    opened.goto((tmp_path / "report.html").as_uri())
     sizes = opened.evaluate(
         "[...document.querySelectorAll('figure')].map(figure => {"
         " const image = figure.querySelector('img'), box = image.getBoundingClientRect();"

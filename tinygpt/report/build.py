@@ -1,7 +1,7 @@
-"""One page of a run, or of several side by side: `write(file, [gather(run), …], comparisons)`.
+"""The report on a run, or of several side by side: `write(file, [gather(run), …], comparisons)`.
 
 A single HTML file without scripts that needs nothing else: pictures are inside it, so it opens offline, can be mailed
-and printed, and follows the reader's light or dark setting. Its look is page.html, its pictures are charts.py's,
+and printed, and follows the reader's light or dark setting. Its look is report.html, its pictures are charts.py's,
 its samples samples.py's. Everything that a run wrote is escaped.
 """
 
@@ -40,14 +40,14 @@ PLACES = {  # of sections, and what the links at the top call them
     "lineage": "Lineage",
     "inside": "Inside",
 }
-MOST = 8  # runs on a page
-FEW = 4  # runs from which on a page is about all of them: less is said of each, and tables need its whole width
+MOST = 8  # runs in a report
+FEW = 4  # runs from which on a report is about all of them: less is said of each, and tables need its whole width
 
 
 def write(
     file: Path, runs: Sequence[Outputs], comparisons: Sequence[Comparison] = (), notes: Sequence[str] = ()
 ) -> None:
-    """Write the page of one or more runs, with the verdict of a comparison of them, and sentences to go before."""
+    """Write the report on one or more runs, with the verdict of a comparison of them, and sentences to go before."""
     names = labels(runs)
     parts = [
         _goodness(runs, names),
@@ -60,7 +60,7 @@ def write(
     ]
     links = (f'<a href="#{at}">{text}</a>' for at, text in PLACES.items() if any(f'id="{at}"' in p for p in parts))
     body = [_head(runs, names, comparisons, notes), f"<nav>{''.join(links)}</nav>", *filter(None, parts)]
-    template = Template(resources.files("tinygpt.report").joinpath("page.html").read_text(encoding="utf-8"))
+    template = Template(resources.files("tinygpt.report").joinpath("report.html").read_text(encoding="utf-8"))
     title = html.escape(f"TinyGPT: {', '.join(names)}")
     write_text(file, template.substitute(title=title, body="\n".join(body)))
 
@@ -68,9 +68,10 @@ def write(
 def make(
     file: Path, sets: Sequence[str], results: Path | None, allowed: Sequence[str], say: Callable[[str], object]
 ) -> None:
-    """Find the runs of the sets, as experiments/compare.py names them, write their page, and say where it is.
+    """Find the runs of the sets, as experiments/compare.py names them, write their report, and say where it is.
 
-    Of two sets the page holds the verdict, too, or why there is none. ValueError, in a sentence, where a set is empty.
+    Of two sets the report holds the verdict, too, or why there is none. ValueError, in a sentence, where a set is
+    empty.
     """
     members = [compare.members(name, results) for name in sets]
     notes: list[str] = []
@@ -84,7 +85,7 @@ def make(
     found = distinct([run for turn in itertools.zip_longest(*members) for run in turn if run is not None])
     if len(found) > MOST:
         counted = "; the verdict counts them" if comparisons else ""
-        notes.append(f"More runs than have a place on the page: {len(found) - MOST} are left out{counted}.")
+        notes.append(f"More runs than have a place in the report: {len(found) - MOST} are left out{counted}.")
     for line in [*notes, *compare.report(comparisons)]:
         say(line)
     write(file, [gather(run) for run in found[:MOST]], comparisons, notes)
@@ -92,7 +93,7 @@ def make(
 
 
 def labels(runs: Sequence[Outputs]) -> list[str]:
-    """What the page calls each run: its name; a number behind it where several have the same."""
+    """What the report calls each run: its name; a number behind it where several have the same."""
     plain = ["this folder" if each.run.name == "." else each.run.name for each in runs]
     return [name if plain.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(plain, 1)]
 
@@ -112,7 +113,7 @@ def _head(
     lacking: dict[str, list[str]] = {}
     for each, name in zip(runs, names, strict=True):
         if each.missing:
-            lacking.setdefault(f"the page lacks {', '.join(each.missing)}: {each.hint}.", []).append(name)
+            lacking.setdefault(f"the report lacks {', '.join(each.missing)}: {each.hint}.", []).append(name)
     for text, ours in lacking.items():
         of = html.escape(f"Of {', '.join(ours)} {text}")
         lines.append(f'<p class="soft missing">{of}</p>')
@@ -217,6 +218,6 @@ def _commit_here() -> str:
 
 def _inside(runs: Sequence[Outputs]) -> str:
     if len(runs) > 1:
-        alone = "The page of a single run (<code>tinygpt compare --html FILE RUN</code>) also shows its inside."
+        alone = "The report on a single run (<code>tinygpt compare --html FILE RUN</code>) also shows its inside."
         return f'<p class="soft">{alone}</p>'
     return section("inside", "Inside the model", charts.pictures(runs[0]))
