@@ -17,7 +17,7 @@ from tinygpt.bench import measure
 from tinygpt.data.dataset import training_batches
 from tinygpt.generation.generate import generate_ids
 from tinygpt.generation.sampling import Sampling
-from tinygpt.model.cuda_graphs import Recording
+from tinygpt.model.cuda_graphs import CUDAGraphRunner
 from tinygpt.model.gpt import GPT
 from tinygpt.model.hardware import autocast
 from tinygpt.model.loss import cross_entropy
@@ -56,7 +56,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is recorded any more."""
-    monkeypatch.setattr(Recording, "__call__", lambda _self, work, _used: work())
+    monkeypatch.setattr(CUDAGraphRunner, "__call__", lambda _self, work, _used: work())
 
 
 def trained(data: Data, chosen: Any, precision: str, device: torch.device = CUDA, **shape: Any) -> State:

@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 
 from tinygpt.web import app
-from tinygpt.web.models import Shelf
+from tinygpt.web.models import ModelRegistry
 from tinygpt.web.service import Serving
 
 PATIENCE = 60.0  # seconds that a test waits before it takes something for lost
@@ -26,7 +26,7 @@ PATIENCE = 60.0  # seconds that a test waits before it takes something for lost
 @contextlib.contextmanager
 def served(*folders: Path) -> Iterator[tuple[str, Serving]]:
     """A page of these models in a thread of this process: its address, and what answers it."""
-    serving = Serving(Shelf(folders))
+    serving = Serving(ModelRegistry(folders))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app.app(serving), log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -8,14 +8,14 @@ import torch
 
 from tests.conftest import gpt
 from tinygpt.generation.decoder import Decoder, threads
-from tinygpt.model.cuda_graphs import Recording
+from tinygpt.model.cuda_graphs import CUDAGraphRunner
 
 ROWS = [[3], [1, 4, 1, 5, 9, 2, 6], [5, 3, 5], [1, 4, 1, 5, 9, 2, 6]]
 
 
 def agree(model: Any, decoder: Decoder, windows: list[list[int]]) -> None:
     expected = torch.stack([model(torch.tensor([window]))[0, -1] for window in windows])
-    torch.testing.assert_close(decoder.scores(windows), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decoder.logits(windows), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_its_scores_are_those_of_the_model(shape: dict[str, Any]) -> None:
@@ -32,20 +32,20 @@ def test_rows_that_have_ended_leave_the_others_as_they_were(shape: dict[str, Any
     model, windows = gpt(**shape), [list(row) for row in ROWS]
     decoder = Decoder(model, len(windows))
     agree(model, decoder, windows)
-    decoder.keep([1, 2])
+    decoder.select_rows([1, 2])
     agree(model, decoder, [[*windows[1], 8], [*windows[2], 9]])
 
 
 def test_the_step_that_cuda_records_scores_the_same(shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, and not recorded: it looks at the whole context, and writes whole layers."""
-    monkeypatch.setattr(Recording, "__call__", lambda _self, work, _used: work())
+    monkeypatch.setattr(CUDAGraphRunner, "__call__", lambda _self, work, _used: work())
     model, windows = gpt(**shape), [list(row) for row in ROWS]
     decoder = Decoder(model, len(windows))
-    decoder.play.on_cuda = True
+    decoder.replay.on_cuda = True
     for step in range(9):
         agree(model, decoder, windows)
         windows = [[*window, (7 * step + row) % 61] for row, window in enumerate(windows)]
-    decoder.keep([1, 2])
+    decoder.select_rows([1, 2])
     windows = [windows[1][-8:], windows[2]]  # one slides
     agree(model, decoder, windows)
 
@@ -65,10 +65,10 @@ def test_a_step_stays_on_the_device_of_its_model(rows: list[int], monkeypatch: p
         return maker
 
     decoder = Decoder(gpt(), 2)
-    decoder.scores([ROWS[row] for row in rows])
+    decoder.logits([ROWS[row] for row in rows])
     for name in makers:
         monkeypatch.setattr(torch, name, noting(name))
-    decoder.scores([[*ROWS[row], 1] for row in rows])
+    decoder.logits([[*ROWS[row], 1] for row in rows])
     assert devices
     assert set(devices) == {torch.device("cpu")}
 
@@ -113,7 +113,7 @@ def test_small_steps_are_done_by_one_thread(large: int, used: int, monkeypatch: 
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        Decoder(gpt(), 1).scores([[1]])
+        Decoder(gpt(), 1).logits([[1]])
         assert (seen, torch.get_num_threads()) == ([used], 2)
     finally:
         torch.set_num_threads(before)

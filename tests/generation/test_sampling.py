@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt.generation.sampling import Sampling, choose, draw, keep_min_p, keep_top_p, probabilities
+from tinygpt.generation.sampling import Sampling, keep_min_p, keep_top_p, probabilities, sample, sample_from
 
 PLAIN = Sampling(temperature=1.0, top_p=1.0)
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]])
@@ -95,7 +95,7 @@ def test_top_p_is_that_of_a_stable_sort_among_equals_too(weights: list[int], p: 
 def test_rows_are_drawn_by_their_own_settings() -> None:
     settings = [Sampling(temperature=0), PLAIN, Sampling(temperature=0), Sampling(top_k=2)]
     seen, uniforms = torch.zeros(4, 5, dtype=torch.bool), torch.full((4,), 0.99)
-    assert choose(LOGITS.expand(4, -1), settings, seen, uniforms).tolist() == [0, 4, 0, 1]
+    assert sample(LOGITS.expand(4, -1), settings, seen, uniforms).tolist() == [0, 4, 0, 1]
 
 
 def test_min_p_drops_what_is_unlikely_beside_the_likeliest() -> None:
@@ -146,7 +146,7 @@ def test_sampled_frequencies_match_the_probabilities() -> None:
     settings = Sampling(temperature=0.9, top_k=4, top_p=0.99, min_p=0.01)
     probs, n = probabilities(LOGITS, settings), 100_000
     uniforms = torch.rand(n, generator=torch.Generator().manual_seed(1))
-    counts = torch.bincount(draw(probs.expand(n, -1), uniforms), minlength=5).double()
+    counts = torch.bincount(sample_from(probs.expand(n, -1), uniforms), minlength=5).double()
     expected = probs[0].double() * n
     possible = expected > 0
     assert counts[~possible].sum() == 0
@@ -155,25 +155,25 @@ def test_sampled_frequencies_match_the_probabilities() -> None:
 
 def test_a_rows_draw_depends_on_its_own_number_only() -> None:
     probs, uniforms = softmax().expand(8, -1), torch.rand(8)
-    together = draw(probs, uniforms)
-    alone = torch.cat([draw(probs[i : i + 1], uniforms[i : i + 1]) for i in range(8)])
+    together = sample_from(probs, uniforms)
+    alone = torch.cat([sample_from(probs[i : i + 1], uniforms[i : i + 1]) for i in range(8)])
     assert torch.equal(together, alone)
 
 
 def test_a_token_of_probability_zero_is_never_drawn() -> None:
     probs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]])
     edges = torch.tensor([0.0, 0.4999, 0.5, 0.5001, 1 - 2**-24])
-    drawn = draw(probs.expand(5, -1), edges)
+    drawn = sample_from(probs.expand(5, -1), edges)
     assert set(drawn.tolist()) == {1, 3}
 
 
 def test_what_does_not_sum_to_one_is_drawn_by_its_shares() -> None:
-    assert draw(torch.full((2, 2), 0.25), torch.tensor([0.4, 0.6])).tolist() == [0, 1]
+    assert sample_from(torch.full((2, 2), 0.25), torch.tensor([0.4, 0.6])).tolist() == [0, 1]
 
 
 def test_a_token_too_unlikely_for_float32_to_count_can_still_be_drawn() -> None:
     probs, uniforms = torch.tensor([[1.0, 1e-9]]), torch.tensor([0.5, 1 - 1e-10], dtype=torch.float64)
-    assert draw(probs.expand(2, -1), uniforms).tolist() == [0, 1]
+    assert sample_from(probs.expand(2, -1), uniforms).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 
 from tests.conftest import CPU
 from tinygpt.model import cuda_graphs
-from tinygpt.model.cuda_graphs import Recording
+from tinygpt.model.cuda_graphs import CUDAGraphRunner
 
 
 class Script:
@@ -44,7 +44,7 @@ class Script:
                 script.lines.append("aside")
             yield
 
-        monkeypatch.setattr(cuda_graphs, "recorded_stream", lambda _: Side())
+        monkeypatch.setattr(cuda_graphs, "capture_stream", lambda _: Side())
         stand_ins = {"CUDAGraph": Graph, "graph": graph, "stream": aside, "current_stream": lambda _device: Stream()}
         for name, stand_in in stand_ins.items():
             monkeypatch.setattr(torch.cuda, name, stand_in)
@@ -60,7 +60,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
 
 
 def test_work_is_recorded_when_it_meets_the_same_memory_again(script: Script) -> None:
-    play, made = Recording[int](torch.device("cuda")), torch.zeros(3)
+    play, made = CUDAGraphRunner[int](torch.device("cuda")), torch.zeros(3)
     works = iter(range(100))
     assert play(lambda: next(works), [made, None]) == 0
     assert script.told() == ["aside"]
@@ -72,7 +72,7 @@ def test_work_is_recorded_when_it_meets_the_same_memory_again(script: Script) ->
 
 
 def test_work_whose_memory_has_moved_is_recorded_anew(script: Script) -> None:
-    play = Recording[None](torch.device("cuda"))
+    play = CUDAGraphRunner[None](torch.device("cuda"))
     first, second = torch.zeros(3), torch.zeros(3)
     for used in (first, first, second, second, second):
         play(lambda: None, [used])
@@ -80,7 +80,7 @@ def test_work_whose_memory_has_moved_is_recorded_anew(script: Script) -> None:
 
 
 def test_a_recording_that_failed_is_not_replayed(script: Script) -> None:
-    play, used = Recording[None](torch.device("cuda")), [torch.zeros(3)]
+    play, used = CUDAGraphRunner[None](torch.device("cuda")), [torch.zeros(3)]
 
     def fails() -> None:
         raise RuntimeError("out of memory")
@@ -93,13 +93,13 @@ def test_a_recording_that_failed_is_not_replayed(script: Script) -> None:
 
 
 def test_work_that_often_moves_can_wait_with_being_recorded(script: Script) -> None:
-    play, used = Recording[None](torch.device("cuda"), plain=3), [torch.zeros(3)]
+    play, used = CUDAGraphRunner[None](torch.device("cuda"), plain=3), [torch.zeros(3)]
     for _ in range(5):
         play(lambda: None, used)
     assert script.told() == ["aside", "aside", "aside", "recording", "replayed", "replayed"]
 
 
 def test_elsewhere_work_is_just_done(script: Script) -> None:
-    play, works = Recording[int](CPU), iter(range(100))
+    play, works = CUDAGraphRunner[int](CPU), iter(range(100))
     assert [play(lambda: next(works), []) for _ in range(4)] == [0, 1, 2, 3]
     assert script.told() == []

@@ -140,7 +140,7 @@ def test_the_same_number_draws_the_same_token() -> None:
     random = torch.Generator().manual_seed(3)
     probs = sampling.probabilities(3 * torch.randn(1, 12, generator=random), Sampling(1.0, top_k=6, top_p=1.0))
     uniforms = torch.cat([torch.rand(300, generator=random), torch.tensor([0.0, 1 - 2**-24])])
-    expected = sampling.draw(probs.expand(302, -1), uniforms).tolist()
+    expected = sampling.sample_from(probs.expand(302, -1), uniforms).tolist()
     assert [slow.draw(probs[0].tolist(), uniform) for uniform in uniforms.tolist()] == expected
     assert len(set(expected)) == 6
 
@@ -149,7 +149,7 @@ def test_a_token_of_probability_zero_is_never_drawn() -> None:
     probs = [0.0, 0.5, 0.0, 0.5, 0.0]
     for uniform, token in ((0.0, 1), (0.4999, 1), (0.5, 3), (1 - 2**-53, 3)):
         assert slow.draw(probs, uniform) == token
-        assert sampling.draw(torch.tensor([probs]), torch.tensor([uniform], dtype=torch.float64)).item() == token
+        assert sampling.sample_from(torch.tensor([probs]), torch.tensor([uniform], dtype=torch.float64)).item() == token
 
 
 def test_a_sum_rounded_below_one_still_draws_a_token_that_is_possible() -> None:

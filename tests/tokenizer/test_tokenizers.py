@@ -203,7 +203,7 @@ def test_no_word_is_so_long_that_learning_never_ends(monkeypatch: pytest.MonkeyP
 
 
 def recording_library(record: Any) -> Any:
-    class Recording:
+    class CUDAGraphRunner:
         def __init__(self, model: Any) -> None:
             self.pre_tokenizer = None
 
@@ -212,7 +212,7 @@ def recording_library(record: Any) -> Any:
         def to_str(self) -> str:
             return json.dumps(BPETokenizer([]).to_json())
 
-    return Recording
+    return CUDAGraphRunner
 
 
 # char

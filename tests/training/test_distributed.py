@@ -113,10 +113,10 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(ValueError, match=r"use --nproc_per_node=2, or train\.device=cpu"):
-        distributed.own(torch.device("cuda"))
+        distributed.local_device(torch.device("cuda"))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert distributed.own(torch.device("cuda")) == torch.device("cuda", 1)
-    assert distributed.own(torch.device("cpu")) == torch.device("cpu")
+    assert distributed.local_device(torch.device("cuda")) == torch.device("cuda", 1)
+    assert distributed.local_device(torch.device("cpu")) == torch.device("cpu")
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def page(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def model(page: tuple[str, Serving]) -> str:
-    (name,) = page[1].shelf.find()
+    (name,) = page[1].models.find()
     return name
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tinygpt.web.middleware import DRAINED, LARGEST, LOOPBACK, Guard, check_password, is_loopback
+from tinygpt.web.middleware import DRAINED, LARGEST, LOOPBACK, SecurityMiddleware, check_password, is_loopback
 
 PASSWORD = "correct horse"
 
@@ -41,7 +41,7 @@ def asked(
         named = {"host": "127.0.0.1:7860"} | (headers or {})
         pairs = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
         scope: Any = {"type": "http", "method": method, "path": path, "headers": pairs}
-        await Guard(inner, {3: 2, 4: 0}, password, hosts)(scope, receive, send)
+        await SecurityMiddleware(inner, {3: 2, 4: 0}, password, hosts)(scope, receive, send)
 
     asyncio.run(go())
     start, end = sent

@@ -10,7 +10,7 @@ from tests.checkpoints.test_hf_model import write
 from tests.project import Project
 from tinygpt.files.paths import Paths, hidden
 from tinygpt.web import models
-from tinygpt.web.models import Shelf, found_below
+from tinygpt.web.models import ModelRegistry, found_below
 
 
 @pytest.fixture
@@ -31,18 +31,18 @@ def test_model_folders_below_are_found_the_pipelines_own_first(folder: Path) -> 
 
 
 def test_folders_that_are_named_come_first_and_must_hold_a_model(folder: Path) -> None:
-    assert list(Shelf([folder]).find()) == [str(folder), "data/model"]
+    assert list(ModelRegistry([folder]).find()) == [str(folder), "data/model"]
     with pytest.raises(FileNotFoundError, match="There is no model in data"):
-        Shelf([Path("data")])
+        ModelRegistry([Path("data")])
     shutil.rmtree("data")
     with pytest.raises(FileNotFoundError, match="There is no model below this folder"):
-        Shelf()
+        ModelRegistry()
 
 
 def test_only_a_few_models_are_held_in_memory(folder: Path) -> None:
     for place in ("b", "c"):
         shutil.copytree(folder, place)
-    ours = Shelf()
+    ours = ModelRegistry()
     first = ours.load("data/model")
     assert ours.load("data/model") is first
     for name in ("b", "c"):
@@ -52,7 +52,7 @@ def test_only_a_few_models_are_held_in_memory(folder: Path) -> None:
 
 
 def test_a_model_trained_anew_is_opened_anew_and_a_damaged_one_refused(folder: Path) -> None:
-    ours = Shelf()
+    ours = ModelRegistry()
     before = ours.load("data/model")
     os.utime("data/model/model.safetensors", ns=(1, 1))
     assert ours.load("data/model") is not before
@@ -63,11 +63,11 @@ def test_a_model_trained_anew_is_opened_anew_and_a_damaged_one_refused(folder: P
 
 def test_a_model_in_several_files_is_found(folder: Path) -> None:
     write(Path("sharded"), "llama")
-    assert Shelf([Path("sharded")]).load("sharded").model.config.n_layer == 2
+    assert ModelRegistry([Path("sharded")]).load("sharded").model.config.n_layer == 2
 
 
 def test_what_is_there_is_looked_for_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = Shelf()
+    ours = ModelRegistry()
     shutil.copytree(folder, "new")
     assert "new" not in ours.find()  # so soon
     monkeypatch.setattr(ours, "_until", 0.0)
@@ -83,7 +83,7 @@ def test_an_experiments_model_comes_out_of_the_cache_and_the_workspace_stays(
     expected = Path("data/model/model.safetensors").read_bytes()
     project.restore()
     before = project.results()
-    ours = Shelf()
+    ours = ModelRegistry()
     (name,) = [name for name in ours.find() if "experiment" in name]
     assert name.startswith("other (experiment, ")
     opened = ours.load(name)

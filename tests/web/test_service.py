@@ -17,8 +17,8 @@ from tinygpt.cli import main
 from tinygpt.generation import generate
 from tinygpt.inspection import activations
 from tinygpt.web import service
-from tinygpt.web.models import Shelf
-from tinygpt.web.requests import BOUNDS, CHARACTERS, make_order, number, text, titled
+from tinygpt.web.models import ModelRegistry
+from tinygpt.web.requests import BOUNDS, CHARACTERS, make_request, number, text, titled
 from tinygpt.web.service import Serving, Visitor
 
 SETTINGS = (0.8, 0, 0.95, 0.0, 40, 7)  # in the order of BOUNDS
@@ -28,11 +28,11 @@ SETTINGS = (0.8, 0, 0.95, 0.0, 40, 7)  # in the order of BOUNDS
 def ours(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serving:
     """One that serves the small model, from an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return Serving(Shelf([model_folder]))
+    return Serving(ModelRegistry([model_folder]))
 
 
 def only(ours: Serving) -> str:
-    (name,) = ours.shelf.find()
+    (name,) = ours.models.find()
     return name
 
 
@@ -46,7 +46,7 @@ def written(ours: Serving, prompt: str, *settings: Any) -> Visitor:
 
 
 def test_the_answer_is_that_of_the_command_line_and_the_same_again(ours: Serving) -> None:
-    opened = ours.shelf.load(only(ours))
+    opened = ours.models.load(only(ours))
     knobs: Any = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0, "max_new_tokens": 40, "seed": 7}
     (expected,) = generate.generate(opened.model, opened.tokenizer, "ROMEO:", **knobs)
     first, again = written(ours, "ROMEO:"), written(ours, "ROMEO:")
@@ -118,7 +118,7 @@ def test_an_answer_is_shown_by_the_tokenizer_that_it_was_written_with(ours: Serv
 
     visitor = written(ours, "ROMEO:")
     shown = Page(ours).sheet(visitor)
-    ours.shelf.load = lambda name: pytest.fail(f"{name} may be another model by now, or gone")  # type: ignore[method-assign]
+    ours.models.load = lambda name: pytest.fail(f"{name} may be another model by now, or gone")  # type: ignore[method-assign]
     assert Page(ours).sheet(visitor) == shown
     assert visitor.turns[0].tokens
 
@@ -194,7 +194,7 @@ def test_an_answer_stays_until_there_is_another_in_its_place(ours: Serving, monk
     visitor = written(ours, "ROMEO:")
     ours.again(visitor, only(ours), *SETTINGS)
     with monkeypatch.context() as patch:
-        patch.setattr(ours.shelf, "load", Mock(side_effect=ValueError("It is damaged.")))
+        patch.setattr(ours.models, "load", Mock(side_effect=ValueError("It is damaged.")))
         with pytest.raises(ValueError, match=r"^It is damaged\.$"):
             list(ours.write(visitor))
     assert visitor.text == first
@@ -213,7 +213,7 @@ def test_only_so_many_visitors_are_remembered_and_the_forgotten_ones_are_stopped
 
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_every_token_is_seen_as_generation_saw_it_also_beyond_the_context(ours: Serving, temperature: float) -> None:
-    model = ours.shelf.load(only(ours)).model
+    model = ours.models.load(only(ours)).model
     tokens = written(ours, "ROMEO:", temperature, 3, 1, 0, 60, 7).turns[0].tokens  # of a context of 16
     assert len(tokens) == 60
     for seen in tokens:
@@ -278,7 +278,7 @@ def test_a_text_that_is_none_is_refused_in_a_sentence(value: Any, says: str) -> 
 
 def test_the_text_so_far_and_the_new_one_are_capped_together() -> None:
     with pytest.raises(ValueError, match="That makes 20,001 characters"):
-        make_order("x" * (CHARACTERS + 1), "data/model", SETTINGS)
+        make_request("x" * (CHARACTERS + 1), "data/model", SETTINGS)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc", "", None, 3, ["data/model"], "data/model\0"])
@@ -299,7 +299,7 @@ def test_what_a_damaged_model_was_asked_can_be_taken_back(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(model_folder, "mine")
-    ours, visitor = Serving(Shelf()), Visitor()
+    ours, visitor = Serving(ModelRegistry()), Visitor()
     ours.begin(visitor, "ROMEO:", "mine", *SETTINGS)
     Path("mine/config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"mine is damaged: config\.json does not match .* Undo gives"):

@@ -176,8 +176,8 @@ def web(
         raise ValueError(
             f"The page needs {missing.name}. Install it: pip install -c requirements.lock -e '.[web]'"
         ) from None
-    from tinygpt.web.models import Shelf
+    from tinygpt.web.models import ModelRegistry
     from tinygpt.web.service import Serving
 
-    shelf = Shelf(model or [], hardware.pick_device(device, "--device"))
+    shelf = ModelRegistry(model or [], hardware.pick_device(device, "--device"))
     app.run(Serving(shelf), host, port, word, lambda url: print(f"TinyGPT is at {url} (Ctrl-C ends it).", flush=True))

@@ -74,23 +74,23 @@ class StepSampler(Sampler[list[int]]):
 
     An epoch lays windows side by side, from a random place in [0, T), and visits each once, in random order; both
     come from (seed, epoch). The next epoch begins in the middle of a batch if need be, so no batch is short.
-    `batch_size` counts the sequences of one whole step, all its accumulated parts together; `part` is what one of
+    `batch_size` counts the sequences of one whole step, all its accumulated parts together; `shard` is what one of
     several processes takes of it.
     """
 
     def __init__(
-        self, dataset: TokenDataset, batch_size: int, seed: int, start: int, stop: int, part: slice = slice(None)
+        self, dataset: TokenDataset, batch_size: int, seed: int, start: int, stop: int, shard: slice = slice(None)
     ) -> None:
         self.windows = max(1, len(dataset) // dataset.context_length)  # in an epoch, wherever it begins
         self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
-        self._steps, self._part = range(start, stop), part
+        self._steps, self._shard = range(start, stop), shard
         self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))  # the last one asked for
 
     def __len__(self) -> int:
         return len(self._steps)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (self.batch(step)[self._part] for step in self._steps)
+        return (self.batch(step)[self._shard] for step in self._steps)
 
     def batch(self, step: int) -> list[int]:
         """Where all windows of a step begin: a function of (seed, step) alone."""
@@ -116,18 +116,18 @@ def training_batches(
     seed: int,
     start: int,
     stop: int,
-    part: slice = slice(None),
+    shard: slice = slice(None),
     pin: bool = False,
 ) -> DataLoader[Any]:
     """A DataLoader of the batches (inputs, targets) of steps `start` up to `stop`, each (batch_size, T) int64.
 
-    ValueError where `tokens`, (number of tokens,), are too few for one window. `part` takes a part of each batch only,
+    ValueError where `tokens`, (number of tokens,), are too few for one window. `shard` takes a part of each batch only,
     for one of several processes. `pin` puts them in page-locked memory, from where a GPU copies them without waiting.
     """
     dataset = TokenDataset(tokens, context_length)
     return DataLoader(
         dataset,
-        batch_sampler=StepSampler(dataset, batch_size, seed, start, stop, part),
+        batch_sampler=StepSampler(dataset, batch_size, seed, start, stop, shard),
         collate_fn=_as_it_is,
         pin_memory=pin,
         generator=torch.Generator(),  # else each loop over it would draw a number from PyTorch's own

@@ -1,6 +1,6 @@
 """The GPT once more, made to write: the scores of `model(tokens)`, a token at a time, in fewer and larger steps.
 
-`decoder = Decoder(model, B)`; `decoder.scores(windows)` → the next token's scores of B sequences of any lengths. Where
+`decoder = Decoder(model, B)`; `decoder.logits(windows)` → the next token's scores of B sequences of any lengths. Where
 a step computes little, it waits: for weights to come from memory, and for PyTorch between two small operations. So
 keys and values are kept, and each token is computed once; matrices that read the same vector become one matrix, and
 the weights of the norm before it a part of it; and large matrices are laid out as they are read.
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinygpt.model.cuda_graphs import Recording
+from tinygpt.model.cuda_graphs import CUDAGraphRunner
 from tinygpt.model.gpt import GPT, Norm
 
 LARGE = 2**17  # weights; what a smaller matrix does to one vector is done before a second core is awake
@@ -27,7 +27,7 @@ PLAIN = 16  # steps before one is recorded, which takes as long: rows may end, a
 READ = 1024  # tokens that are read at once, of texts of one length; more take memory, and no less time
 
 
-class Matrix:
+class PackedLinear:
     """Linear layers that read the same vector, and the norm before them if there is one: (N, C) → (N, outputs).
 
     On a CPU a large matrix is laid out as it will be read. For several sequences oneDNN orders it, for its own product.
@@ -78,27 +78,29 @@ class Decoder:
         self.embedding, self.position = model.token_embedding.weight, model.position_embedding
         self.layers = [
             (
-                Matrix([block.attention.query, block.attention.key, block.attention.value], batch, block.norm1),
-                Matrix([block.attention.output], batch),
-                Matrix([layer for layer in (block.mlp.gate, block.mlp.up) if layer is not None], batch, block.norm2),
-                Matrix([block.mlp.down], batch),
+                PackedLinear([block.attention.query, block.attention.key, block.attention.value], batch, block.norm1),
+                PackedLinear([block.attention.output], batch),
+                PackedLinear(
+                    [layer for layer in (block.mlp.gate, block.mlp.up) if layer is not None], batch, block.norm2
+                ),
+                PackedLinear([block.mlp.down], batch),
             )
             for block in list[Any](model.blocks)
         ]
-        self.head = Matrix([model.head], batch, model.norm)
-        self.turns = turns(model)  # cosines and sines
+        self.head = PackedLinear([model.head], batch, model.norm)
+        self.rope_tables = rope_tables(model)  # cosines and sines
         self.floors = {C: self.embedding.new_tensor(C * config.norm_eps).sqrt() for C in (config.n_embd, self.D)}
         shape = (config.n_layer, 2, batch, config.kv_heads, config.context_length, self.D)
         self.cache = self.embedding.new_zeros(shape)  # keys, then values; what a mask hides must still be a number
         device = self.cache.device
         self.nothing, self.rows = self.cache.new_zeros(1), torch.arange(batch, device=device)
         self.newest = torch.zeros(2, batch, dtype=torch.int64, device=device)  # tokens and their positions, for `play`
-        self.play: Recording[Tensor] = Recording(device, PLAIN)
+        self.replay: CUDAGraphRunner[Tensor] = CUDAGraphRunner(device, PLAIN)
         self.largest = max(matrix.weights for matrix in [*chain(*self.layers), self.head])
         self.lengths = [0] * batch  # how many tokens of each sequence it holds
 
     @torch.inference_mode()
-    def scores(self, windows: list[list[int]]) -> Tensor:
+    def logits(self, windows: list[list[int]]) -> Tensor:
         """Scores of the next token of each sequence: float32 (B, V), on the model's device.
 
         windows: the ids that the model is to see of each, 1 … context_length of them. One that has grown by a token
@@ -116,7 +118,7 @@ class Decoder:
         with threads(1 if len(windows) * self.largest < LARGE else None):
             return self.step([window[-1] for window in windows])
 
-    def keep(self, rows: list[int]) -> None:
+    def select_rows(self, rows: list[int]) -> None:
         """Go on with these sequences only, in this order."""
         self.cache, self.rows = self.cache[:, :, rows], self.rows[: len(rows)]
         self.newest = self.newest[:, : len(rows)]
@@ -145,10 +147,10 @@ class Decoder:
         On CUDA the step is recorded (model/cuda_graphs.py), so its shapes must stay: it looks at the whole context each
         time.
         """
-        if self.play.on_cuda:
+        if self.replay.on_cuda:
             self.newest.copy_(torch.tensor([tokens, [length - 1 for length in self.lengths]]))
             newest, end = self.newest.unbind(), self.config.context_length
-            return self.play(lambda: self.score(newest[0], newest[1], end), [self.cache])
+            return self.replay(lambda: self.score(newest[0], newest[1], end), [self.cache])
         S, device = max(self.lengths), self.cache.device
         ends = S - 1 if min(self.lengths) == S else torch.tensor(self.lengths, device=device) - 1
         return self.score(torch.tensor(tokens, device=device), ends, S)
@@ -160,15 +162,15 @@ class Decoder:
         keys, values, places = k.mT.unbind(), v.unbind(), self.cache[..., S - 1, :].transpose(1, 2).unbind()
         hidden = here = self.nothing
         if not isinstance(at, int):
-            hidden = self.behind(at, S)
-            if self.play.on_cuda:
+            hidden = self.padding_mask(at, S)
+            if self.replay.on_cuda:
                 here = (torch.arange(S, device=at.device) == at[:, None])[:, None, :, None]
 
         def attend(layer: int, heads: Tensor) -> Tensor:  # (B, H + 2·kv_heads, D) → (B, H·D)
             new = heads[:, H:].view(B, 2, kv_heads, self.D)
             if isinstance(at, int):  # they end at one place: no indices to gather
                 places[layer].copy_(new)
-            elif self.play.on_cuda:  # there an index means a dozen kernels, so the whole layer is written
+            elif self.replay.on_cuda:  # there an index means a dozen kernels, so the whole layer is written
                 torch.where(here, new.transpose(0, 1).unsqueeze(-2), self.cache[layer], out=self.cache[layer])
             else:
                 self.cache[layer][:, self.rows, :, at] = new
@@ -178,7 +180,7 @@ class Decoder:
 
         return self.head(self.rescaled(self.blocks(tokens, at, attend)))
 
-    def behind(self, at: Tensor, end: int) -> Tensor:
+    def padding_mask(self, at: Tensor, end: int) -> Tensor:
         """What is added to scores in attention, so that no sequence sees what lies behind its end: (B,) → zeros and −∞,
         (B·kv_heads, 1, end).
         """
@@ -193,11 +195,13 @@ class Decoder:
         x = self.embedding[tokens]
         if self.position is not None:
             x += self.position.weight[at]
-        turns = [(table[at] * weight).unbind() for table, weight in self.turns]  # of (N or 1, H + kv_heads, D)
+        rotations = [
+            (table[at] * weight).unbind() for table, weight in self.rope_tables
+        ]  # of (N or 1, H + kv_heads, D)
         for layer, (project, output, up, down) in enumerate(self.layers):
             heads = project(self.rescaled(x)).view(len(x), -1, self.D)  # (N, H + 2·kv_heads, D)
-            if turns:
-                self.turn(heads[:, : self.turned], *(table[layer] for table in turns))
+            if rotations:
+                self.turn(heads[:, : self.turned], *(table[layer] for table in rotations))
             x += output(attend(layer, heads))
             x += down(self.activated(up(self.rescaled(x))))
         return x
@@ -225,10 +229,10 @@ class Decoder:
         return F.silu(gate).mul_(up)
 
 
-def turns(model: GPT) -> list[tuple[Tensor, Tensor]]:
-    """Two tables of turns, cosines and sines (context_length, 1, D), each with what it is multiplied by in each block:
-    the weights of queries' and keys' norms (n_layer, 1, H + kv_heads, D). Learned positions turn by nothing; none
-    where there is no such norm either.
+def rope_tables(model: GPT) -> list[tuple[Tensor, Tensor]]:
+    """Two tables of rotations, cosines and sines (context_length, 1, D), each with what it is multiplied by in each
+    block: the weights of queries' and keys' norms (n_layer, 1, H + kv_heads, D). Learned positions turn by nothing;
+    none where there is no such norm either.
     """
     config, blocks = model.config, list[Any](model.blocks)
     if model.rotary is None and not config.qk_norm:

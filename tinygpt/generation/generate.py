@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from tinygpt.generation.decoder import Decoder
-from tinygpt.generation.sampling import Sampling, Settings, choose, from_keywords, whole
+from tinygpt.generation.sampling import Sampling, Settings, from_keywords, sample, whole
 from tinygpt.generation.stream import StreamDecoder
 from tinygpt.generation.windows import window_start
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
 
-THROWS = 64  # of the dice at a time
+THROWS = 64  # of the generators at a time
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's controls, formats, halves of characters, separators of lines
 
 
@@ -38,17 +38,17 @@ def next_logits(
     decoder = Decoder(model, len(prompts)) if use_cache else None
     while True:
         windows = [sequence[window_start(len(sequence), context) :] for sequence in sequences]
-        chosen = yield (decoder.scores(windows) if decoder else uncached_scores(model, windows)).cpu()
+        chosen = yield (decoder.logits(windows) if decoder else uncached_logits(model, windows)).cpu()
         if None in chosen:
             going = [row for row, token in enumerate(chosen) if token is not None]
             sequences = [sequences[row] for row in going]
             if decoder:
-                decoder.keep(going)
+                decoder.select_rows(going)
         for sequence, token in zip(sequences, (token for token in chosen if token is not None), strict=True):
             sequence.append(token)
 
 
-def uncached_scores(model: GPT, windows: list[list[int]]) -> Tensor:
+def uncached_logits(model: GPT, windows: list[list[int]]) -> Tensor:
     """The decoder's slow twin, every token of every window, each time: B windows of ids → float (B, V)."""
     device = next(model.parameters()).device
     return torch.stack([model(torch.tensor([window], device=device))[0, -1] for window in windows])
@@ -75,15 +75,15 @@ def generate_ids(
     if not prompts:
         return
     prompts = [prompt or [end_of_text] for prompt in prompts]  # documents start with <|endoftext|>
-    dice = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     seen = seen_tokens(prompts, model.config.vocab_size) if any(s.repetition_penalty != 1 for s in settings) else None
     rows = list(range(len(prompts)))  # those that go on
     scores = next_logits(model, prompts, use_cache)
     logits = next(scores)
     for count in range(max_new_tokens):
         if count % THROWS == 0:
-            uniforms = torch.stack([torch.rand(THROWS, generator=dice[row]) for row in rows])  # (B, THROWS)
-        ids = choose(logits, settings, seen, uniforms[:, count % THROWS]).tolist()
+            uniforms = torch.stack([torch.rand(THROWS, generator=generators[row]) for row in rows])  # (B, THROWS)
+        ids = sample(logits, settings, seen, uniforms[:, count % THROWS]).tolist()
         if seen is not None:
             seen[range(len(rows)), ids] = True
         chosen = [token if token != end_of_text else None for token in ids]

@@ -1,8 +1,8 @@
 """From scores to the next token: temperature, top-k, top-p, min-p, repetition penalty.
 
-`probabilities(logits, settings)` turns scores into the distribution that is sampled, and `draw` takes from it. The
-filters apply in one fixed order, that of transformers: repetition penalty, temperature, top-k, top-p, min-p. At least
-one token always remains.
+`probabilities(logits, settings)` turns scores into the distribution that is sampled, and `sample_from` takes from it.
+The filters apply in one fixed order, that of transformers: repetition penalty, temperature, top-k, top-p, min-p. At
+least one token always remains.
 """
 
 import difflib
@@ -21,7 +21,7 @@ from tinygpt.config import SAMPLING
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose, as config.SAMPLING explains each setting. ValueError, in a sentence, for one out of bounds."""
+    """How to sample, as config.SAMPLING explains each setting. ValueError, in a sentence, for one out of bounds."""
 
     temperature: float = SAMPLING["temperature"].default
     top_k: int = int(SAMPLING["top_k"].default)
@@ -87,7 +87,7 @@ def probabilities(logits: Tensor, settings: Sampling, seen: Tensor | None = None
     seen: bool (B, V), the tokens of the prompt and those generated so far, for the repetition penalty.
     """
     logits = logits.float()
-    logits = penalise(logits, seen, settings.repetition_penalty)
+    logits = apply_repetition_penalty(logits, seen, settings.repetition_penalty)
     if settings.temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
     scores = (logits - logits.amax(-1, keepdim=True)).double() / settings.temperature  # a tiny one must not overflow
@@ -101,7 +101,7 @@ def probabilities(logits: Tensor, settings: Sampling, seen: Tensor | None = None
     return probs
 
 
-def penalise(logits: Tensor, seen: Tensor | None, penalty: float) -> Tensor:
+def apply_repetition_penalty(logits: Tensor, seen: Tensor | None, penalty: float) -> Tensor:
     """Make seen tokens less likely: divide positive scores, multiply negative ones (Keskar et al. 2019).
 
     logits (B, V), seen bool (B, V) → (B, V) of the same type.
@@ -146,7 +146,7 @@ def renormalised(probs: Tensor) -> Tensor:
     return probs / probs.sum(-1, keepdim=True)
 
 
-def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
+def sample_from(probs: Tensor, uniforms: Tensor) -> Tensor:
     """One token a row: (B, V) and numbers in [0, 1) of shape (B,) → int64 (B,).
 
     The token whose slice of the cumulative probability holds the number; so a row's draw depends on its own number
@@ -157,19 +157,19 @@ def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
     return torch.searchsorted(ladder, target, right=True).squeeze(-1).clamp(max=probs.shape[-1] - 1)
 
 
-def choose(logits: Tensor, settings: list[Sampling], seen: Tensor | None, uniforms: Tensor) -> Tensor:
+def sample(logits: Tensor, settings: list[Sampling], seen: Tensor | None, uniforms: Tensor) -> Tensor:
     """One token a row, each row by its own settings: (B, V), B of them, bool (B, V), numbers (B,) → int64 (B,)."""
     if settings.count(settings[0]) == len(settings):
-        return choose_alike(logits, settings[0], seen, uniforms)
+        return sample_alike(logits, settings[0], seen, uniforms)
     ids = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
     for one in dict.fromkeys(settings):  # rows of the same settings together
         rows = [row for row, other in enumerate(settings) if other == one]
-        ids[rows] = choose_alike(logits[rows], one, None if seen is None else seen[rows], uniforms[rows])
+        ids[rows] = sample_alike(logits[rows], one, None if seen is None else seen[rows], uniforms[rows])
     return ids
 
 
-def choose_alike(logits: Tensor, settings: Sampling, seen: Tensor | None, uniforms: Tensor) -> Tensor:
+def sample_alike(logits: Tensor, settings: Sampling, seen: Tensor | None, uniforms: Tensor) -> Tensor:
     """The same for rows of one setting: (B, V), bool (B, V), numbers (B,) → int64 (B,)."""
     if settings.temperature == 0:  # no dice
-        return penalise(logits, seen, settings.repetition_penalty).argmax(-1)
-    return draw(probabilities(logits, settings, seen), uniforms)
+        return apply_repetition_penalty(logits, seen, settings.repetition_penalty).argmax(-1)
+    return sample_from(probabilities(logits, settings, seen), uniforms)

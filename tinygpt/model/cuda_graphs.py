@@ -1,8 +1,8 @@
 """Work of a CUDA device, recorded once and started as a whole from then on (CUDA graphs).
 
 A step of a small model is hundreds of kernels, each over in microseconds; a CPU needs longer than that to start one, so
-the GPU waits. With `play = Recording(device)`, `play(work, used)` does what `work()` does: the same kernels on the same
-memory, and so the same bits, but after a call or two in one start. Elsewhere than on CUDA it is `work()`.
+the GPU waits. With `replay = CUDAGraphRunner(device)`, `replay(work, used)` does what `work()` does: the same kernels
+on the same memory, and so the same bits, but after a call or two in one start. Elsewhere than on CUDA it is `work()`.
 Left out: work whose shapes change from call to call, and work that waits for the GPU in its midst.
 """
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 ALONE = threading.Lock()  # all recordings share a stream, and the workspaces that libraries keep for it
 
 
-class Recording(Generic[Result]):
+class CUDAGraphRunner(Generic[Result]):
     """Remembers a piece of work that reads and writes tensors which stay where they are.
 
     It is recorded once it has been called `plain` times on the same memory: then everything is there that a first call
@@ -54,7 +54,7 @@ class Recording(Generic[Result]):
 
     def _aside(self, work: Callable[[], Result]) -> Result:
         """Work on the stream that is recorded later, as PyTorch asks for."""
-        here, side = torch.cuda.current_stream(self.device), recorded_stream(self.device)
+        here, side = torch.cuda.current_stream(self.device), capture_stream(self.device)
         side.wait_stream(here)
         try:
             with torch.cuda.stream(side):
@@ -63,7 +63,7 @@ class Recording(Generic[Result]):
             here.wait_stream(side)
 
     def _record(self, work: Callable[[], Result]) -> None:
-        graph, side = torch.cuda.CUDAGraph(), recorded_stream(self.device)
+        graph, side = torch.cuda.CUDAGraph(), capture_stream(self.device)
         # The outer block goes back to this thread's stream where recording fails. "thread_local": other threads, of a
         # server say, may use the GPU meanwhile.
         with (
@@ -75,6 +75,6 @@ class Recording(Generic[Result]):
 
 
 @cache
-def recorded_stream(device: torch.device) -> torch.cuda.Stream:
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
     """The stream that work is recorded on: one a device, since libraries keep a workspace for each."""
     return torch.cuda.Stream(device)

@@ -62,7 +62,7 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def part() -> slice:
+def shard() -> slice:
     """The part of a batch that this process takes: every `size`-th sequence, from `rank` on."""
     return slice(rank(), None, size())
 
@@ -78,7 +78,7 @@ def check(settings: Train) -> None:
         )
 
 
-def own(device: torch.device) -> torch.device:
+def local_device(device: torch.device) -> torch.device:
     """The device of this process: of several GPUs, one each; ValueError where there are too few."""
     if size() == 1 or device.type == "cpu":
         return device
@@ -104,7 +104,7 @@ def average(tensors: list[Tensor]) -> None:
             tensor.copy_(part.view_as(tensor))  # into its own memory, where recorded work looks for it
 
 
-def meet() -> None:
+def barrier() -> None:
     """Wait until all processes are here."""
     _everywhere(0, "SUM")
 

@@ -51,7 +51,7 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
         seed=seed,
         start=state.step,
         stop=settings.steps,
-        part=distributed.part(),
+        shard=distributed.shard(),
         pin=device.type == "cuda",
     )
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from tinygpt.config import Train
-from tinygpt.model.cuda_graphs import Recording
+from tinygpt.model.cuda_graphs import CUDAGraphRunner
 from tinygpt.model.gpt import GPT
 
 EMBEDDING_RATE = 5.0  # times the learning rate, for the token embedding: few tokens of a batch are there to move a row
@@ -109,7 +109,7 @@ class Muon(Optimizer):
     ) -> None:
         super().__init__([{"params": list(params), "lr": lr, "momentum": momentum, "weight_decay": weight_decay}])
         self.dtype = dtype
-        self.recordings: dict[tuple[int, ...], Recording[Tensor]] = {}  # of `update`, by the ids of its matrices
+        self.recordings: dict[tuple[int, ...], CUDAGraphRunner[Tensor]] = {}  # of `update`, by the ids of its matrices
 
     @torch.no_grad()
     def step(self) -> None:
@@ -120,7 +120,7 @@ class Muon(Optimizer):
                     shapes[parameter.shape].append(parameter)
             for shape, parameters in shapes.items():
                 key = tuple(map(id, parameters))
-                play = self.recordings.setdefault(key, Recording(parameters[0].device))
+                play = self.recordings.setdefault(key, CUDAGraphRunner(parameters[0].device))
                 used = [tensor for p in parameters for tensor in (p.grad, self.state[p].get("momentum"))]
                 update = play(partial(self.update, parameters, group["momentum"]), used)  # (N, rows, columns)
                 size = group["lr"] * 0.2 * math.sqrt(max(shape))

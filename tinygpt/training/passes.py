@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tinygpt.data.dataset import Batch
-from tinygpt.model.cuda_graphs import Recording
+from tinygpt.model.cuda_graphs import CUDAGraphRunner
 from tinygpt.model.hardware import autocast
 from tinygpt.model.loss import cross_entropy
 from tinygpt.training import distributed
@@ -53,7 +53,7 @@ class Pass:
         self.model, self.scaler, self.cast, self.tokens = state.model, state.scaler, passes.cast, tokens
         self.parameters = [parameter for parameter in state.parameters.values() if parameter.requires_grad]
         self.inputs, self.targets = torch.zeros(2, *shape, dtype=torch.int64, device=passes.device)  # (B, T) each
-        self.play: Recording[tuple[Tensor, Tensor]] = Recording(passes.device)
+        self.replay: CUDAGraphRunner[tuple[Tensor, Tensor]] = CUDAGraphRunner(passes.device)
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Add to the gradients; returns `run`'s scalars, which the next call writes over."""
@@ -61,7 +61,7 @@ class Pass:
         self.targets.copy_(targets, non_blocking=True)
         if not self.model.training:  # walks all modules, so only where it changes something
             self.model.train()
-        return self.play(self.run, [*self.parameters, *(parameter.grad for parameter in self.parameters)])
+        return self.replay(self.run, [*self.parameters, *(parameter.grad for parameter in self.parameters)])
 
     def run(self) -> tuple[Tensor, Tensor]:
         """The loss, summed over the part and divided by `tokens`, and the activation scale: scalars on the device."""

@@ -76,7 +76,7 @@ def prepare(params: Params, paths: Paths) -> Prepared:
     config = base.config if base else GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
     for split, tokens in data.items():
         TokenDataset(tokens, config.context_length, split)  # refuses a text that is too short
-    device = distributed.own(hardware.pick_device(settings.device))
+    device = distributed.local_device(hardware.pick_device(settings.device))
     precision = hardware.pick_precision(settings.precision, device)
     hardware.make_deterministic()
     hardware.keep_freed_memory()
@@ -107,7 +107,7 @@ def start(run: Prepared) -> State:
 
 def resume(saves: RunFolder, state: State, tell: Callable[[str], object]) -> None:
     """Go on from the newest save that is whole, and say so. All read it, once the first process has locked the run."""
-    distributed.meet()
+    distributed.barrier()
     saved = saves.latest(state.check)
     for problem in saves.damaged:
         tell(problem)
@@ -182,7 +182,7 @@ def train(
                 saves.save(state.step, state.tensors(), state.facts())
             if stop:
                 tell(f"\nstopped after step {state.step}; all is saved: run the same command again to go on")
-                distributed.meet()  # torchrun ends all as soon as one has ended: not before the first has saved
+                distributed.barrier()  # torchrun ends all as soon as one has ended: not before the first has saved
                 sys.exit(128 + stop)
     if writes:
         write_curves(curves, state, settings)

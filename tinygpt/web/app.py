@@ -32,7 +32,7 @@ from gradio.utils import LRUCache
 
 from tinygpt.web import token_html
 from tinygpt.web.handlers import Page
-from tinygpt.web.middleware import LOOPBACK, Guard, is_loopback
+from tinygpt.web.middleware import LOOPBACK, SecurityMiddleware, is_loopback
 from tinygpt.web.requests import BOUNDS, DEFAULTS, titled
 from tinygpt.web.service import VISITORS, Serving
 
@@ -86,7 +86,7 @@ class Parts:
 
 def page(serving: Serving) -> gr.Blocks:
     """The page, its parts in the order in which they are read."""
-    does, names = Page(serving), list(serving.shelf.find())
+    does, names = Page(serving), list(serving.models.find())
     with gr.Blocks(title="TinyGPT", analytics_enabled=False, fill_width=True) as blocks:
         parts = Parts(names)
         with gr.Row(elem_id="top"):
@@ -238,7 +238,7 @@ def looks() -> gr.themes.Base:
     return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=fixed)
 
 
-def app(serving: Serving, password: str | None = None, hosts: tuple[str, ...] | None = LOOPBACK) -> Guard:
+def app(serving: Serving, password: str | None = None, hosts: tuple[str, ...] | None = LOOPBACK) -> SecurityMiddleware:
     """The page behind its guard, as an ASGI app."""
     blocks = page(serving)
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
@@ -248,7 +248,7 @@ def app(serving: Serving, password: str | None = None, hosts: tuple[str, ...] | 
         theme=looks(), css_paths=FOLDER / "page.css", head=f"<script>{script}</script>", **off,
     )  # fmt: skip
     takes = {number: len(event.inputs) for number, event in blocks.fns.items() if event.fn}
-    return Guard(inner, takes, password, hosts)
+    return SecurityMiddleware(inner, takes, password, hosts)
 
 
 def run(serving: Serving, host: str, port: int, password: str | None, announce: Callable[[str], None]) -> None:

@@ -17,7 +17,7 @@ from tinygpt.model.gpt import count_parameters
 from tinygpt.web import token_html
 from tinygpt.web.browser_state import restored, stored
 from tinygpt.web.example import opening
-from tinygpt.web.models import Opened
+from tinygpt.web.models import LoadedModel
 from tinygpt.web.requests import CHARACTERS
 from tinygpt.web.service import Serving, Visitor
 
@@ -38,7 +38,7 @@ class Page:
         """A page is opened: the models that there are now, what goes with the chosen one, and the conversation."""
         visitor = self.visitor(request, kept)
         self.serving.look_again(visitor)
-        names = list(self.serving.shelf.find())
+        names = list(self.serving.models.find())
         line = token_html.sentence(visitor.note, wrong=bool(visitor.note))
         if not names:  # as while it is being trained anew
             sentence = token_html.sentence("There is no model at the moment; load the page again later.", wrong=True)
@@ -52,7 +52,7 @@ class Page:
         """What a model is, and what suits it: (about, block, head, box, texts to score and to map, sheet)."""
         visitor = self.visitor(request, kept)
         with refusing() as refused:
-            opened = self.serving.shelf.load(model)
+            opened = self.serving.models.load(model)
         if refused:
             return refused[0], *(gr.skip(),) * (4 + len(texts))
         config, before, visitor.example = opened.model.config, visitor.example, opened.example
@@ -185,7 +185,7 @@ def refusing() -> Iterator[list[str]]:
         refused.append(token_html.sentence(told, wrong=True))
 
 
-def facts(opened: Opened) -> str:
+def facts(opened: LoadedModel) -> str:
     config, count = opened.model.config, count_parameters(opened.model)
     return (
         f"{count / 1e6:.2f}M parameters · {config.n_layer} blocks × {config.n_head} heads · context "

@@ -1,8 +1,8 @@
 """What stands between the network and the page: who may ask, for what, and how much at once.
 
-`Guard(app, password, hosts)` wraps an ASGI app. It knows the few addresses that the page needs and refuses all others,
-caps what a request may carry, asks for the password where there is one (HTTP Basic, on every address), and tells the
-browser to load nothing from anywhere else. Left out: encryption. Put a proxy with TLS in front for that.
+`SecurityMiddleware(app, password, hosts)` wraps an ASGI app. It knows the few addresses that the page needs and refuses
+all others, caps what a request may carry, asks for the password where there is one (HTTP Basic, on every address), and
+tells the browser to load nothing from anywhere else. Left out: encryption. Put a proxy with TLS in front for that.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ HEADERS = {
 }
 
 
-class Guard:
+class SecurityMiddleware:
     """An ASGI app around another."""
 
     def __init__(

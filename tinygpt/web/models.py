@@ -1,8 +1,9 @@
 """The models that can be chosen here: folders below the current one, and DVC's experiments; loaded a few at a time.
 
-`shelf = Shelf([Path("data/model")])`, `shelf.find()` → what there is, by name, and `shelf.load(name)` → the model and
-its tokenizer. An experiment's model comes out of DVC's cache into `.tinygpt/experiments`; the workspace stays as it is.
-A name that is not on the shelf is refused, so no name from outside becomes a path. Left out: models of the web.
+`shelf = ModelRegistry([Path("data/model")])`, `shelf.find()` → what there is, by name, and `shelf.load(name)` → the
+model and its tokenizer. An experiment's model comes out of DVC's cache into `.tinygpt/experiments`; the workspace stays
+as it is. A name that is not on the shelf is refused, so no name from outside becomes a path. Left out: models of the
+web.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ PASSED_BY = {"node_modules", "site-packages", "__pycache__"}  # and folders whos
 
 
 @dataclass(frozen=True)
-class Book:
+class ModelEntry:
     """A model that can be opened."""
 
     name: str  # what people choose it by
@@ -44,17 +45,17 @@ class Book:
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedModel:
     """A model that has been opened."""
 
-    book: Book
+    book: ModelEntry
     model: GPT
     tokenizer: Tokenizer
     version: str  # another one as soon as its files change
     example: str  # a passage that suits it
 
 
-class Shelf:
+class ModelRegistry:
     """The models of this folder; safe to use from several threads."""
 
     def __init__(self, given: Sequence[Path] = (), device: torch.device | str = "cpu") -> None:
@@ -65,33 +66,33 @@ class Shelf:
                     f"There is no model in {folder}. Name a folder with a config.json, or run `make`."
                 )
         self.given, self.device = list(given), device
-        self._open: OrderedDict[tuple[Path, tuple[int, ...]], Opened] = OrderedDict()
+        self._open: OrderedDict[tuple[Path, tuple[int, ...]], LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
-        self._books: dict[str, Book] = {}
+        self._books: dict[str, ModelEntry] = {}
         self._until = 0.0
         if not self.find():
             raise FileNotFoundError("There is no model below this folder. Run `make`, or name one with --model.")
 
-    def find(self) -> dict[str, Book]:
+    def find(self) -> dict[str, ModelEntry]:
         """What there is now, by name: folders given, folders found, experiments. Looks again after LASTS seconds."""
         if time.monotonic() < self._until:
             return self._books
         folders = dict.fromkeys([*self.given, *found_below(Path())])
-        books = {str(folder): Book(str(folder), folder) for folder in folders}
+        books = {str(folder): ModelEntry(str(folder), folder) for folder in folders}
         for run in experiments():
             name = f"{run.name} (experiment, {run.bits_per_byte:.3f} bits per byte)"
-            books[name] = Book(name, hidden("experiments") / run.commit, run.commit)
+            books[name] = ModelEntry(name, hidden("experiments") / run.commit, run.commit)
         self._books, self._until = books, time.monotonic() + LASTS
         return books
 
-    def book(self, name: object) -> Book:
+    def book(self, name: object) -> ModelEntry:
         """The book of this name; ValueError, in a sentence, where there is none."""
         book = self._books.get(name) if isinstance(name, str) else None
         if book is None:
             raise ValueError("There is no such model here; choose one of the list.")
         return book
 
-    def load(self, name: object) -> Opened:
+    def load(self, name: object) -> LoadedModel:
         """Open a model by its name; ValueError, in a sentence, where there is none of that name, or it is damaged."""
         book = self.book(name)
         with self._lock:
@@ -101,7 +102,7 @@ class Shelf:
             key = book.folder, changed  # trained anew: opened anew
             if key not in self._open:
                 loaded = model_folder.load(book.folder, self.device)
-                self._open[key] = Opened(book, *loaded, digest(changed), web_example.passage(book.folder, *loaded))
+                self._open[key] = LoadedModel(book, *loaded, digest(changed), web_example.passage(book.folder, *loaded))
             self._open.move_to_end(key)
             while len(self._open) > LOADED:
                 self._open.popitem(last=False)

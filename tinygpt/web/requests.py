@@ -33,7 +33,7 @@ BOUNDS = {  # what the page's sliders allow, ends included: lowest, highest, who
 
 
 @dataclass(frozen=True)
-class Order:
+class GenerationRequest:
     """What is to be written."""
 
     model: str
@@ -44,7 +44,7 @@ class Order:
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-def make_order(prompt: str, model: object, settings: Sequence[object]) -> Order:
+def make_request(prompt: str, model: object, settings: Sequence[object]) -> GenerationRequest:
     """An order whose every part has been checked."""
     if len(prompt) > CHARACTERS:
         raise ValueError(
@@ -52,7 +52,9 @@ def make_order(prompt: str, model: object, settings: Sequence[object]) -> Order:
         )
     values = [number(name, value, *BOUNDS[name]) for name, value in zip(BOUNDS, settings, strict=True)]
     temperature, top_k, top_p, min_p, length, seed = values
-    return Order(str(model), prompt, Sampling(temperature, int(top_k), top_p, min_p), int(length), int(seed))
+    return GenerationRequest(
+        str(model), prompt, Sampling(temperature, int(top_k), top_p, min_p), int(length), int(seed)
+    )
 
 
 def number(name: str, value: object, lowest: float, highest: float, whole: bool) -> float:
@@ -93,7 +95,7 @@ def something(value: object) -> str:
     return text(value)
 
 
-def command(order: Order, folder: Path) -> str:
+def command(order: GenerationRequest, folder: Path) -> str:
     """What prints the same text in a terminal; "" where a prompt is too long, or odd, for a shell's line."""
     if (
         order.prompt == "-"

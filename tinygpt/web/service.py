@@ -22,8 +22,8 @@ from tinygpt.generation.windows import window_logits
 from tinygpt.inspection import activations
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import StreamingDecoder, Tokenizer
-from tinygpt.web.models import Opened, Shelf
-from tinygpt.web.requests import BOUNDS, Order, command, make_order, number, something, text
+from tinygpt.web.models import LoadedModel, ModelRegistry
+from tinygpt.web.requests import BOUNDS, GenerationRequest, command, make_request, number, something, text
 
 READ_TOKENS = 1500  # of a text whose tokens are shown; of a longer one, the first
 MAP_TOKENS = 32  # of an attention map, likewise
@@ -62,7 +62,7 @@ class Visitor(Conversation[WebTurn]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.order: Order | None = None  # waiting or being carried out
+        self.order: GenerationRequest | None = None  # waiting or being carried out
         self.note = ""  # how the last one ended
         self.command = ""  # what prints the same in a terminal
         self.writing = False  # whether it is being carried out
@@ -86,8 +86,8 @@ class Visitor(Conversation[WebTurn]):
 class Serving:
     """One for all visitors; safe to use from several threads."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self.shelf = shelf
+    def __init__(self, shelf: ModelRegistry) -> None:
+        self.models = shelf
         self.running = 0  # answers being written at this moment
         self._visitors: OrderedDict[str, Visitor] = OrderedDict()
         self._lock = threading.Lock()
@@ -112,8 +112,8 @@ class Serving:
     def begin(self, visitor: Visitor, written: object, model: object, *settings: object) -> None:
         """Put an order for what continues the text so far and `written`; settings in the order of BOUNDS."""
         visitor.must_be_idle()
-        order = make_order(visitor.text + text(written), model, settings)
-        self.shelf.book(model)
+        order = make_request(visitor.text + text(written), model, settings)
+        self.models.book(model)
         visitor.add(WebTurn(text(written), model=order.model, sampling=order.sampling))
         visitor.order = order
 
@@ -121,9 +121,9 @@ class Serving:
         """Put an order for another answer in place of the last one, with the next seed; returns that seed."""
         visitor.must_be_idle()
         last = visitor.last
-        order = make_order(visitor.prompt, model, settings)
+        order = make_request(visitor.prompt, model, settings)
         order = replace(order, seed=min(order.seed + 1, int(BOUNDS["seed"][1])))
-        self.shelf.book(model)
+        self.models.book(model)
         visitor.replace_last(WebTurn(last.said, model=order.model, sampling=order.sampling))
         visitor.order = order
         return order.seed
@@ -144,9 +144,9 @@ class Serving:
         finally:
             visitor.settle()
 
-    def _continue(self, turn: WebTurn, order: Order, visitor: Visitor) -> Iterator[None]:
+    def _continue(self, turn: WebTurn, order: GenerationRequest, visitor: Visitor) -> Iterator[None]:
         """The answer, token by token, until its length, its end, the visitor's Stop, or the last of its seconds."""
-        opened = self.shelf.load(order.model)
+        opened = self.models.load(order.model)
         prompt = opened.tokenizer.encode(order.prompt)
         ids: list[int] = []
         decoder, shown = StreamingDecoder(opened.tokenizer), time.monotonic()
@@ -191,7 +191,7 @@ class Serving:
             before += turn.said
             if turn.ids and not turn.tokens:
                 with contextlib.suppress(ValueError, OSError, MemoryError, RuntimeError):
-                    opened = self.shelf.load(turn.model)
+                    opened = self.models.load(turn.model)
                     known = opened.version == turn.version and max(turn.ids) < opened.tokenizer.vocab_size
                     if known and opened.tokenizer.decode(turn.ids) == turn.answer:
                         predict_turn(turn, opened.tokenizer.encode(before), opened)
@@ -206,20 +206,20 @@ class Serving:
         visitor.must_be_idle()
         visitor.clear()
 
-    def read(self, written: object, model: object) -> tuple[Opened, list[Seen], int]:
+    def read(self, written: object, model: object) -> tuple[LoadedModel, list[Seen], int]:
         """The tokens of a text as the model sees them come, and how many more there are than are shown."""
-        opened = self.shelf.load(model)
+        opened = self.models.load(model)
         ids = opened.tokenizer.encode(something(written))
         shown = [opened.tokenizer.end_of_text, *ids[:READ_TOKENS]]  # a document starts with <|endoftext|>
         return opened, list(predictions(opened.model, shown, 1)), max(0, len(ids) - READ_TOKENS)
 
     def attend(
         self, written: object, model: object, block: object, head: object
-    ) -> tuple[Opened, list[int], Tensor, bool]:
+    ) -> tuple[LoadedModel, list[int], Tensor, bool]:
         """Where one head, counted from 1, looks in the first tokens of a text: the model, T ids, shares (T, T), and
         whether there are more.
         """
-        opened = self.shelf.load(model)
+        opened = self.models.load(model)
         config = opened.model.config
         chosen = [number("block", block, 1, config.n_layer, True), number("head", head, 1, config.n_head, True)]
         whole = opened.tokenizer.encode(something(written))
@@ -228,7 +228,7 @@ class Serving:
         return opened, ids, shares, len(whole) > len(ids)
 
 
-def predict_turn(turn: WebTurn, prompt: list[int], opened: Opened) -> None:
+def predict_turn(turn: WebTurn, prompt: list[int], opened: LoadedModel) -> None:
     """Put into a turn how the model saw its tokens come after a prompt."""
     prompt = prompt or [opened.tokenizer.end_of_text]
     turn.tokens = list(predictions(opened.model, prompt + turn.ids, len(prompt), turn.sampling))
@@ -257,7 +257,7 @@ def _seen(logits: Tensor, came: Tensor, sampling: Sampling | None) -> Iterator[S
         yield Seen(token, float(plain[row, token]), int(ranks[row]), tuple(others), sampled)
 
 
-def ending(count: int, order: Order, late: bool) -> str:
+def ending(count: int, order: GenerationRequest, late: bool) -> str:
     """How an answer ended, in a sentence."""
     why = "stopped" if order.stop.is_set() else f"stopped after {SECONDS:.0f} seconds" if late else ""
     why = why or ("" if count == order.length else "end of text")
