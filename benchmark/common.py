@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from tinygpt import config
 from tinygpt.model import hardware
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +69,7 @@ def python(*words: str) -> list[str]:
 
 def parameters(changes: Mapping[str, Any]) -> dict[str, Any]:
     """The values of params.yaml, with some changed: `{"train.steps": 100}`; KeyError for a name it does not hold."""
-    values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values = config.read_yaml(ROOT / "params.yaml")
     for name, value in changes.items():
         section, _, key = name.partition(".")
         if key not in values[section]:

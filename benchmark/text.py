@@ -68,7 +68,9 @@ def prepare(folder: Path, kind: str, text: Path) -> None:
     """A params.yaml as the project's, but for the text and the kind of tokenizer."""
     import yaml
 
-    values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    from tinygpt import config
+
+    values = config.read_yaml("params.yaml")
     values["download"] |= {"source": "files", "path": str(text), "url": None, "max_documents": None}
     values["tokenize"] |= {"kind": kind}
     values["runtime"] |= {"progress": False}

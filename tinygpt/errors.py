@@ -11,6 +11,7 @@ from typing import Any, get_args
 GONE = {  # keys of earlier versions → what to do instead
     "train.implementation": "remove the line. `dvc repro scratch/dvc.yaml` trains the reference implementation.",
 }
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MADE_BY = {"corpus": "download", "tokenizer": "tokenize", "tokens": "tokenize", "model": "train", "training": "train"}
 
 
@@ -23,7 +24,7 @@ def explain(problem: Exception) -> str | None:
 
 def _told(problem: Exception) -> str | None:
     """The sentence, or None for what nobody foresaw."""
-    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(problem, OSError) and problem.errno in NO_SPACE:
         return f"The disk is full ({problem}). What was finished before is intact; free some space and run this again."
     if out_of_memory(problem):
         return (

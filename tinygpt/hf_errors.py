@@ -3,17 +3,17 @@
 Each says what to do next. Left out: trying again, which the hub's library does by itself (five times, where it helps).
 """
 
-import errno
 import os
 
 from tinygpt import config
+from tinygpt.errors import NO_SPACE
 
 
 def explained(section: config.Download, problem: Exception, what: str = "") -> Exception:
     """A problem of the hub or its libraries, as a sentence with the next step; a full disk stays one."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(problem, OSError) and problem.errno in NO_SPACE:
         return problem
     if isinstance(problem, LocalEntryNotFoundError) and isinstance(problem.__cause__, Exception):
         problem = problem.__cause__  # why the hub was not reached says more than that the cache lacks it

@@ -72,6 +72,15 @@ def test_retry_takes_the_next_seed_and_undo_the_turn_away(chat: Chat) -> None:
             nothing()
 
 
+def test_a_retry_of_which_nothing_came_leaves_the_answer_before_it(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = heard(chat.say("O "))
+    monkeypatch.setattr("tinygpt.generation.generate.stream", lambda *_, **__: iter(["", "Ah"]))
+    pieces = chat.retry()
+    assert next(pieces) == ""  # half of a character
+    pieces.close()
+    assert chat.text == "O " + first
+
+
 def test_another_answer_to_the_same_words_is_recorded_with_their_style(chat: Chat) -> None:
     heard(chat.say("hi"))
     chat.style = style("Q: {}")

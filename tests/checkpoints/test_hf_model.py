@@ -161,6 +161,9 @@ def test_names_without_the_stem_and_saved_masks_are_no_obstacle(tmp_path: Path) 
         ("llama", {"eos_token_id": []}, "is damaged, or of a kind unknown here"),
         ("llama", {"max_position_embeddings": "64"}, "is damaged, or of a kind unknown here"),
         ("gpt2", {"n_layer": 10**9}, "1000000000 blocks, but"),
+        ("llama", {"hidden_size": 2**62}, "is damaged"),
+        ("qwen3", {"intermediate_size": 2**63}, "is damaged"),
+        ("qwen3", {"vocab_size": True}, "vocab_size True"),
     ],
 )
 def test_what_would_compute_something_else_is_refused(

@@ -23,7 +23,7 @@ from tinygpt.generation.generate import (
     stream,
 )
 from tinygpt.generation.sampling import Sampling
-from tinygpt.generation.stream import StreamDecoder
+from tinygpt.generation.stream import StoppingDecoder
 from tinygpt.generation.windows import window_start
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.folder import load
@@ -283,7 +283,7 @@ def test_a_prompt_that_is_no_text_is_refused_in_a_sentence(
 
 def test_a_stop_is_found_across_tokens_and_a_half_of_one_is_not_lost(characters: Tokenizer) -> None:
     def told(text: str, *stop: str) -> list[str]:
-        row = StreamDecoder(characters, stop)
+        row = StoppingDecoder(characters, stop)
         return [row.add(token) for token in [*characters.encode(text), None]]
 
     assert told("O R\n\nU", "\n\n") == ["O", " ", "R", "", "", "", ""]

@@ -139,3 +139,10 @@ def test_of_two_stages_that_dvc_may_run_in_either_order_evaluate_is_told_first()
     ran = ["Running stage 'sample':", "> python", ""]
     assert documents.in_order([*ran, kept, "end"]) == [kept, *ran[:2], "end"]
     assert documents.in_order(["Running stage 'sample':", "end"]) == ["Running stage 'sample':", "end"]
+
+
+@pytest.mark.parametrize("page", ["SECURITY.md", "docs/reliability.md"])
+def test_every_test_that_a_page_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    files = {file.name for file in (ROOT / "tests").rglob("test_*.py")}
+    assert set(re.findall(r"\btest_\w+\.py", text)) <= files

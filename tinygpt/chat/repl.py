@@ -8,7 +8,7 @@ an answer and not the program. Left out: a history on the disk.
 
 import io
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -117,7 +117,7 @@ class Repl:
                 raise ValueError(f"/{name} is no command; there are {known}. // begins a text with a /.")
         return True
 
-    def answer(self, pieces: Iterator[str]) -> None:
+    def answer(self, pieces: Generator[str]) -> None:
         """Show an answer as it comes; Ctrl-C ends it."""
         with stoppable() as stopped:
             last = ""
@@ -126,6 +126,7 @@ class Repl:
                 last = piece or last
                 if stopped():
                     break
+            pieces.close()  # a retry of which nothing came gives its place back
         self.write("" if last.endswith("\n") else "\n")
         turn, context = self.chat.turns[-1], self.chat.model.config.context_length
         if turn.ended == "interrupted":

@@ -8,7 +8,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class Chat(Conversation[ChatTurn]):
         self.sampling, self.length, self.seed = sampling, length, seed  # length: tokens of an answer, at most
         self.style = Style()
 
-    def say(self, words: str) -> Iterator[str]:
+    def say(self, words: str) -> Generator[str]:
         """The model's answer as it comes. However early the iterator is left, what it gave is kept.
 
         ValueError, and nothing is kept, for words that the tokenizer cannot encode.
@@ -95,7 +95,7 @@ class Chat(Conversation[ChatTurn]):
         said = self.style.around(words, self.text)
         yield from self._answer(self._turn(said, self.style), self.text + said, self.add)
 
-    def retry(self) -> Iterator[str]:
+    def retry(self) -> Generator[str]:
         """Another answer to the same words, in place of the last one: with the next seed and the settings of now.
 
         Where nothing comes, the last one stays.
@@ -154,7 +154,7 @@ class Chat(Conversation[ChatTurn]):
     def _turn(self, said: str, style: Style) -> ChatTurn:
         return ChatTurn(said=said, seed=self.seed, sampling=self.sampling, length=self.length, style=style)
 
-    def _answer(self, turn: ChatTurn, prompt: str, keep: Callable[[ChatTurn], None]) -> Iterator[str]:
+    def _answer(self, turn: ChatTurn, prompt: str, keep: Callable[[ChatTurn], None]) -> Generator[str]:
         settings: dict[str, Any] = {"max_new_tokens": turn.length, "seed": turn.seed, **asdict(turn.sampling)}
         waiting = ""
         try:

@@ -142,7 +142,7 @@ def from_json(values: dict[str, Any]) -> GPTConfig:
 def _checked(shape: dict[str, Any]) -> GPTConfig:
     """A GPTConfig of values that have the types and bounds of params.yaml."""
     vocab_size = shape.pop("vocab_size")
-    if not isinstance(vocab_size, int) or not 1 <= vocab_size <= 1_000_000:
+    if type(vocab_size) is not int or not 1 <= vocab_size <= 1_000_000:
         raise ValueError(f"config.json has vocab_size {vocab_size!r}.")
     try:
         section = Model.model_validate(shape | {"dropout": 0.0})

@@ -39,7 +39,10 @@ def build(folder: Path, source: Source) -> tuple[GPT, Tokenizer]:
         raise ValueError(
             f"{folder} does not fit its config.json: {config.n_layer} blocks, but {len(source.found)} tensors."
         )
-    expected = hf_names.weight_shapes(config)
+    try:
+        expected = hf_names.weight_shapes(config)
+    except (TypeError, RuntimeError, ArithmeticError) as problem:  # of sizes that no tensor can have
+        raise ValueError(f"{folder} is damaged: {problem}") from problem
     for name in sorted(expected.keys() | source.found.keys()):
         if name not in source.found:
             raise ValueError(f"{folder} does not fit its config.json: {name} is missing.")

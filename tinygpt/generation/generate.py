@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tinygpt.generation.decoder import Decoder
 from tinygpt.generation.sampling import Sampling, Settings, from_keywords, sample, whole
-from tinygpt.generation.stream import StreamDecoder
+from tinygpt.generation.stream import StoppingDecoder
 from tinygpt.generation.windows import window_start
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
@@ -183,7 +183,7 @@ def _together(
     advance: Callable[[int], object],
 ) -> list[Completion]:
     length, seeds = whole("max_new_tokens", max_new_tokens, 1), _seeds(seed, len(prompts))
-    starts, rows = _ids(tokenizer, prompts), [StreamDecoder(tokenizer, stop) for _ in prompts]
+    starts, rows = _ids(tokenizer, prompts), [StoppingDecoder(tokenizer, stop) for _ in prompts]
     settings, end = [sampling] * len(rows), tokenizer.end_of_text
     ids: list[list[int]] = [[] for _ in rows]
     texts = [""] * len(rows)
@@ -213,7 +213,7 @@ def stream(
     The pieces, some of them empty, make the whole when they are joined. TypeError and ValueError as in `generate`.
     """
     sampling, length = from_keywords(stream, settings), whole("max_new_tokens", max_new_tokens, 1)
-    seeds, start, text = _seeds(seed, 1), _ids(tokenizer, [prompt]), StreamDecoder(tokenizer, stop)
+    seeds, start, text = _seeds(seed, 1), _ids(tokenizer, [prompt]), StoppingDecoder(tokenizer, stop)
     steps = generate_ids(model, start, [sampling], seeds, length, tokenizer.end_of_text, ended=lambda _: text.ended)
 
     def pieces() -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The text of a row as its tokens come, ended before the first text of `stop`.
 
-`text = StreamDecoder(tokenizer, ["\\n\\n"])`, then `text.add(token)` is the text that is certain after each token,
+`text = StoppingDecoder(tokenizer, ["\\n\\n"])`, then `text.add(token)` is the text that is certain after each token,
 until `text.ended`; `text.add(None)` hands out what waited. Half a character waits for its other half, half a stop for
 its rest.
 """
@@ -12,7 +12,7 @@ import regex
 from tinygpt.tokenizer.base import StreamingDecoder, Tokenizer
 
 
-class StreamDecoder:
+class StoppingDecoder:
     """What is written after one prompt."""
 
     def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str] | None = None) -> None:

@@ -21,7 +21,7 @@ from tinygpt.model.kernels import causal_attention, dropout, rms_norm, to_autoca
 class GPTConfig:
     """The shape of a GPT: the `model` section of params.yaml, and the tokenizer's vocabulary size.
 
-    Nothing is checked here: config.py checks params.yaml, and checkpoints/model_folder.py what a model folder says.
+    Nothing is checked here: config.py checks params.yaml, and checkpoints/hf_names.py what a model folder says.
     """
 
     vocab_size: int  # V, tokens

@@ -8,9 +8,10 @@
      6. loss.py        how wrong a guess was: cross-entropy, bits per byte
      7. optimizers.py  how to change the weights, given their gradients: AdamW, Muon
      8. training.py    one step of training: clipping, schedules, which weights get which optimizer
-     9. sampling.py    which token to write next, and the next, and the next
-    10. backward.py    where gradients come from: two backward passes by hand
+     9. train.py       the training loop, and the pipeline stage that runs it
+    10. sampling.py    which token to write next, and the next, and the next
+    11. backward.py    where gradients come from: two backward passes by hand
 
-Each does what a fast one in tinygpt/ or in PyTorch does, and tests/test_scratch_*.py prove that both agree. To train
-with them: `dvc exp run -S train.implementation=scratch`.
+Each does what a fast one in tinygpt/ or in PyTorch does, and tests/scratch/ proves that both agree. To train them:
+`dvc repro scratch/dvc.yaml`.
 """

@@ -173,7 +173,7 @@ class Page:
 
 @contextlib.contextmanager
 def refusing() -> Iterator[list[str]]:
-    """WebTurn what a visitor can mend into a sentence, which is then in the list handed out."""
+    """Turn what a visitor can mend into a sentence, which is then in the list handed out."""
     refused: list[str] = []
     try:
         yield refused

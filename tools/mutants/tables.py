@@ -1,6 +1,6 @@
-"""What became of mutants, in tables: all of them in mutants.tsv, how many and which survived in docs/mutants.md.
+"""What became of mutants, in tables: all of them in results.tsv, how many and which survived in docs/mutants.md.
 
-Left out: making them (mutator.py) and running them (mutants.py).
+Left out: making them (mutator.py) and running them (__main__.py).
 """
 
 import hashlib
