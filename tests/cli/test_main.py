@@ -23,6 +23,7 @@ from tinygpt import console
 from tinygpt.cli import generate as _generate
 from tinygpt.cli import inspect as cli_looking
 from tinygpt.cli import main
+from tinygpt.config import SAMPLING
 from tinygpt.errors import explain
 from tinygpt.files.checksums import SUMS, sha256
 from tinygpt.files.text import write_json
@@ -420,3 +421,11 @@ def test_info_says_undamaged_only_where_it_could_be_checked(
         if name:
             (copy / name).unlink()
         assert says in tinygpt("info", str(copy), "--folder", str(ROOT), monkeypatch=monkeypatch)[1]
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_sampling_settings_have_the_defaults_and_the_help_of_config(command: str) -> None:
+    signature = inspect.signature(getattr(_generate, command))
+    for name, setting in SAMPLING.items():
+        parameter = signature.parameters[name]
+        assert (parameter.default, parameter.annotation.__metadata__[0].help) == (setting.default, setting.help), name

@@ -211,6 +211,7 @@ def test_a_page_holds_the_runs_that_were_compared_or_all_of_one_set(results: Pat
         comparing.members("optimizer=lion", results)
 
 
+@pytest.mark.slow
 def test_dvc_experiments_revisions_and_folders_are_found_by_what_dvc_wrote(project: Project, monkeypatch: Any) -> None:
     monkeypatch.chdir(project.folder)
     here = runs.of_folder(Path())

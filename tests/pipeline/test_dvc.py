@@ -95,6 +95,7 @@ def has_nothing_to_run(clone: Project, original: Project) -> None:
     assert clone.results() == original.results()
 
 
+@pytest.mark.slow
 def test_a_second_clone_pulls_from_a_folder_and_has_nothing_to_run(mine: Project) -> None:
     store(mine)
     mine.run("dvc", "push")
@@ -103,6 +104,7 @@ def test_a_second_clone_pulls_from_a_folder_and_has_nothing_to_run(mine: Project
     has_nothing_to_run(clone, mine)
 
 
+@pytest.mark.slow
 def test_a_second_clone_pulls_from_s3_and_has_nothing_to_run(mine: Project, s3: ThreadedMotoServer) -> None:
     lines = re.findall(r"^    (dvc .*)$", PAGE.read_text(encoding="utf-8").split("<!-- s3:")[1].split("## ")[0], re.M)
     assert [line.split()[1] for line in lines] == ["remote", "remote", "remote", "push"]
@@ -116,6 +118,7 @@ def test_a_second_clone_pulls_from_s3_and_has_nothing_to_run(mine: Project, s3: 
     assert mine.run("git", "status", "--short") == ""  # --local: git sees no remote and no key
 
 
+@pytest.mark.slow
 def test_a_damaged_object_in_a_remote_is_refused_and_repro_makes_the_same_bytes(mine: Project) -> None:
     store(mine)
     mine.run("dvc", "push")
@@ -137,6 +140,7 @@ def stored(project: Project, name: str) -> Path:
     return Path(digest[:2], digest[2:])
 
 
+@pytest.mark.slow
 def test_an_experiment_is_compared_applied_and_made_a_branch(mine: Project) -> None:
     before = mine.results()
     mine.dvc("exp", "run", "--temp", "--name", "cool", "-S", "sample.temperature=0.4")
@@ -210,6 +214,7 @@ def cached(project: Project, md5: str) -> bool:
     return (project.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).exists()
 
 
+@pytest.mark.slow
 def test_the_way_back_needs_no_hash_of_head_and_computes_nothing(foreign: Project) -> None:
     before = foreign.results()
     assert foreign.dvc("exp", "run", "-S", "train.steps=10") == ["train", "evaluate", "sample"]

@@ -16,6 +16,8 @@ from tinygpt.checkpoints.model_folder import hashes, load
 from tinygpt.experiments import compare, runs
 from tinygpt.web import models
 
+pytestmark = pytest.mark.slow
+
 DOMAIN = "Force is the change of momentum in time.\nF = m * a, where m is the mass and a the acceleration.\n\n" * 60
 
 

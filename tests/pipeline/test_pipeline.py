@@ -48,6 +48,7 @@ SAYS = {  # stage → what its bars say, one after the other
 }
 
 
+@pytest.mark.slow
 def test_every_stage_says_what_it_does_in_a_terminal_and_leaves_a_few_lines(project: Project) -> None:
     for stage, says in SAYS.items():
         with Screen(sys.executable, "-m", f"stages.{stage}", cwd=project.folder) as screen:
@@ -60,6 +61,7 @@ def test_every_stage_says_what_it_does_in_a_terminal_and_leaves_a_few_lines(proj
         assert sum(1 + len(line) // 80 for line in left) <= 24
 
 
+@pytest.mark.slow
 def test_stages_are_quiet_in_a_pipe_and_where_progress_is_not_wanted(project: Project) -> None:
     for stage, says in SAYS.items():
         printed = project.run(sys.executable, "-m", f"stages.{stage}")
@@ -75,16 +77,19 @@ def test_a_second_repro_runs_nothing(project: Project) -> None:
     assert project.dvc("repro") == []
 
 
+@pytest.mark.slow
 def test_a_forced_repro_gives_the_same_bytes(project: Project) -> None:
     before = project.results()
     assert len(project.dvc("repro", "-f")) == 5
     assert project.results() == before
 
 
+@pytest.mark.slow
 def test_a_training_parameter_reruns_training_and_what_follows(project: Project) -> None:
     assert project.dvc("exp", "run", "-S", "train.learning_rate=0.02") == ["train", "evaluate", "sample"]
 
 
+@pytest.mark.slow
 def test_a_sampling_parameter_reruns_sampling_alone(project: Project) -> None:
     assert project.dvc("exp", "run", "-S", "sample.temperature=0.5") == ["sample"]
 
@@ -93,12 +98,14 @@ def test_a_runtime_parameter_reruns_nothing(project: Project) -> None:
     assert project.dvc("exp", "run", "-S", "runtime.checkpoint_every=7") == []
 
 
+@pytest.mark.slow
 def test_an_edited_text_reruns_the_pipeline(project: Project) -> None:
     with (project.folder / "data/own/book.txt").open("a", encoding="utf-8") as file:
         file.write("NURSE:\nMadam, your mother craves a word with you.\n" * 9)
     assert project.dvc("repro") == ["download", "tokenize", "train", "evaluate", "sample"]
 
 
+@pytest.mark.slow
 def test_after_a_refusal_putting_the_value_back_restores_every_byte_and_runs_nothing(project: Project) -> None:
     before = project.results()
     text = (project.folder / "params.yaml").read_text()
@@ -143,6 +150,7 @@ def test_plots_show_training_and_validation_in_one_picture_without_a_network(pro
     assert "validation.tsv" in spec.split("vegaEmbed(")[0]
 
 
+@pytest.mark.slow
 def test_plots_diff_compares_an_experiment_with_the_workspace(project: Project) -> None:
     project.dvc("exp", "run", "-n", "hotter", "-S", "sample.temperature=1.5")
     project.run("git", "checkout", "-q", "-f", "main")

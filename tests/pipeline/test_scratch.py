@@ -11,6 +11,8 @@ from tests.project import STAGES, Project
 from tinygpt.checkpoints.model_folder import load
 from tinygpt.files.checksums import verify
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:

@@ -188,6 +188,7 @@ def test_without_a_report_two_sets_are_asked_for(monkeypatch: pytest.MonkeyPatch
     assert "Name two sets of runs: tinygpt compare A B; or write a report" in str(done.exception)
 
 
+@pytest.mark.slow
 def test_a_report_takes_experiments_from_the_cache_and_leaves_the_workspace_alone(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tinygpt.cli.options import refuse
-from tinygpt.config import SAMPLING
 from tinygpt.console import typed, working
 
 if TYPE_CHECKING:
@@ -23,11 +22,12 @@ if TYPE_CHECKING:
 
 Model = Annotated[Path, typer.Option(help="A model folder.")]
 Length = Annotated[int, typer.Option(min=1, help="How far to continue.")]
-Temperature = Annotated[float, typer.Option(help=SAMPLING["temperature"].help)]
-TopK = Annotated[int, typer.Option(help=SAMPLING["top_k"].help)]
-TopP = Annotated[float, typer.Option(help=SAMPLING["top_p"].help)]
-MinP = Annotated[float, typer.Option(help=SAMPLING["min_p"].help)]
-Penalty = Annotated[float, typer.Option(help=SAMPLING["repetition_penalty"].help)]
+# as in config.SAMPLING, which a test holds them to: `--help` would wait for pydantic if it were imported
+Temperature = Annotated[float, typer.Option(help="0: always the likeliest; 1: the model as it is.")]
+TopK = Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")]
+TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens of this probability; 1: all.")]
+MinP = Annotated[float, typer.Option(help="Drop what is below this share of the likeliest.")]
+Penalty = Annotated[float, typer.Option(help="Above 1: make tokens already seen less likely.")]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")]
 
 
@@ -38,11 +38,11 @@ def generate(
     model: Model = Path("data/model"),
     max_new_tokens: Length = 200,
     num_samples: Annotated[int, typer.Option(min=1, max=1024, help="How many continuations.")] = 1,
-    temperature: Temperature = SAMPLING["temperature"].default,
-    top_k: TopK = int(SAMPLING["top_k"].default),
-    top_p: TopP = SAMPLING["top_p"].default,
-    min_p: MinP = SAMPLING["min_p"].default,
-    repetition_penalty: Penalty = SAMPLING["repetition_penalty"].default,
+    temperature: Temperature = 0.8,
+    top_k: TopK = 0,
+    top_p: TopP = 0.95,
+    min_p: MinP = 0.0,
+    repetition_penalty: Penalty = 1.0,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Sample i uses seed + i.")] = 1337,
     stream: Annotated[bool, typer.Option("--stream", help="Print as it is written (one sample).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with settings and hashes.")] = False,
@@ -90,11 +90,11 @@ def _print_stream(text: str, pieces: Iterable[str]) -> None:
 def chat(
     model: Model = Path("data/model"),
     max_new_tokens: Length = 200,
-    temperature: Temperature = SAMPLING["temperature"].default,
-    top_k: TopK = int(SAMPLING["top_k"].default),
-    top_p: TopP = SAMPLING["top_p"].default,
-    min_p: MinP = SAMPLING["min_p"].default,
-    repetition_penalty: Penalty = SAMPLING["repetition_penalty"].default,
+    temperature: Temperature = 0.8,
+    top_k: TopK = 0,
+    top_p: TopP = 0.95,
+    min_p: MinP = 0.0,
+    repetition_penalty: Penalty = 1.0,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of each answer; /retry takes the next.")] = 1337,
     device: Device = "auto",
 ) -> None:
