@@ -170,7 +170,6 @@ def names(process: psutil.Process) -> list[str]:
     return [Path(word).name for word in process.cmdline()[:2]]
 
 
-@pytest.mark.slow
 def test_training_killed_at_random_moments_ends_in_the_same_bytes(project: Project) -> None:
     harness = Harness(project, seed=1, steps=60)
     harness.round("dvc repro", "dvc", "x")

@@ -41,6 +41,7 @@ from tools.mutants.tables import Outcome, counts, digest, key, killed_before, li
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = {
     "tinygpt/model/gpt.py": ["model/test_gpt", "scratch/test_model", "generation/test_decoder"],
+    "tinygpt/model/kernels.py": ["model/test_kernels", "model/test_gpt", "scratch/test_model"],
     "tinygpt/generation/sampling.py": ["generation/test_sampling", "scratch/test_text", "generation/test_generate"],
 }
 Seen = dict[str, tuple[float, set[int]]]  # by the test: seconds, and the lines that it runs
