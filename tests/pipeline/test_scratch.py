@@ -71,5 +71,10 @@ def test_its_parameters_are_those_of_the_top_level() -> None:
     ours, theirs = (
         yaml.safe_load((ROOT / folder / "params.yaml").read_text(encoding="utf-8")) for folder in ("scratch", "")
     )
-    assert ours.pop("train") == theirs.pop("train") | {"steps": 1000}
+    assert ours.pop("train") == theirs.pop("train") | {
+        "steps": 1000,
+        "device": "cpu",
+        "precision": "fp32",
+        "compile": False,
+    }
     assert ours == theirs
