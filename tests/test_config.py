@@ -45,7 +45,9 @@ def test_every_parameter_has_a_comment() -> None:
     assert bare == ["    temperature:", "    top_p:"]  # explained by their section
 
 
-@pytest.mark.parametrize("file", ["params.yaml", "finetune/params.yaml", "benchmark/params.yaml"])
+@pytest.mark.parametrize(
+    "file", ["params.yaml", "finetune/params.yaml", "scratch/params.yaml", "benchmark/params.yaml"]
+)
 def test_a_parameter_set_by_dvc_changes_its_own_line_alone(file: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / file, tmp_path / "params.yaml")
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines(keepends=True)
