@@ -191,6 +191,7 @@ def test_plain_values_mean_what_they_mean_to_dvc(written: str, means: object) ->
     assert config.read_value(written) == means
 
 
+@pytest.mark.filterwarnings("ignore::ruamel.yaml.error.ReusedAnchorWarning")  # which is read as DVC reads it, too
 @given(
     text=st.one_of(
         st.dictionaries(
