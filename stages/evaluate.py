@@ -25,7 +25,8 @@ def main(params: Params, paths: Paths) -> None:
     model, tokenizer = load(paths.model, device)
     base = base_model.base_of(paths.model, model.config.context_length)
     tokens = open_tokens(paths.ids("validation"))
-    texts = {"its_text": (tokens, read_json(paths.yardsticks)["validation_bytes"])}
+    baselines = read_json(paths.yardsticks)
+    texts = {"its_text": (tokens, baselines["validation_bytes"])}
     if section.base_text is not None and base:  # before the work: it may not be there
         texts["base_text"] = before_after.base_text(section.base_text, tokenizer)
     elif section.base_text is not None:
@@ -33,7 +34,7 @@ def main(params: Params, paths: Paths) -> None:
     windows = evaluation_windows(tokens, model.config.context_length, section.batch_size)
     with progress(len(tokens), "token", "evaluating", show) as bar:
         result = evaluate(model, counted(windows, lambda batch: bar.update(batch[1].numel())), tokenizer, cast)
-    numbers = metrics(result, read_json(paths.yardsticks))
+    numbers = metrics(result, baselines)
     if base:
         known = {"its_text": numbers["bits_per_byte"]}
         with progress(len(texts), "text", "before and after", show) as bar:

@@ -15,8 +15,10 @@ from tinygpt.checkpoints import hf_model, hf_names
 from tinygpt.checkpoints.locate import is_ours
 from tinygpt.checkpoints.source import Source, build
 from tinygpt.checkpoints.tensors import read_header, write_tensors
+from tinygpt.config import Params
 from tinygpt.files.atomic import writing
 from tinygpt.files.checksums import SUMS, digest, read_sums, seal, sha256, verify
+from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json, write_json
 from tinygpt.model.gpt import GPT, GPTConfig
 from tinygpt.tokenizer.base import Tokenizer
@@ -24,6 +26,7 @@ from tinygpt.tokenizer.folder import load as load_tokenizer
 
 WEIGHTS = "model.safetensors"
 CHANGES = "lora.safetensors"
+TRACKED = ("seed", "model", "train")  # the parameters that a model's weights depend on
 
 
 def save_model(
@@ -89,6 +92,14 @@ def _read(folder: Path) -> Source:
     except (ValueError, TypeError, ArithmeticError) as problem:
         raise ValueError(f"{folder} is damaged: {problem}") from problem
     return Source(config, [folder / WEIGHTS], found, ("F32",), lambda: load_tokenizer(folder))
+
+
+def lineage(params: Params, paths: Paths) -> dict[str, Any]:
+    """What a model trained by a pipeline comes from, for lineage.json: hashes of text, tokenizer and parameters, and
+    the parameters that its weights depend on.
+    """
+    tracked = {name: params.model_dump()[name] for name in TRACKED}
+    return read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
 
 
 def hashes(folder: Path) -> dict[str, Any]:

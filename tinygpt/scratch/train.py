@@ -15,20 +15,20 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from tinygpt.checkpoints.model_folder import save_model, save_weights
+from tinygpt.checkpoints.model_folder import lineage, save_model, save_weights
 from tinygpt.config import Params, Train
 from tinygpt.console import progress
 from tinygpt.data.dataset import Batch, evaluation_windows, open_tokens, training_batches
 from tinygpt.errors import ConfigError
-from tinygpt.files.checksums import digest
 from tinygpt.files.paths import Paths
-from tinygpt.files.text import read_json, write_json, write_table
+from tinygpt.files.text import write_json, write_table
 from tinygpt.model import hardware
-from tinygpt.model.gpt import GPTConfig, training_flops_per_token
+from tinygpt.model.gpt import GPTConfig, count_parameters
 from tinygpt.scratch.gpt import GPT
 from tinygpt.scratch.loss import cross_entropy
 from tinygpt.scratch.training import average_weights, build, schedule, train_step
 from tinygpt.tokenizer.folder import load
+from tinygpt.training.results import metrics
 
 Weights = dict[str, Tensor]
 FIXED = {  # parameter → the values that it may have here
@@ -132,8 +132,6 @@ def main(params: Params, paths: Paths) -> None:
     settings, tokenizer = params.train, load(paths.tokenizer)
     data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
     config = GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
-    tracked = {name: params.model_dump()[name] for name in ("seed", "model", "train")}
-    lineage = read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
     hardware.make_deterministic()
     model = GPT(config)
     model.initialise(torch.Generator().manual_seed(params.seed))
@@ -141,28 +139,12 @@ def main(params: Params, paths: Paths) -> None:
         history = train(model, settings, data, params.seed, bar.update)
     write_table(paths.training / "train.tsv", history.train_rows)
     write_table(paths.training / "validation.tsv", history.validation_rows)
-    write_json(paths.training / "metrics.json", metrics(history, model, settings))
+    write_json(paths.training / "metrics.json", metrics(history, settings, config, count_parameters(model)))
     save_weights(paths.training / "last.safetensors", history.last, config)
-    save_model(paths.model, config, history.best, tokenizer, lineage)
+    save_model(paths.model, config, history.best, tokenizer, lineage(params, paths))
     print(
         f"best validation loss {history.best_loss:.4f} nats per token, at step {history.best_step} of {settings.steps}"
     )
-
-
-def metrics(history: History, model: GPT, settings: Train) -> dict[str, float]:
-    """The run in numbers; losses in nats per token, `tokens` and `flops` of all steps."""
-    tokens = settings.steps * settings.batch_size * settings.accumulation * model.config.context_length
-    last = [row["loss"] for row in history.train_rows[-50:]]
-    return {
-        "step": settings.steps,
-        "train_loss": sum(last) / len(last),
-        "validation_loss": history.validation_rows[-1]["loss"],
-        "best_validation_loss": history.best_loss,
-        "best_step": history.best_step,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "tokens": tokens,
-        "flops": tokens * training_flops_per_token(model.config),
-    }
 
 
 if __name__ == "__main__":

@@ -19,13 +19,11 @@ import torch
 from torch import Tensor
 
 from tinygpt.checkpoints import base_model, locate
-from tinygpt.checkpoints.model_folder import save_model, save_weights
+from tinygpt.checkpoints.model_folder import TRACKED, lineage, save_model, save_weights
 from tinygpt.config import Params, Train
 from tinygpt.console import duration, progress, thousands
 from tinygpt.data.dataset import TokenDataset, open_tokens
-from tinygpt.files.checksums import digest
 from tinygpt.files.paths import Paths
-from tinygpt.files.text import read_json
 from tinygpt.model import hardware
 from tinygpt.model.gpt import GPT, GPTConfig, count_parameters, training_flops_per_token
 from tinygpt.tokenizer.base import Tokenizer
@@ -51,12 +49,16 @@ class Prepared:
     compiled: bool
     why: str  # or why not
     machine: str  # in words
-    tracked: dict[str, Any]  # the parameters that the result depends on
     lineage: dict[str, Any]
 
     @property
     def settings(self) -> Train:
         return self.params.train
+
+    @property
+    def tracked(self) -> dict[str, Any]:
+        """The parameters that the result depends on."""
+        return {name: self.lineage[name] for name in TRACKED}
 
 
 def prepare(params: Params, paths: Paths) -> Prepared:
@@ -84,12 +86,8 @@ def prepare(params: Params, paths: Paths) -> Prepared:
     machine = hardware.describe(device, precision, compiled)
     if distributed.size() > 1:
         machine = f"{distributed.size()} × {machine}"
-    tracked = {name: params.model_dump()[name] for name in ("seed", "model", "train")}
-    lineage = read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
-    lineage |= {"base": origin} if base else {}
-    return Prepared(
-        params, paths, config, tokenizer, data, base, device, precision, compiled, why, machine, tracked, lineage
-    )
+    traced = lineage(params, paths) | ({"base": origin} if base else {})
+    return Prepared(params, paths, config, tokenizer, data, base, device, precision, compiled, why, machine, traced)
 
 
 def choose_compiling(settings: Train, config: GPTConfig, device: torch.device, precision: str) -> tuple[bool, str]:

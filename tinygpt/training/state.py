@@ -1,4 +1,4 @@
-"""All that a run is made of between two steps, and how it is saved and taken up again.
+"""Training state: all that a run is made of between two steps, its saving and resuming.
 
 `initial_state(config, settings, …)` is a fresh one; `state.tensors()` and `state.facts()` are what to save, `check`
 says whether something saved fits, and `restore` goes back to it, to the bit. What a step does to it is loop.py's.
