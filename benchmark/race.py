@@ -117,7 +117,7 @@ def main() -> None:
                 results.append(told(rival.run(repeat)))
             for run, pipeline in zip(options.runs, pipelines, strict=True):
                 results.append(told(train(run, text, pipeline, options.device, repeat)))
-        marks = yardsticks(pipelines)
+        marks = baselines(pipelines)
     report(results, options, marks)
 
 
@@ -198,11 +198,11 @@ def told(result: Result) -> Result:
     return result
 
 
-def yardsticks(pipelines: list[Paths]) -> dict[str, float]:
+def baselines(pipelines: list[Paths]) -> dict[str, float]:
     """What compressors make of the same held-out text, in bits per byte."""
     if not pipelines:
         return {}
-    bits = read_json(pipelines[0].yardsticks)["bits_per_byte"]
+    bits = read_json(pipelines[0].baselines)["bits_per_byte"]
     return {name: bits[name] for name in ("bz2", "xz", "ppmd")}
 
 
@@ -215,7 +215,7 @@ def report(results: list[Result], options: argparse.Namespace, marks: dict[str, 
     facts = {
         "machine": common.machine(torch.device(options.device)),
         "versions": {name: common.commit(path) for name, path in {"TinyGPT": ROOT, **rivals}.items() if path},
-        "yardsticks": marks,
+        "baselines": marks,
         "runs": {run: COMMON | course.runs[run] for run in options.runs},
         "verdicts": verdicts(groups, course),
         "results": [asdict(result) for result in results],

@@ -23,9 +23,9 @@ def main(params: Params, paths: Paths) -> None:
             documents, digest = sources.documents(section, bar.update, lambda what: skipped.update([what]))
         with progress(None, "B", "reading the text", show) as bar:
             written = write_corpus(documents, section, folder, bar.update)
-        with progress(len(NAMES), "yardstick", "measuring the yardsticks", show) as bar:
+        with progress(len(NAMES), "baseline", "measuring the baselines", show) as bar:
             measured = measure(folder / "train.parquet", folder / "validation.parquet", bar.update)
-        write_json(folder / paths.yardsticks.name, measured)
+        write_json(folder / paths.baselines.name, measured)
         with progress(written.train.characters, "character", "looking for copies", show) as bar:
             train, held = (read_rows(folder / f"{split}.parquet") for split in ("train", "validation"))
             copies = overlap.copied(train, held, bar.update)
@@ -39,7 +39,7 @@ def main(params: Params, paths: Paths) -> None:
     if digest and section.source == "files" and section.sha256 is None:
         print(f"to get this very text everywhere, pin it in params.yaml: `download.sha256: {digest}`")
     bits = measured["bits_per_byte"]
-    print("yardsticks, bits per byte: " + ", ".join(f"{name} {value:.3f}" for name, value in bits.items()))
+    print("baselines, bits per byte: " + ", ".join(f"{name} {value:.3f}" for name, value in bits.items()))
 
 
 if __name__ == "__main__":

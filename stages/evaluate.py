@@ -1,4 +1,4 @@
-"""Measure the model on the whole held-out text, beside the yardsticks, and look inside → data/evaluation."""
+"""Measure the model on the whole held-out text, beside the baselines, and look inside → data/evaluation."""
 
 from stages import run
 from tinygpt.checkpoints import base_model
@@ -25,7 +25,7 @@ def main(params: Params, paths: Paths) -> None:
     model, tokenizer = load(paths.model, device)
     base = base_model.base_of(paths.model, model.config.context_length)
     tokens = open_tokens(paths.ids("validation"))
-    baselines = read_json(paths.yardsticks)
+    baselines = read_json(paths.baselines)
     texts = {"its_text": (tokens, baselines["validation_bytes"])}
     if section.base_text is not None and base:  # before the work: it may not be there
         texts["base_text"] = before_after.base_text(section.base_text, tokenizer)

@@ -1,4 +1,4 @@
-"""Let the model write: every prompt continued, and a grid of temperature and top-p, all judged → data/samples."""
+"""Let the model write: every prompt continued, and a grid of temperature and top-p, all measured → data/samples."""
 
 import json
 import sys
@@ -39,7 +39,7 @@ def main(params: Params, paths: Paths) -> None:
     real = []
     if has_text(paths, traced["text"]):
         real = samples.real(model, tokenizer, section, read_rows(paths.text("validation")))
-        size = read_json(paths.yardsticks)["train_bytes"]
+        size = read_json(paths.baselines)["train_bytes"]
         with progress(size, "B", "looking for copies", show) as bar:
             samples.beside([*records, *before, *real], read_rows(paths.text("train")), bar.update)
     write(paths, records, samples.summary(records, real), before)
@@ -57,17 +57,17 @@ def has_text(paths: Paths, text: dict[str, str]) -> bool:
     return here
 
 
-def write(paths: Paths, records: list[samples.Record], judgement: samples.Record, before: list[samples.Record]) -> None:
+def write(paths: Paths, records: list[samples.Record], metrics: samples.Record, before: list[samples.Record]) -> None:
     with writing(paths.samples) as folder:
         folder.mkdir()
         for name, made in (("samples.jsonl", records), ("before.jsonl", before)):
             lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in made]
             if lines:
                 write_text(folder / name, "".join(lines))
-        write_text(folder / "samples.md", samples.as_markdown(records, judgement, before))
-        write_json(folder / "judgement.json", judgement)
-        write_text(folder / "grid.tsv", samples.as_table(judgement["grid"]))
-        curves.temperatures(folder / "figures/temperatures.png", judgement["grid"], judgement["held_out"])
+        write_text(folder / "samples.md", samples.as_markdown(records, metrics, before))
+        write_json(folder / "sample_metrics.json", metrics)
+        write_text(folder / "grid.tsv", samples.as_table(metrics["grid"]))
+        curves.temperatures(folder / "figures/temperatures.png", metrics["grid"], metrics["held_out"])
 
 
 def beginning(text: str) -> str:

@@ -20,7 +20,7 @@ from tinygpt.tokenizer.base import Tokenizer
 
 
 def main(params: Params, paths: Paths) -> None:
-    sizes = read_json(paths.yardsticks)
+    sizes = read_json(paths.baselines)
     vocabulary = choose(params, paths, sizes["train_bytes"])
     locate.check_writable(params, vocabulary)
     with writing(paths.tokenizer) as folder:

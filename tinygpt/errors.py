@@ -55,6 +55,8 @@ def _of_path(problem: OSError, path: Path) -> str:
         file = next((place for place in (path, *path.parents) if place.is_file()), path)
         return f"{file} is a file, and a folder is needed there. Write another path, or move the file away."
     if isinstance(problem, FileNotFoundError):
+        if path.name == "baselines.json" and path.with_name("yardsticks.json").is_file():
+            return f"{path.parent} was made by an earlier version of TinyGPT. `dvc repro` makes it anew."
         data = (place.name for place in (path, *path.parents) if place.parent.name == "data")
         stage = next((MADE_BY[name] for name in data if name in MADE_BY), None)
         next_step = f"`dvc repro {stage}` makes it" if stage else "See how it is spelt, and in which folder this runs"

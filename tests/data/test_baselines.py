@@ -51,32 +51,32 @@ def test_a_longer_context_predicts_better() -> None:
     assert unigram > bigram > five_gram
 
 
-def test_random_bytes_cost_about_eight_bits_by_every_yardstick() -> None:
+def test_random_bytes_cost_about_eight_bits_by_every_baseline() -> None:
     noise = random.Random(0).randbytes(120_000)
-    found = baselines.yardsticks(noise[:100_000], noise[100_000:])
+    found = baselines.bits_per_byte(noise[:100_000], noise[100_000:])
     assert all(7.9 < bits < 8.6 for bits in found.values()), found
 
 
 def test_compressors_are_charged_only_for_what_validation_adds() -> None:
     noise = random.Random(0).randbytes(50_000)
-    found = baselines.yardsticks(noise, noise[:20_000])  # incompressible alone, but known from training
+    found = baselines.bits_per_byte(noise, noise[:20_000])  # incompressible alone, but known from training
     assert found["xz"] < 0.5
 
 
 def test_uniform_knows_which_bytes_occur() -> None:
-    assert baselines.yardsticks(b"abc" * 9, b"d" * 9)["uniform"] == 2
+    assert baselines.bits_per_byte(b"abc" * 9, b"d" * 9)["uniform"] == 2
 
 
-def test_every_yardstick_is_named_and_reported_as_it_is_done() -> None:
+def test_every_baseline_is_named_and_reported_as_it_is_done() -> None:
     done: list[int] = []
-    assert tuple(baselines.yardsticks(VERSE, VERSE, done.append)) == NAMES
+    assert tuple(baselines.bits_per_byte(VERSE, VERSE, done.append)) == NAMES
     assert sum(done) == len(NAMES)
 
 
 @pytest.mark.parametrize("pair", [(b"", b"text"), (b"text", b"")])
 def test_an_empty_part_is_refused_in_a_sentence(pair: tuple[bytes, bytes]) -> None:
     with pytest.raises(ValueError, match="dvc repro download"):
-        baselines.yardsticks(*pair)
+        baselines.bits_per_byte(*pair)
 
 
 def test_only_the_beginning_of_a_huge_text_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,4 +88,4 @@ def test_only_the_beginning_of_a_huge_text_is_measured(tmp_path: Path, monkeypat
     assert found["train_bytes"] == found["validation_bytes"] == 3 * len(VERSE)
     assert found["sampled_train_bytes"] == found["sampled_validation_bytes"] == len(VERSE) + 5
     beginning = (VERSE * 3)[: len(VERSE) + 5]
-    assert found["bits_per_byte"] == baselines.yardsticks(beginning, beginning)
+    assert found["bits_per_byte"] == baselines.bits_per_byte(beginning, beginning)

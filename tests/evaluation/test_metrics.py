@@ -88,14 +88,14 @@ def test_the_standard_error_is_the_spread_over_texts_of_this_length() -> None:
     assert claimed == pytest.approx(spread, rel=0.15)
 
 
-YARDSTICKS = {"validation_bytes": 500, "bits_per_byte": {"uniform": 6.0, "xz": 2.5, "ppmd": 0.1}}
+BASELINES = {"validation_bytes": 500, "bits_per_byte": {"uniform": 6.0, "xz": 2.5, "ppmd": 0.1}}
 
 
 def test_one_window_has_no_standard_error() -> None:
     one = evaluate(gpt(), evaluation_windows(TOKENS[:17], 16, 4), TOKENIZER, autocast(CPU, "fp32"))
     bits, error = one.bits_per_byte(40)
     assert error is None
-    numbers = metrics(one, YARDSTICKS)
+    numbers = metrics(one, BASELINES)
     assert json.loads(json.dumps(numbers, allow_nan=False))["bits_per_byte_standard_error"] is None
     assert "±" not in verdict(numbers, None)
     assert bits > 0
@@ -108,16 +108,16 @@ def test_an_unknown_character_also_costs_the_bits_that_name_it() -> None:
     plain, charged = run(), evaluate(gpt(), evaluation_windows(TOKENS, 16, 4), Partly(), autocast(CPU, "fp32"))  # type: ignore[arg-type]
     count = int((TOKENS[1:] == UNKNOWN).sum())
     assert count > 0
-    assert metrics(charged, YARDSTICKS)["unknown_characters"] == count
+    assert metrics(charged, BASELINES)["unknown_characters"] == count
     assert charged.loss == plain.loss
     extra = charged.bits_per_byte(500)[0] - plain.bits_per_byte(500)[0]
     assert extra == pytest.approx(count * math.log2(0x110000) / 500)
 
 
-def test_metrics_stand_beside_the_yardsticks() -> None:
-    numbers = metrics(run(), YARDSTICKS)
+def test_metrics_stand_beside_the_baselines() -> None:
+    numbers = metrics(run(), BASELINES)
     assert numbers["perplexity"] == pytest.approx(math.exp(numbers["loss"]))
-    assert numbers["yardsticks"] == YARDSTICKS["bits_per_byte"]
+    assert numbers["baselines"] == BASELINES["bits_per_byte"]
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_metrics_stand_beside_the_yardsticks() -> None:
         ({"bits_per_byte": 2.5, "bytes": 499}, "The run before was on another text."),
     ],
 )
-def test_the_verdict_compares_with_yardsticks_and_with_the_run_before(before: Any, says: str) -> None:
+def test_the_verdict_compares_with_baselines_and_with_the_run_before(before: Any, says: str) -> None:
     numbers: dict[str, Any] = {"bits_per_byte": 2.0, "bits_per_byte_standard_error": 0.01, "bytes": 500}
-    numbers["yardsticks"] = YARDSTICKS["bits_per_byte"]
+    numbers["baselines"] = BASELINES["bits_per_byte"]
     line = verdict(numbers, before and numbers | before)
     assert "better than uniform 6.000, xz 2.500; not yet ppmd 0.100" in line
     assert line.endswith(says)

@@ -267,7 +267,7 @@ def test_an_experiment_that_holds_no_run_stands_in_nobodys_way(project: Project,
 
 
 def test_the_table_of_experiments_shows_what_differs_in_a_hundred_columns() -> None:
-    text = """Experiment,rev,State,bits_per_byte,yardsticks.xz,seed,params.yaml:train.betas,params.yaml:model.n_layer,d
+    text = """Experiment,rev,State,bits_per_byte,baselines.xz,seed,params.yaml:train.betas,params.yaml:model.n_layer,d
 ,workspace,,1.99115,2,1,"[0.9, 0.95]",3,abc
 ,main,,1.99115,2,1,"[0.9, 0.95]",3,abc
 deep,4958204,Success,0.78305,3,1,"[0.9, 0.95]",6,abd

@@ -3,15 +3,20 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import params
 from tinygpt.checkpoints.model_folder import hashes
+from tinygpt.errors import explain
+from tinygpt.evaluation import history
 from tinygpt.experiments import lineage
+from tinygpt.experiments.artifacts import gather
+from tinygpt.experiments.runs import EVALUATION, Run
 from tinygpt.files.checksums import digest, seal, sha256
 from tinygpt.files.paths import Paths
-from tinygpt.files.text import write_json, write_text
+from tinygpt.files.text import read_json, write_json, write_text
 from tinygpt.tokenizer.base import Tokenizer
 
 
@@ -91,3 +96,27 @@ def test_samples_name_the_model_that_wrote_them(pipeline: Paths) -> None:
         for read in (lineage.sample_hashes, lambda _: lineage.sample_of(pipeline.model, pipeline)):
             with pytest.raises(ValueError, match="line 2 is not a sample"):
                 read(pipeline.samples / "samples.jsonl")
+
+
+def test_an_evaluation_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "data/evaluation").mkdir(parents=True)
+    write_json(tmp_path / EVALUATION, {"bits_per_byte": 2.0, "yardsticks": {"xz": 2.4}})
+    with pytest.raises(ValueError, match=r"earlier version of TinyGPT.* Run `dvc repro` there"):
+        gather(Run(str(tmp_path), "", 1, {}, 2.0, 3.3, 1, 1, 1, 1))
+    monkeypatch.setattr(lineage, "locked_md5", lambda *_: lineage.folder_md5(tmp_path / "data/evaluation"))
+    with pytest.raises(ValueError, match="earlier version of TinyGPT"):
+        lineage.evaluation_of(tmp_path / "data/evaluation", Paths(tmp_path))
+
+
+def test_a_corpus_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "yardsticks.json").write_text("{}")
+    with pytest.raises(FileNotFoundError) as problem:
+        read_json(tmp_path / "baselines.json")
+    assert "earlier version of TinyGPT. `dvc repro` makes it anew" in str(explain(problem.value))
+
+
+def test_an_evaluation_of_an_earlier_version_is_not_compared_with(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(history, "hidden", lambda name: tmp_path / name)
+    (tmp_path / "evaluations.jsonl").write_text('{"bits_per_byte": 2.0, "bytes": 9, "yardsticks": {}}\n')
+    assert history.remember({"bits_per_byte": 2.0, "bytes": 9, "baselines": {}}) is None
+    assert history.remember({"bits_per_byte": 2.1, "bytes": 9, "baselines": {}}) is not None

@@ -20,7 +20,7 @@ from tinygpt.files.paths import Paths
 from tinygpt.files.text import write_json, write_text
 from tinygpt.training.state import weights
 
-NUMBERS = {"bits_per_byte": 1.234, "yardsticks": {"bigram": 2.5, "ppmd": 0.987}}
+NUMBERS = {"bits_per_byte": 1.234, "baselines": {"bigram": 2.5, "ppmd": 0.987}}
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def card_of(folder: Path) -> str:
     return (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_card_has_the_score_beside_yardsticks_a_sample_and_the_hashes(pipeline: Paths, tmp_path: Path) -> None:
+def test_the_card_has_the_score_beside_baselines_a_sample_and_the_hashes(pipeline: Paths, tmp_path: Path) -> None:
     assert hf.write(pipeline, pipeline.model, tmp_path / "out") == []
     card = card_of(tmp_path / "out")
     rows = [line for line in card.splitlines() if line.startswith("| ")]

@@ -29,7 +29,7 @@ def test_surprisal_is_that_of_the_scores_the_generator_saw_also_where_the_contex
     assert len(sequence_surprisal(model, prompt, len(prompt))) == 0
 
 
-def test_the_judgement_is_of_the_tokens_that_were_chosen_at_temperature_1(model_folder: Path) -> None:
+def test_the_metrics_are_of_the_tokens_that_were_chosen_at_temperature_1(model_folder: Path) -> None:
     model, tokenizer = tinygpt.load(model_folder)
     cold, plain = (
         generate(model, tokenizer, "ROMEO:", max_new_tokens=40, temperature=t, top_p=1.0)[0] for t in (0.0, 1.0)
@@ -129,8 +129,8 @@ def test_held_out_passages_are_as_many_and_as_long_as_samples(characters: Tokeni
     assert held_out([("a", "x")], characters, 16, 60) == []
 
 
-def test_samples_of_one_setting_are_judged_together() -> None:
-    ones: list[sample_metrics.Judgement] = [
+def test_samples_of_one_setting_are_measured_together() -> None:
+    ones: list[sample_metrics.Metrics] = [
         {"bits_per_token": 2.0, "bits_per_byte": 1.0, "known_words": 1.0, "longest_copy": 10},
         {"bits_per_token": 4.0, "bits_per_byte": None, "known_words": 0.5, "longest_copy": 20},
     ]

@@ -70,7 +70,7 @@ def test_the_grid_is_laid_out_once_for_every_writer() -> None:
     assert rows == [("0.4", [text, text]), ("0.8", [text, "–"]), ("held-out text", [text, ""])]
 
 
-def test_the_page_shows_every_sample_with_its_judgement_and_one_of_each_pair(
+def test_the_page_shows_every_sample_with_its_metrics_and_one_of_each_pair(
     records: list[dict[str, Any]], model_folder: Path
 ) -> None:
     model, tokenizer = tinygpt.load(model_folder)
@@ -78,7 +78,7 @@ def test_the_page_shows_every_sample_with_its_judgement_and_one_of_each_pair(
     beside([*records, *passages], ROWS_OF_TEXT)
     page = as_markdown(records, summary(records, passages), [])
     assert page.count("```text") == 4 + 6
-    assert all(told(sample["judgement"]) in page for sample in records[:4])
+    assert all(told(sample["metrics"]) in page for sample in records[:4])
     assert page.count("**temperature 1.2") == 2
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert [row.split(" | ")[0] for row in rows] == [
@@ -96,7 +96,7 @@ def test_a_cell_of_the_grid_is_that_of_its_own_samples(records: list[dict[str, A
     found = summary(records, [])
     cell = found["grid"][3]
     assert (cell["temperature"], cell["top_p"], cell["samples"]) == (0.8, 1.0, GRID_SAMPLES)
-    ours = [s["judgement"] for s in records[4 + 3 * GRID_SAMPLES :][:GRID_SAMPLES]]
+    ours = [s["metrics"] for s in records[4 + 3 * GRID_SAMPLES :][:GRID_SAMPLES]]
     assert cell["bits_per_byte"] == pytest.approx(np.mean([one["bits_per_byte"] for one in ours]), abs=1e-4)
     assert cell["longest_copy"] == pytest.approx(np.mean([one["longest_copy"] for one in ours]), abs=1e-4)
     lines = as_table(found["grid"]).splitlines()
@@ -123,7 +123,7 @@ def test_samples_are_made_where_the_training_text_is_not_and_where_there_is_no_g
     stages.sample.main(settings, Paths(tmp_path))
     assert "The text of this model is not in" in capsys.readouterr().out
     made = {file.relative_to(tmp_path / "data/samples").as_posix() for file in (tmp_path / "data/samples").rglob("*.*")}
-    assert made == {"samples.jsonl", "samples.md", "judgement.json", "grid.tsv", "figures/temperatures.png"}
+    assert made == {"samples.jsonl", "samples.md", "sample_metrics.json", "grid.tsv", "figures/temperatures.png"}
 
 
 def test_model_text_cannot_leave_its_block() -> None:
@@ -132,7 +132,7 @@ def test_model_text_cannot_leave_its_block() -> None:
     nothing = dict.fromkeys(
         ("bits_per_byte", "bits_per_token", "distinct_1", "distinct_2", "distinct_3", "known_words")
     )
-    sample["judgement"] = nothing | {"longest_copy": 5, "copied": "``<b>"}
+    sample["metrics"] = nothing | {"longest_copy": 5, "copied": "``<b>"}
     page = as_markdown([sample], summary([sample], []), [])
     assert page.count("`````") == 2  # a fence longer than any in the text opens and closes it
     assert "longest copy 5 characters: ``` ``<b> ```" in page
@@ -168,7 +168,7 @@ def test_a_figure_is_the_same_bytes_every_time(tmp_path: Path, name: str, kind: 
             case "position":
                 curves.loss_by_position(path, np.linspace(5, 3, 64))
             case "bars":
-                curves.yardstick_bars(path, {"$a": (2.0, 0.01), "_b": (2.1, None)}, {"uniform": 6.0, "ppmd": 1.9})
+                curves.baseline_bars(path, {"$a": (2.0, 0.01), "_b": (2.1, None)}, {"uniform": 6.0, "ppmd": 1.9})
     data = (tmp_path / f"a.{kind}").read_bytes()
     assert data[:8] == (b"\x89PNG\r\n\x1a\n" if kind == "png" else b"<?xml ve")
     assert data == (tmp_path / f"b.{kind}").read_bytes()

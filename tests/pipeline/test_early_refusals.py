@@ -23,7 +23,7 @@ def tokenized(**changes: Any) -> tuple[Params, Paths]:
     settings, paths = params(runtime__progress=False, **changes), Paths()
     written = write_corpus([("book", [TEXT])], settings.download, paths.corpus)
     sizes = {"train_bytes": written.train.bytes, "validation_bytes": written.validation.bytes}
-    write_json(paths.yardsticks, sizes)
+    write_json(paths.baselines, sizes)
     stages.tokenize.main(settings, paths)
     return settings, paths
 

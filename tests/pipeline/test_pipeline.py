@@ -17,7 +17,7 @@ from tests.screen import Screen
 def test_the_pipeline_leaves_all_that_the_contract_names(project: Project) -> None:
     numbers = json.loads((project.folder / "data/evaluation/metrics.json").read_text())
     assert 0 < numbers["bits_per_byte"] < 8
-    assert list(numbers["yardsticks"]) == ["uniform", "unigram", "bigram", "five_gram", "bz2", "xz", "ppmd"]
+    assert list(numbers["baselines"]) == ["uniform", "unigram", "bigram", "five_gram", "bz2", "xz", "ppmd"]
     sample = json.loads((project.folder / "data/samples/samples.jsonl").read_text().splitlines()[0])
     assert sample["text"] == sample["prompt"] + sample["completion"]
     sums = (project.folder / "data/model/SHA256SUMS").read_text()
@@ -35,7 +35,7 @@ def test_info_follows_every_hash_and_finds_all_the_same(project: Project) -> Non
 
 
 SAYS = {  # stage → what its bars say, one after the other
-    "download": ["fetching", "reading the text", "measuring the yardsticks"],
+    "download": ["fetching", "reading the text", "measuring the baselines"],
     "tokenize": [
         "learning a bpe tokenizer",
         "learning from what was read",

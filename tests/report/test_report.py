@@ -18,7 +18,7 @@ from tinygpt.plots import curves
 from tinygpt.report import build, charts
 
 HOSTILE = "</pre><script>alert(1)</script><img src=http://example.org/x onerror=alert(2)>&amp;\"'$title ${body}"
-CURVES = {"yardsticks", "loss", "compute", "seconds", "learning-rate", "gradient-norm"}
+CURVES = {"baselines", "loss", "compute", "seconds", "learning-rate", "gradient-norm"}
 TRAIN = [
     {"step": float(s), "loss": 5 - s / 50, "learning_rate": s / 100, "gradient_norm": 1.5 / s} for s in range(1, 101)
 ]
@@ -29,17 +29,17 @@ EVALUATION: dict[str, Any] = {
     "bits_per_byte": 2.36,
     "bits_per_byte_standard_error": 0.01,
 }
-EVALUATION |= {"tokens": 1000, "bytes": 2000, "yardsticks": {"uniform": 6.0, "xz": 2.5, "ppmd": 1.9}}
+EVALUATION |= {"tokens": 1000, "bytes": 2000, "baselines": {"uniform": 6.0, "xz": 2.5, "ppmd": 1.9}}
 NUMBERS = {"bits_per_byte": 2.0, "bits_per_token": 5.0, "distinct_1": 0.5, "distinct_2": 0.9, "distinct_3": 1.0}
 NUMBERS |= {"known_words": 0.95, "longest_copy": len(HOSTILE)}
 
 
 def sample(prompt: str, completion: str, **more: Any) -> dict[str, Any]:
     settings = {"temperature": 0.8, "top_p": 1.0}
-    judgement = NUMBERS | {"copied": HOSTILE}
+    metrics = NUMBERS | {"copied": HOSTILE}
     hashes = {"model": "b" * 64}
     sampled = {"prompt": prompt, "completion": completion, "seed": 1, "settings": settings, "hashes": hashes}
-    return sampled | {"judgement": judgement} | more
+    return sampled | {"metrics": metrics} | more
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_the_report_of_a_run_holds_every_chart_and_every_picture_of_its_inside(t
 def test_several_runs_stand_side_by_side_and_what_differs_is_marked(tmp_path: Path, picture: bytes) -> None:
     runs = [outputs(picture, "a"), outputs(picture, "b", seed=2, model__n_layer=6)]
     found = written(tmp_path, *runs)
-    assert set(found.figures) == {"yardsticks", "steps", "compute", "seconds", "temperatures-a", "temperatures-b"}
+    assert set(found.figures) == {"baselines", "steps", "compute", "seconds", "temperatures-a", "temperatures-b"}
     assert '<tr class="differs"><td>model.n_layer</td><td>3</td><td>6</td></tr>' in found.source
     assert '<tr class="differs"><td>seed</td><td>1</td><td>2</td></tr>' in found.source
     assert "<tr><td>train.optimizer</td><td>muon</td><td>muon</td></tr>" in found.source
@@ -157,13 +157,13 @@ def test_two_runs_of_one_name_can_be_told_apart(picture: bytes) -> None:
     ]
 
 
-def test_runs_on_different_texts_are_not_set_beside_one_yardstick(tmp_path: Path, picture: bytes) -> None:
+def test_runs_on_different_texts_are_not_set_beside_one_baseline(tmp_path: Path, picture: bytes) -> None:
     other = outputs(picture, "b")
     other.evaluation = EVALUATION | {"bytes": 7}
-    other.evaluation["yardsticks"] = {"xz": 3.0}
+    other.evaluation["baselines"] = {"xz": 3.0}
     found = written(tmp_path, outputs(picture, "a"), other)
     assert "the runs were measured on different texts" in found.text
-    assert "yardsticks" not in found.figures
+    assert "baselines" not in found.figures
 
 
 def test_what_is_not_there_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:

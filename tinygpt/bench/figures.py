@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt.plots.style import ACCENT, DARK, MARKERS, STYLES, canvas, canvases, log_ticks, mark_yardsticks, save
+from tinygpt.plots.style import ACCENT, DARK, MARKERS, STYLES, canvas, canvases, log_ticks, mark_baselines, save
 
 Point = tuple[float, float]  # seconds, bits per byte
 
@@ -33,7 +33,7 @@ def race(path: Path, runs: dict[str, tuple[list[Point], Point]], marks: dict[str
     axes.set(xlabel="seconds since the start", ylabel="bits per byte of held-out text", title="Loss against time")
     log_ticks(axes)
     axes.set_ylim(lowest - 0.1, lowest + 1.9)
-    mark_yardsticks(axes, marks)
+    mark_baselines(axes, marks)
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
     save(figure, path)
 

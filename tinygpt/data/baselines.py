@@ -1,6 +1,6 @@
 """What a loss means: seven simple predictors of the same text, in bits per byte. A model is good below them.
 
-`measure(train, validation)` reads the two parquet files, `yardsticks(train, validation)` takes bytes. They go
+`measure(train, validation)` reads the two parquet files, `bits_per_byte(train, validation)` takes bytes. They go
 from knowing only which bytes occur (uniform), over counts of one, two and five bytes, to compressors that learn as
 they read: bz2, xz and PPMd, charged for what validation adds, (size(train + validation) − size(train)) ÷ validation.
 
@@ -33,7 +33,7 @@ Table = tuple[Ints, Ints]  # n-grams packed into integers, sorted; how often eac
 
 
 def measure(train: Path, validation: Path, advance: Callable[[int], object] = lambda done: None) -> dict[str, Any]:
-    """The yardsticks of two parquet files, and how many bytes they have and were measured on."""
+    """The baselines of two parquet files, and how many bytes they have and were measured on."""
     train_text, train_bytes = _beginning(train)
     validation_text, validation_bytes = _beginning(validation)
     return {
@@ -41,16 +41,16 @@ def measure(train: Path, validation: Path, advance: Callable[[int], object] = la
         "validation_bytes": validation_bytes,
         "sampled_train_bytes": len(train_text),
         "sampled_validation_bytes": len(validation_text),
-        "bits_per_byte": yardsticks(train_text, validation_text, advance),
+        "bits_per_byte": bits_per_byte(train_text, validation_text, advance),
     }
 
 
-def yardsticks(
+def bits_per_byte(
     train: bytes, validation: bytes, advance: Callable[[int], object] = lambda done: None
 ) -> dict[str, float]:
     """Bits per byte of `validation`, by name; `advance` hears 1 as each of NAMES is done."""
     if not train or not validation:
-        raise ValueError("A yardstick needs text to learn from and text to predict. Run `dvc repro download`.")
+        raise ValueError("A baseline needs text to learn from and text to predict. Run `dvc repro download`.")
     found = {"uniform": float(np.log2(len(set(train + validation))))}
     advance(1)
     for name, order in (("unigram", 1), ("bigram", 2), ("five_gram", 5)):

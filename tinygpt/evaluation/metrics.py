@@ -86,37 +86,37 @@ def evaluate(
     )
 
 
-def metrics(evaluation: Evaluation, yardsticks: dict[str, Any]) -> dict[str, Any]:
-    """The content of data/evaluation/metrics.json; `yardsticks` is that of data/corpus/yardsticks.json.
+def metrics(evaluation: Evaluation, baselines: dict[str, Any]) -> dict[str, Any]:
+    """The content of data/evaluation/metrics.json; `baselines` is that of data/corpus/baselines.json.
 
-    `loss` in nats per token, `perplexity` e to that (at most e^700), `bits_per_byte` and the yardsticks in bits per
+    `loss` in nats per token, `perplexity` e to that (at most e^700), `bits_per_byte` and the baselines in bits per
     UTF-8 byte of the held-out text.
     """
-    bits, error = evaluation.bits_per_byte(yardsticks["validation_bytes"])
+    bits, error = evaluation.bits_per_byte(baselines["validation_bytes"])
     return {
         "loss": evaluation.loss,
         "perplexity": math.exp(min(evaluation.loss, 700.0)),
         "bits_per_byte": bits,
         "bits_per_byte_standard_error": error,
         "tokens": evaluation.tokens,
-        "bytes": yardsticks["validation_bytes"],
+        "bytes": baselines["validation_bytes"],
         "unknown_characters": int(evaluation.unknown.sum()),
-        "yardsticks": yardsticks["bits_per_byte"],
+        "baselines": baselines["bits_per_byte"],
     }
 
 
 def verdict(metrics: dict[str, Any], before: dict[str, Any] | None) -> str:
-    """One line: this run beside the yardsticks, and beside the run before on the same text; both as `metrics` makes."""
+    """One line: this run beside the baselines, and beside the run before on the same text; both as `metrics` makes."""
     bits, error = metrics["bits_per_byte"], metrics["bits_per_byte_standard_error"]
-    marks = sorted(metrics["yardsticks"].items(), key=lambda mark: -mark[1])
+    marks = sorted(metrics["baselines"].items(), key=lambda mark: -mark[1])
     beaten = [f"{name} {value:.3f}" for name, value in marks if value > bits]
     ahead = [f"{name} {value:.3f}" for name, value in marks if value <= bits]
     spread = "" if error is None else f" ± {error:.3f}"
-    line = f"{bits:.3f}{spread} bits per byte: better than {', '.join(beaten) or 'none of the yardsticks'}"
+    line = f"{bits:.3f}{spread} bits per byte: better than {', '.join(beaten) or 'none of the baselines'}"
     line += f"; not yet {', '.join(ahead)}" if ahead else ""
     if before is None:
         return line + "."
-    if before["bytes"] != metrics["bytes"] or before["yardsticks"] != metrics["yardsticks"]:
+    if before["bytes"] != metrics["bytes"] or before["baselines"] != metrics["baselines"]:
         return line + ". The run before was on another text."
     change = bits - before["bits_per_byte"]
     return line + f". The run before: {before['bits_per_byte']:.3f} ({change:+.3f})."

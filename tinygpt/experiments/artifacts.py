@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tinygpt.experiments.runs import EVALUATION, LOCK, TRAINING, Run
+from tinygpt.experiments.runs import EVALUATION, LOCK, TRAINING, Run, check_names
 from tinygpt.files.checksums import SUMS
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import lines
@@ -42,7 +42,7 @@ class Outputs:
     validation: Rows = field(default_factory=list)
     seconds: dict[int, float] = field(default_factory=dict)  # step → seconds, where this machine made the run
     samples: list[dict[str, Any]] = field(default_factory=list)
-    judgement: dict[str, Any] = field(default_factory=dict)
+    sample_metrics: dict[str, Any] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
     weights: str = ""  # SHA-256
     pictures: dict[str, bytes] = field(default_factory=dict)  # name → PNG
@@ -63,12 +63,13 @@ def gather(run: Run) -> Outputs:
             return empty
 
     found.evaluation, found.training = (take(path, json.loads, {}) for path in (EVALUATION, TRAINING))
+    check_names(found.evaluation, run.name)
     found.train, found.validation = (
         take(paths.training / f"{split}.tsv", _table, []) for split in ("train", "validation")
     )
     found.seconds = take(LOCK, _seconds, {})
     found.samples = take(paths.samples / "samples.jsonl", _lines, [])
-    found.judgement = take(paths.samples / "judgement.json", _judged, {})
+    found.sample_metrics = take(paths.samples / "sample_metrics.json", _sample_metrics, {})
     found.lineage = take(paths.model / "lineage.json", json.loads, {})
     found.weights = take(paths.model / SUMS, _weights, "")
     if LOCK in found.missing:  # no commit of this repository
@@ -145,12 +146,12 @@ def _lines(data: bytes) -> list[dict[str, Any]]:
     return samples
 
 
-def _judged(data: bytes) -> dict[str, Any]:
-    """judgement.json; KeyError for a row of the grid without its place."""
-    judgement: dict[str, Any] = json.loads(data)
-    for row in judgement["grid"]:
-        row["temperature"], row["top_p"], judgement["held_out"]
-    return judgement
+def _sample_metrics(data: bytes) -> dict[str, Any]:
+    """sample_metrics.json; KeyError for a row of the grid without its place."""
+    metrics: dict[str, Any] = json.loads(data)
+    for row in metrics["grid"]:
+        row["temperature"], row["top_p"], metrics["held_out"]
+    return metrics
 
 
 def _weights(sums: bytes) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tinygpt.checkpoints.model_folder import WEIGHTS, hashes
 from tinygpt.config import Params, read_value
+from tinygpt.experiments.runs import check_names
 from tinygpt.files.checksums import digest, sha256
 from tinygpt.files.paths import Paths, find_folder
 from tinygpt.files.text import lines, read_json
@@ -73,6 +74,7 @@ def evaluation_of(model: Path, paths: Paths) -> dict[str, Any] | None:
     file = paths.evaluation / "metrics.json"
     same = file.is_file() and locked_md5(paths, "evaluate", "deps") == folder_md5(model)
     numbers: dict[str, Any] | None = read_json(file) if same else None
+    check_names(numbers or {}, str(paths.folder))
     return numbers
 
 

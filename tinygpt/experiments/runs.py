@@ -201,6 +201,15 @@ def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
     return run
 
 
+def check_names(evaluation: dict[str, Any], whose: str) -> None:
+    """ValueError for an evaluation that an earlier version wrote, under the names of that time."""
+    if "yardsticks" in evaluation:
+        raise ValueError(
+            f"{whose}: {EVALUATION} was written by an earlier version of TinyGPT, which called baselines yardsticks. "
+            "Run `dvc repro` there, which writes it anew."
+        )
+
+
 def flat(parameters: dict[str, Any]) -> dict[str, Any]:
     """The parameters of stages, as dvc.lock has them → "section.key": value, of those that can change a loss."""
     return {

@@ -112,7 +112,7 @@ def card(folder: Path, model: GPT, numbers: dict[str, Any] | None, sample: dict[
             "Bits per byte of held-out text, beside simple models of the same text; less is better.",
             "",
         ]
-        marks = numbers["yardsticks"] | {"**this model**": numbers["bits_per_byte"]}
+        marks = numbers["baselines"] | {"**this model**": numbers["bits_per_byte"]}
         yield from ["| | bits per byte |", "|---|---|"]
         yield from (f"| {name} | {value:.3f} |" for name, value in sorted(marks.items(), key=lambda mark: -mark[1]))
     if sample is not None:

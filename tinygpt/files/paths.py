@@ -24,8 +24,8 @@ class Paths:
         return self.folder / "data/corpus"
 
     @property
-    def yardsticks(self) -> Path:
-        return self.corpus / "yardsticks.json"
+    def baselines(self) -> Path:
+        return self.corpus / "baselines.json"
 
     @property
     def tokenizer(self) -> Path:

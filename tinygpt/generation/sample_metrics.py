@@ -1,8 +1,8 @@
-"""Samples with judgement: how surprising a text is, how varied, how much of it stands in the training text.
+"""Metrics of samples: how surprising a text is, how varied, how much of it stands in the training text.
 
 `of_model(model, completion)` → what the model and the text alone tell; `of_text(texts, rows)` → which of their words
 the training text has, and the longest passage of each that stands there word for word, in one pass over rows as
-data/corpus.py reads them and in constant memory. `held_out` cuts passages from real text, to be judged beside. Left
+data/corpus.py reads them and in constant memory. `held_out` cuts passages from real text, to be measured beside. Left
 out: whether a text makes sense, which no number here can say.
 """
 
@@ -38,10 +38,10 @@ MEANING = {  # how to read the four numbers of a setting
     "mean over samples. Real text of the same kind shares short phrases; far more is learned by heart.",
 }
 
-Judgement = dict[str, Any]
+Metrics = dict[str, Any]
 
 
-def of_model(model: GPT, tokenizer: Tokenizer, completion: Completion) -> Judgement:
+def of_model(model: GPT, tokenizer: Tokenizer, completion: Completion) -> Metrics:
     """What needs no other text: surprisal under the model at temperature 1, and distinct-1, -2 and -3.
 
     bits_per_token and bits_per_byte are those of the completion, after its prompt. None where there is nothing to
@@ -71,7 +71,7 @@ def distinct(texts: Iterable[Sequence[str]], n: int) -> float | None:
     return _ratio(len(set(grams)), len(grams))
 
 
-def of_text(texts: Sequence[str], rows: Rows, advance: Callable[[int], object] = lambda size: None) -> list[Judgement]:
+def of_text(texts: Sequence[str], rows: Rows, advance: Callable[[int], object] = lambda size: None) -> list[Metrics]:
     """How each text lies to the training text: known_words, longest_copy (characters) and copied, that passage.
 
     rows: (document, text) of the training text, read once; `advance` hears their bytes. Time grows with them: two
@@ -153,10 +153,10 @@ def held_out(rows: Rows, tokenizer: Tokenizer, count: int, length: int) -> list[
     return [Completion(tokenizer.decode(a), tokenizer.decode(b), 0, tuple(b)) for a, b in cuts if b]
 
 
-def together(judgements: Sequence[Judgement], texts: Sequence[str]) -> Judgement:
+def together(metrics: Sequence[Metrics], texts: Sequence[str]) -> Metrics:
     """Several samples of one setting as one: means, but for distinct-n, which is that of all of them together."""
     names = ("bits_per_token", "bits_per_byte", "known_words", "longest_copy")
-    values = {name: [one[name] for one in judgements if one.get(name) is not None] for name in names}
+    values = {name: [one[name] for one in metrics if one.get(name) is not None] for name in names}
     means = {name: _ratio(sum(found), len(found)) for name, found in values.items()}
     found = [words(text) for text in texts]
     return means | {f"distinct_{n}": distinct(found, n) for n in (1, 2, 3)}

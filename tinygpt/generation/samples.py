@@ -21,7 +21,7 @@ from tinygpt.tokenizer.base import Tokenizer
 
 Record = dict[str, Any]
 GRID_TOKENS = 60  # enough to hear the difference, short enough to compare
-GRID_SAMPLES = 16  # at each pair; one is shown, all are judged: the numbers of a single one are mostly chance
+GRID_SAMPLES = 16  # at each pair; one is shown, all are measured: the numbers of a single one are mostly chance
 SHOWN = 60  # characters of a copied passage that are shown
 
 
@@ -47,7 +47,7 @@ def collect(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes
         prompts = [section.prompts[0]] * GRID_SAMPLES
         asked: Any = {"max_new_tokens": length, "seed": seeds, **asdict(knobs)}
         for completion in generate_batch(model, tokenizer, prompts, **asked):
-            yield record(completion, knobs, length, hashes) | judged(model, tokenizer, completion) | {"grid": True}
+            yield record(completion, knobs, length, hashes) | measured(model, tokenizer, completion) | {"grid": True}
 
 
 def continued(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes: dict[str, Any]) -> Iterator[Record]:
@@ -57,25 +57,25 @@ def continued(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hash
     seeds = [seed + i for _ in section.prompts for i in range(section.num_samples)]
     asked: Any = {"max_new_tokens": length, "seed": seeds, **asdict(plain)}
     for completion in generate_batch(model, tokenizer, prompts, **asked):
-        yield record(completion, plain, length, hashes) | judged(model, tokenizer, completion)
+        yield record(completion, plain, length, hashes) | measured(model, tokenizer, completion)
 
 
 def real(model: GPT, tokenizer: Tokenizer, section: Sample, rows: Rows) -> list[Record]:
-    """Passages of the held-out text, as many and as long as the samples of a pair of the grid, and judged like them."""
+    """Passages of the held-out text, as many and as long as the samples of a pair of the grid, and their metrics."""
     passages = sample_metrics.held_out(rows, tokenizer, GRID_SAMPLES, min(GRID_TOKENS, section.max_new_tokens))
-    return [{"completion": one.completion} | judged(model, tokenizer, one) for one in passages]
+    return [{"completion": one.completion} | measured(model, tokenizer, one) for one in passages]
 
 
-def judged(model: GPT, tokenizer: Tokenizer, completion: Completion) -> Record:
-    """`judgement` of a sample, as far as it needs no other text."""
-    return {"judgement": sample_metrics.of_model(model, tokenizer, completion)}
+def measured(model: GPT, tokenizer: Tokenizer, completion: Completion) -> Record:
+    """`metrics` of a sample, as far as it needs no other text."""
+    return {"metrics": sample_metrics.of_model(model, tokenizer, completion)}
 
 
 def beside(records: list[Record], rows: Rows, advance: Callable[[int], object] = lambda size: None) -> None:
-    """Add to the judgement of each record how it lies to the training text, which is read once."""
+    """Add the overlap of each record with the training text, which is read once, to its metrics."""
     found = sample_metrics.of_text([sample["completion"] for sample in records], rows, advance)
     for sample, more in zip(records, found, strict=True):
-        sample["judgement"] |= more
+        sample["metrics"] |= more
 
 
 def summary(records: list[Record], real: list[Record]) -> dict[str, Any]:
@@ -97,9 +97,9 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(["\t".join(names), *lines]) + "\n"
 
 
-def _together(records: list[Record]) -> sample_metrics.Judgement:
+def _together(records: list[Record]) -> sample_metrics.Metrics:
     texts = [sample["completion"] for sample in records]
-    return sample_metrics.together([sample["judgement"] for sample in records], texts)
+    return sample_metrics.together([sample["metrics"] for sample in records], texts)
 
 
 def record(completion: Completion, settings: Sampling, max_new_tokens: int, hashes: dict[str, Any]) -> Record:
@@ -114,10 +114,10 @@ def record(completion: Completion, settings: Sampling, max_new_tokens: int, hash
     }
 
 
-def as_markdown(records: list[Record], judgement: dict[str, Any], before: list[Record]) -> str:
+def as_markdown(records: list[Record], metrics: dict[str, Any], before: list[Record]) -> str:
     """The samples as a page; model text stands in code, so that it is shown and never interpreted.
 
-    judgement: what `summary` made. Of each pair of the grid the first sample is shown. before: what the model that it
+    metrics: what `summary` made. Of each pair of the grid the first sample is shown. before: what the model that it
     was fine-tuned from makes of the same prompts with the same seeds, if there is one.
     """
     plain = [sample for sample in records if "grid" not in sample]
@@ -132,8 +132,8 @@ def as_markdown(records: list[Record], judgement: dict[str, Any], before: list[R
     for sample, older in itertools.zip_longest(plain, before):
         lines += ["", f"## {' '.join(sample['prompt'].split()) or '(nothing)'} · seed {sample['seed']}", ""]
         if older:
-            lines += ["Before fine-tuning:", "", *fenced(older["text"]), "", told(older["judgement"]), "", "After:", ""]
-        lines += [*fenced(sample["text"]), "", told(sample["judgement"])]
+            lines += ["Before fine-tuning:", "", *fenced(older["text"]), "", told(older["metrics"]), "", "After:", ""]
+        lines += [*fenced(sample["text"]), "", told(sample["metrics"])]
     if grid:
         lines += [
             "",
@@ -142,7 +142,7 @@ def as_markdown(records: list[Record], judgement: dict[str, Any], before: list[R
             f"{GRID_SAMPLES} samples of up to {grid[0]['settings']['max_new_tokens']} tokens at each pair, continuing "
             "the first prompt; in each cell bits per byte · distinct-2 · known words · copied:",
             "",
-            *_table(judgement),
+            *_table(metrics),
             "",
             "The last row is of passages of the held-out text, as long and as many: what real text has.",
             "",
@@ -161,34 +161,34 @@ def as_markdown(records: list[Record], judgement: dict[str, Any], before: list[R
     return "\n".join(lines) + "\n"
 
 
-def told(judgement: sample_metrics.Judgement) -> str:
+def told(metrics: sample_metrics.Metrics) -> str:
     """What is known of a sample, in a line of Markdown."""
-    distinct = " / ".join(number(judgement[f"distinct_{n}"], ".2f") for n in (1, 2, 3))
-    bits, each = (number(judgement[f"bits_per_{unit}"], ".2f") for unit in ("byte", "token"))
+    distinct = " / ".join(number(metrics[f"distinct_{n}"], ".2f") for n in (1, 2, 3))
+    bits, each = (number(metrics[f"bits_per_{unit}"], ".2f") for unit in ("byte", "token"))
     parts = [f"{bits} bits per byte ({each} a token)", f"distinct-1/2/3 {distinct}"]
-    if "longest_copy" in judgement:
-        parts.append(f"{number(judgement['known_words'], '.0%')} of its words known")
-        copied = judgement["copied"]
+    if "longest_copy" in metrics:
+        parts.append(f"{number(metrics['known_words'], '.0%')} of its words known")
+        copied = metrics["copied"]
         parts.append(f"longest copy {len(copied)} characters" + (f": {_inline(copied)}" if copied else ""))
     return " · ".join(parts)
 
 
-def laid_out(judgement: dict[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def laid_out(metrics: dict[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """The grid as cells: (heads, rows of a name and its cells); down are temperatures, across top-p.
 
     The last row is of the held-out text, which has one cell. This is the one place that says where a number stands.
     """
-    found = {(row["temperature"], row["top_p"]): four(row) for row in judgement["grid"]}
+    found = {(row["temperature"], row["top_p"]): four(row) for row in metrics["grid"]}
     across = list(dict.fromkeys(top_p for _, top_p in found))
     down = dict.fromkeys(temperature for temperature, _ in found)
     rows = [(f"{t:g}", [found.get((t, p), "–") for p in across]) for t in down]
-    rows.append(("held-out text", [four(judgement["held_out"]), *[""] * (len(across) - 1)]))
+    rows.append(("held-out text", [four(metrics["held_out"]), *[""] * (len(across) - 1)]))
     return ["temperature", *(f"top-p {p:g}" for p in across)], rows
 
 
-def _table(judgement: dict[str, Any]) -> list[str]:
+def _table(metrics: dict[str, Any]) -> list[str]:
     """The grid in Markdown."""
-    heads, rows = laid_out(judgement)
+    heads, rows = laid_out(metrics)
     *pairs, (name, cells) = rows
     lines = [[name, *cells] for name, cells in [*pairs, (f"*{name}*", cells)]]
     return [_row(heads), "|---" * len(heads) + "|", *map(_row, lines)]

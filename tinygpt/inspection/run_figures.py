@@ -20,7 +20,7 @@ def draw(
     numbers: as evaluation.metrics.metrics makes them. subject: the model on held-out text, with its loss by position.
     `advance` hears of each view of the model's inside.
     """
-    marks, size = numbers["yardsticks"], numbers["bytes"] / numbers["tokens"]
+    marks, size = numbers["baselines"], numbers["bytes"] / numbers["tokens"]
     train, validation = (read_table(paths.training / f"{split}.tsv") for split in ("train", "validation"))
     trained = read_json(paths.training / "metrics.json")
     learned = curves.by_compute(validation, trained["flops"] / trained["step"], size)
@@ -34,7 +34,7 @@ def draw(
         curves.gradient_norm(folder / "gradient_norm.png", train, gradient_clip)
         curves.learning(folder / "by_compute.png", {"": learned}, marks, *curves.COMPUTE)
         bits, error = numbers["bits_per_byte"], numbers["bits_per_byte_standard_error"]
-        curves.yardstick_bars(folder / "yardsticks.png", {"this model": (bits, error)}, marks)
+        curves.baseline_bars(folder / "baselines.png", {"this model": (bits, error)}, marks)
         if "fine_tuning" in numbers:
             curves.before_and_after(folder / "fine_tuning.png", numbers["fine_tuning"])
         shape = subject.model.config

@@ -21,7 +21,7 @@ from tinygpt.plots.style import (
     canvases,
     drawable,
     log_ticks,
-    mark_yardsticks,
+    mark_baselines,
     save,
     smoothed,
 )
@@ -32,10 +32,10 @@ COMPUTE = "arithmetic of training, TFLOP", "Loss against compute"  # the axis an
 SECONDS = "seconds since training began", "Loss against time"
 
 
-def loss_curves(path: Path, train: Rows, validation: Rows, yardsticks: dict[str, float]) -> None:
-    """Training loss (raw and smoothed), validation loss with its best point, and yardsticks as lines.
+def loss_curves(path: Path, train: Rows, validation: Rows, baselines: dict[str, float]) -> None:
+    """Training loss (raw and smoothed), validation loss with its best point, and baselines as lines.
 
-    Losses and yardsticks in nats per token; rows hold `step` and `loss`.
+    Losses and baselines in nats per token; rows hold `step` and `loss`.
     """
     figure, axes = canvas()
     steps, losses = _columns(train)
@@ -45,7 +45,7 @@ def loss_curves(path: Path, train: Rows, validation: Rows, yardsticks: dict[str,
     axes.plot(steps, losses, color=ACCENT, linewidth=2, marker="o", markersize=3, label="validation")
     best = int(np.argmin(losses))
     axes.plot(steps[best], losses[best], "*", color=ACCENT, markersize=13, label=f"best: {losses[best]:.3f} nats")
-    mark_yardsticks(axes, yardsticks)
+    mark_baselines(axes, baselines)
     axes.set(xlabel="step", ylabel="loss, nats per token", title="What the model has learned")
     axes.legend(frameon=False, fontsize=9)
     save(figure, path)
@@ -103,7 +103,7 @@ def learning(path: Path, curves: dict[str, Points], marks: dict[str, float], acr
     bottom = axes.get_ylim()[0]
     goal = max((value for value in marks.values() if value < bottom), default=bottom)  # the next one to be passed
     axes.set_ylim(min(bottom, goal - 0.03), None)
-    mark_yardsticks(axes, marks)
+    mark_baselines(axes, marks)
     axes.legend(frameon=False, fontsize=9)
     save(figure, path)
 
@@ -125,10 +125,10 @@ def loss_by_position(path: Path, losses: np.ndarray) -> None:
     save(figure, path)
 
 
-def yardstick_bars(path: Path, models: dict[str, tuple[float, float | None]], yardsticks: dict[str, float]) -> None:
-    """Models beside the yardsticks, in bits per byte: shorter is better. models: name → (bits per byte, its error)."""
+def baseline_bars(path: Path, models: dict[str, tuple[float, float | None]], baselines: dict[str, float]) -> None:
+    """Models beside the baselines, in bits per byte: shorter is better. models: name → (bits per byte, its error)."""
     ours = [(name, value, error, True) for name, (value, error) in models.items()]
-    marks = sorted([*ours, *((name, value, None, False) for name, value in yardsticks.items())], key=lambda m: -m[1])
+    marks = sorted([*ours, *((name, value, None, False) for name, value in baselines.items())], key=lambda m: -m[1])
     figure, axes = canvas()
     axes.grid(visible=False)
     for row, (_, value, error, bold) in enumerate(marks):
@@ -180,9 +180,9 @@ def temperatures(path: Path, grid: list[dict[str, Any]], real: dict[str, Any]) -
     save(figure, path)
 
 
-def nats_per_token(yardsticks: dict[str, float], bytes_per_token: float) -> dict[str, float]:
+def nats_per_token(baselines: dict[str, float], bytes_per_token: float) -> dict[str, float]:
     """Bits per byte → nats per token, of a tokenizer with so many bytes per token."""
-    return {name: value * math.log(2) * bytes_per_token for name, value in yardsticks.items()}
+    return {name: value * math.log(2) * bytes_per_token for name, value in baselines.items()}
 
 
 def by_compute(validation: Rows, flops_per_step: float, bytes_per_token: float) -> Points:

@@ -75,11 +75,11 @@ def log_ticks(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def mark_yardsticks(axes: Axes, yardsticks: dict[str, float]) -> None:
-    """Thin labelled lines for the yardsticks that fall inside the picture; neighbours share a label."""
+def mark_baselines(axes: Axes, baselines: dict[str, float]) -> None:
+    """Thin labelled lines for the baselines that fall inside the picture; neighbours share a label."""
     low, high = axes.get_ylim()
     labels: dict[float, str] = {}
-    for name, value in sorted(yardsticks.items(), key=lambda mark: mark[1]):
+    for name, value in sorted(baselines.items(), key=lambda mark: mark[1]):
         if low < value < high:
             axes.axhline(value, color="0.45", linewidth=0.8, linestyle=STYLES[len(labels) % len(STYLES)])
             near = next((place for place in labels if abs(place - value) < (high - low) / 30), value)

@@ -22,7 +22,7 @@ from tinygpt.plots.style import LABELS
 from tinygpt.report import charts, samples
 from tinygpt.report.parts import section, table
 
-YARDSTICKS = {
+BASELINES = {
     "uniform": "every byte value that occurs, equally likely",
     "unigram": "how often each byte occurs",
     "bigram": "given the byte before",
@@ -32,7 +32,7 @@ YARDSTICKS = {
     "ppmd": "likewise, and it goes on learning as it reads",
 }
 PLACES = {  # of sections, and what the links at the top call them
-    "yardsticks": "How good",
+    "baselines": "How good",
     "curves": "Curves",
     "settings": "Settings",
     "samples": "Samples",
@@ -129,26 +129,26 @@ def _verdict(each: Outputs) -> str:
 
 
 def _goodness(runs: Sequence[Outputs], names: Sequence[str]) -> str:
-    """The metrics, and all runs among the yardsticks of the same text."""
-    yardsticks = charts.marks_of(runs)
+    """The metrics, and all runs among the baselines of the same text."""
+    baselines = charts.marks_of(runs)
     rows = [(label, [_number(each, key, form) for each in runs]) for label, key, form in charts.METRICS]
     rows.append(("seconds of training, on this machine", [_seconds(each) for each in runs]))
     side_by_side = "runs" if len(runs) < FEW else "stack"
     parts = [f'<div class="{side_by_side}"><div>{table(["", *names], rows)}{charts.bars(runs, names)}']
-    if yardsticks:
+    if baselines:
         ours = [(each.run.bits_per_byte, name, "") for each, name in zip(runs, names, strict=True)]
-        theirs = [(value, LABELS.get(name, name), YARDSTICKS.get(name, "")) for name, value in yardsticks.items()]
+        theirs = [(value, LABELS.get(name, name), BASELINES.get(name, "")) for name, value in baselines.items()]
         lines = [
             f"<tr{' class=ours' if (value, name, what) in ours else ''}>"
             f"<td>{html.escape(name)}<br><span class=soft>{what}</span></td><td>{value:.3f}</td></tr>"
             for value, name, what in sorted([*ours, *theirs], reverse=True)
         ]
-        head = "<thead><tr><th>beside yardsticks</th><th>bits per byte</th></tr></thead>"
+        head = "<thead><tr><th>beside baselines</th><th>bits per byte</th></tr></thead>"
         parts.append(f"</div><div><table>{head}<tbody>{''.join(lines)}</tbody></table>")
     elif len(runs) > 1:
-        parts.append("<p>No yardsticks: the runs were measured on different texts, or theirs is not known.</p>")
+        parts.append("<p>No baselines: the runs were measured on different texts, or theirs is not known.</p>")
     parts.append("</div></div>")
-    return section("yardsticks", "How good it is", parts)
+    return section("baselines", "How good it is", parts)
 
 
 def _number(each: Outputs, key: str, form: str) -> str:

@@ -23,7 +23,7 @@ METRICS = [  # label, key in the run's numbers, form
     ("at step", "best_step", ","),
 ]
 LONGEST = 26  # characters of a name in a picture
-DRAWN = ("loss", "learning_rate", "gradient_norm", "by_compute", "yardsticks", "temperatures")  # anew, as curves
+DRAWN = ("loss", "learning_rate", "gradient_norm", "by_compute", "baselines", "temperatures")  # anew, as curves
 CAPTIONS = {  # of what a run drew, in the order of the model
     "tokens": "How a text is cut: each box is a token, its id below; then how byte pairs merged into long words.",
     "embeddings": "Tokens of a row point nearly the same way: what could stand in one place has come to lie together.",
@@ -53,7 +53,7 @@ def curves_of(runs: Sequence[Outputs], names: Sequence[str]) -> Iterator[str]:
 
 
 def _loss(each: Outputs) -> str:
-    marks = curves.nats_per_token(each.evaluation["yardsticks"], _bytes_per_token(each))
+    marks = curves.nats_per_token(each.evaluation["baselines"], _bytes_per_token(each))
     return chart(
         "loss",
         "Each batch's loss is noise around the smoothed line; what counts is the loss on held-out text. Where the two "
@@ -106,14 +106,14 @@ def legends(names: Sequence[str]) -> list[str]:
 
 
 def bars(runs: Sequence[Outputs], names: Sequence[str]) -> str:
-    """All runs beside the yardsticks, shorter is better."""
+    """All runs beside the baselines, shorter is better."""
     marks = marks_of(runs)
     ours = {
         name: (each.run.bits_per_byte, each.evaluation.get("bits_per_byte_standard_error"))
         for each, name in zip(runs, legends(names) if len(runs) > 1 else ["this model"], strict=True)
     }
     told = "A model is good once it is below the 5-gram and the compressors, which have seen the same text."
-    return chart("yardsticks", told, lambda path: curves.yardstick_bars(path, ours, marks)) if marks else ""
+    return chart("baselines", told, lambda path: curves.baseline_bars(path, ours, marks)) if marks else ""
 
 
 def temperatures(each: Outputs, name: str) -> str:
@@ -122,7 +122,7 @@ def temperatures(each: Outputs, name: str) -> str:
     return chart(
         f"temperatures {name}",
         told,
-        lambda path: curves.temperatures(path, each.judgement["grid"], each.judgement["held_out"]),
+        lambda path: curves.temperatures(path, each.sample_metrics["grid"], each.sample_metrics["held_out"]),
     )
 
 
@@ -153,8 +153,8 @@ def _bytes_per_token(each: Outputs) -> float:
 
 
 def marks_of(runs: Sequence[Outputs]) -> dict[str, float]:
-    """The yardsticks of the text that all runs were measured on; none where it is not one text, or not known."""
-    found = [each.evaluation["yardsticks"] for each in runs if each.evaluation]
+    """The baselines of the text that all runs were measured on; none where it is not one text, or not known."""
+    found = [each.evaluation["baselines"] for each in runs if each.evaluation]
     one_text = len({each.run.settings.get("text") for each in runs}) == 1
     return found[0] if found and one_text and all(marks == found[0] for marks in found) else {}
 

@@ -32,30 +32,30 @@ def texts(runs: Sequence[Outputs], names: Sequence[str]) -> str:
 def _sample(sample: dict[str, Any]) -> str:
     prompt, completion = html.escape(sample["prompt"]), html.escape(sample["completion"])
     text = f"<pre><b>{prompt}</b>{completion}</pre>"
-    return text + (_judged(sample["judgement"], sample["seed"]) if "judgement" in sample else "")
+    return text + (_metrics(sample["metrics"], sample["seed"]) if "metrics" in sample else "")
 
 
-def _judged(judgement: dict[str, Any], seed: int) -> str:
-    distinct = " / ".join(number(judgement.get(f"distinct_{n}"), ".2f") for n in (1, 2, 3))
+def _metrics(metrics: dict[str, Any], seed: int) -> str:
+    distinct = " / ".join(number(metrics.get(f"distinct_{n}"), ".2f") for n in (1, 2, 3))
     parts = [
         f"seed {seed}",
-        f"{number(judgement.get('bits_per_byte'), '.2f')} bits per byte",
+        f"{number(metrics.get('bits_per_byte'), '.2f')} bits per byte",
         f"distinct-1/2/3 {distinct}",
     ]
-    if "longest_copy" in judgement:
-        parts.append(f"{number(judgement['known_words'], '.0%')} of its words known")
-        copied = html.escape(" ".join(judgement["copied"].split()))
+    if "longest_copy" in metrics:
+        parts.append(f"{number(metrics['known_words'], '.0%')} of its words known")
+        copied = html.escape(" ".join(metrics["copied"].split()))
         parts.append(
-            f"longest copy {judgement['longest_copy']} characters" + (f": <code>{copied}</code>" if copied else "")
+            f"longest copy {metrics['longest_copy']} characters" + (f": <code>{copied}</code>" if copied else "")
         )
-    return f'<p class="soft judgement">{" · ".join(parts)}</p>'
+    return f'<p class="soft metrics">{" · ".join(parts)}</p>'
 
 
 def grids(runs: Sequence[Outputs], names: Sequence[str]) -> str:
     """For each run the table over temperature and top-p, the picture, and a sample of each pair."""
     columns = []
     for each, name in zip(runs, names, strict=True):
-        if not each.judgement.get("grid"):
+        if not each.sample_metrics.get("grid"):
             continue
         title = f"<h3>{html.escape(name)}</h3>" if len(runs) > 1 else ""
         pairs = {
@@ -63,7 +63,8 @@ def grids(runs: Sequence[Outputs], names: Sequence[str]) -> str:
         }
         shown = "".join(f"<h3>temperature {t:g}, top-p {p:g}</h3>{_sample(s)}" for (t, p), s in sorted(pairs.items()))
         more = f"<details><summary>a sample of each pair</summary>{shown}</details>"
-        columns.append(f"<div>{title}{table(*laid_out(each.judgement))}{charts.temperatures(each, name)}{more}</div>")
+        settings = table(*laid_out(each.sample_metrics))
+        columns.append(f"<div>{title}{settings}{charts.temperatures(each, name)}{more}</div>")
     if not columns:
         return ""
     how = "".join(f"<li><b>{name}</b>: {html.escape(text)}</li>" for name, text in sample_metrics.MEANING.items())

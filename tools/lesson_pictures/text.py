@@ -22,7 +22,7 @@ STAGES = ("download", "tokenize", "train", "evaluate", "sample")
 
 def pipeline(path: Path) -> None:
     """Five stages as boxes, with what each hands on."""
-    params, text = config.load(PATHS.params), read_json(PATHS.yardsticks)
+    params, text = config.load(PATHS.params), read_json(PATHS.baselines)
     metrics = read_json(PATHS.evaluation / "metrics.json")
     ids = len(open_tokens(PATHS.ids("train"))) + len(open_tokens(PATHS.ids("validation")))
     figure, axes = style.canvas()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tinygpt.data.baselines import yardsticks
+from tinygpt.data import baselines
 from tinygpt.exercises import same
 from tinygpt.scratch import loss
 
@@ -20,7 +20,7 @@ def compressed_bits(yours: Callable[..., Any]) -> None:
     """as `bz2` in tinygpt/data/baselines.py"""
     train = b"".join(b"%d squared is %d\n" % (number, number**2) for number in range(300))
     held_out = b"".join(b"%d cubed is %d\n" % (number, number**3) for number in range(100))
-    same("compressed_bits(train, held_out)", yours(train, held_out), yardsticks(train, held_out)["bz2"])
+    same("compressed_bits(train, held_out)", yours(train, held_out), baselines.bits_per_byte(train, held_out)["bz2"])
 
 
 def best_step(yours: Callable[..., Any]) -> None:
