@@ -37,7 +37,7 @@ from tinygpt.training.state import initial_state
 
 PLAN, RESULTS, TIMES = (ROOT / "benchmark" / name for name in ("ablations.yaml", "ablations.jsonl", "step_times.json"))
 CLOSE = 0.05  # a step that takes as long to this share, about the noise of timing: the run is not repeated for its time
-LOOK = 15  # seconds between two looks at what is done, each of which costs DVC and git a second or two
+POLL = 15  # seconds between two polls of what is done, each of which costs DVC and git a second or two
 ROUNDS = 80  # of steps timed, one of each entry in turn
 LATER = {  # settings that runs of before them lack, each at the value for which all is as it was
     "tokenize.algorithm": "unigram",
@@ -154,7 +154,7 @@ def run(entries: list[Entry]) -> None:
                 raise RuntimeError(f"DVC's queue is done, but holds no result of {names}; `dvc queue logs` says why.")
             break
         start_workers()
-        time.sleep(LOOK)
+        time.sleep(POLL)
         missing = collect(entries, code)
 
 
@@ -172,7 +172,7 @@ def enqueue(entries: list[Entry], names: set[str]) -> None:
 
 
 def queue_words(entry: Entry, seeds: list[int]) -> list[str]:
-    """The words for dvc that queue runs; they stop after `evaluate`, since samples are not looked at."""
+    """The words for dvc that queue runs; they stop after `evaluate`, since samples are not needed."""
     name = entry.name if len(seeds) > 1 else f"{entry.name}-{seeds[0]}"
     values = [value if isinstance(value, str) else json.dumps(value) for value in entry.settings.values()]
     pairs = [f"{key}={value.replace(' ', '')}" for key, value in zip(entry.settings, values, strict=True)]

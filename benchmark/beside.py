@@ -3,7 +3,7 @@
     python -m benchmark.beside --nanogpt ../nanoGPT --repeats 5
 
 writes benchmark/beside.json (with `--device cuda --tasks train` beside_cuda_train.json) and prints a table. Each system
-answers from a process of its own (benchmark/contestant.py) and takes its turn in every repeat, so that a busy minute
+answers from a process of its own (benchmark/worker.py) and takes its turn in every repeat, so that a busy minute
 slows all of them; medians are compared, extremes are shown. llama.cpp joins in decoding where `--llama-bench` names its
 program of that name (built from its source) and the package gguf is installed.
 """
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmark import common
-from benchmark.contestant import BATCHES, SIZES, Task, write_model
+from benchmark.worker import BATCHES, SIZES, Task, write_model
 from tinygpt import console
 from tinygpt.export import gguf
 from tinygpt.files.text import write_json
@@ -38,11 +38,11 @@ GOALS: dict[tuple[str, str | int, str], float] = {  # how many times as fast Tin
 GOAL_ON_GPU = 1.2  # in training, beside nanoGPT, both compiled
 
 
-class Contestant:
+class Worker:
     """A process that answers tasks for one system."""
 
     def __init__(self, system: str, folder: Path, device: str) -> None:
-        command = [sys.executable, "-m", "benchmark.contestant", system, str(folder), device]
+        command = [sys.executable, "-m", "benchmark.worker", system, str(folder), device]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, cwd=common.ROOT, stdin=pipe, stdout=pipe, text=True)
 
@@ -54,7 +54,7 @@ class Contestant:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"A contestant stopped at {task}; what went wrong is printed above.")
+            raise RuntimeError(f"A worker stopped at {task}; what went wrong is printed above.")
         value: float = json.loads(answer)
         return value
 
@@ -96,8 +96,8 @@ def main() -> None:
         for kind in ("train", "decode") if options.tasks == "all" else (options.tasks,):
             # new processes for each: training keeps freed memory, which decoding does not
             asked = [task for task in tasks(device) if task[0] == kind]
-            systems: dict[str, Contestant | LlamaBench] = {
-                system: Contestant(system, folder, device.type)
+            systems: dict[str, Worker | LlamaBench] = {
+                system: Worker(system, folder, device.type)
                 for system in ("TinyGPT", "nanoGPT", "transformers")
                 if any(takes_part(system, task) for task in asked)
             }
@@ -147,7 +147,7 @@ def takes_part(system: str, task: Task) -> bool:
     return system == "TinyGPT" or (kind == "decode" and shape == "gpt2" and detail == 1)
 
 
-def measure(systems: Mapping[str, Contestant | LlamaBench], tasks: list[Task], repeats: int) -> Speeds:
+def measure(systems: Mapping[str, Worker | LlamaBench], tasks: list[Task], repeats: int) -> Speeds:
     """Every system's answers, taking turns."""
     speeds: Speeds = {}
     for task in tasks:

@@ -1,4 +1,4 @@
-"""What the scripts share: parameters, a copy of a rival's checkout, a process watched, the machine in words."""
+"""What the scripts share: parameters, a copy of a reference's checkout, a process watched, the machine in words."""
 
 import argparse
 import os
@@ -38,7 +38,7 @@ class Watched:
     def _when(self, part: str) -> list[float]:
         found = [seconds for seconds, line in self.lines if part in line]
         if not found:
-            raise ValueError(f"Nothing that was printed holds {part!r}. Does the rival's version print something else?")
+            raise ValueError(f"Nothing that was printed holds {part!r}. Does this version print something else?")
         return found
 
 
@@ -113,7 +113,7 @@ def at_least_one(text: str) -> int:
 
 
 def copied(checkout: Path, to: Path) -> Path:
-    """A copy of a rival's checkout to run in, without its history; the checkout itself stays as it is."""
+    """A copy of a reference's checkout to run in, without its history; the checkout itself stays as it is."""
     shutil.copytree(checkout, to, ignore=shutil.ignore_patterns(".git", "__pycache__"))
     return to
 

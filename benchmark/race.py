@@ -1,11 +1,11 @@
 """A race on one text: how soon do TinyGPT, nanoGPT and nanochat reach which loss, on this machine, in one run?
 
     python -m benchmark.race --text tinyshakespeare.txt --nanogpt ../nanoGPT --nanochat ../nanochat --repeats 3
-    python -m benchmark.race --text tinyshakespeare.txt --nanogpt ../nanoGPT --device cuda --rival-repeats 1
+    python -m benchmark.race --text tinyshakespeare.txt --nanogpt ../nanoGPT --device cuda --reference-repeats 1
 
 The first is for a CPU, the second for a GPU, where nanoGPT runs its recipe for one. Each writes every run, with its
 curve, to benchmark/race.json (race_cuda.json), draws docs/race.png (race_cuda.png), and prints a table and the ratios.
-The rivals are checkouts, copied before they are run; a rival not named does not run. TinyGPT runs its own pipeline's
+The references are checkouts, copied before they run; one that is not named does not run. TinyGPT runs its pipeline's
 stages in a temporary folder, once for each run of its course: one run whose schedule ends where the goal is, since a
 learning rate that still has far to fall says nothing of how soon the loss can be reached. Each repeat of ours has
 another seed.
@@ -25,7 +25,7 @@ import yaml
 
 from benchmark import common
 from benchmark.common import ROOT, Watched, python, watch
-from benchmark.rivals import Curve, NanoChat, NanoGPT, Result, compiled_anew
+from benchmark.references import Curve, NanoChat, NanoGPT, Result, compiled_anew
 from tinygpt import console
 from tinygpt.bench import figures
 from tinygpt.files.paths import Paths
@@ -60,7 +60,7 @@ class Course:
     """What is run on a kind of device, and what it means to reach."""
 
     runs: dict[str, dict[str, Any]]  # goal → what differs from params.yaml and COMMON
-    matches: dict[str, tuple[str, int]]  # rival → our run, and how many times as fast
+    matches: dict[str, tuple[str, int]]  # reference → our run, and how many times as fast
     limits: dict[str, tuple[float, float]] = field(default_factory=dict)  # our run → seconds of training, bits per byte
 
 
@@ -106,15 +106,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         text = options.text.resolve()
-        rivals: list[NanoGPT | NanoChat] = []
+        references: list[NanoGPT | NanoChat] = []
         if options.nanogpt:
-            rivals.append(NanoGPT(options.nanogpt, text, folder, options.device))
+            references.append(NanoGPT(options.nanogpt, text, folder, options.device))
         if options.nanochat:
-            rivals.append(NanoChat(options.nanochat, text, folder))
+            references.append(NanoChat(options.nanochat, text, folder))
         pipelines = [prepare(run, text, folder, options.device) for run in options.runs]
         for repeat in range(options.repeats):  # one of each in turn, so that a busy hour slows them all
-            for rival in rivals if repeat < options.rival_repeats else []:
-                results.append(told(rival.run(repeat)))
+            for reference in references if repeat < options.reference_repeats else []:
+                results.append(told(reference.run(repeat)))
             for run, pipeline in zip(options.runs, pipelines, strict=True):
                 results.append(told(train(run, text, pipeline, options.device, repeat)))
         marks = baselines(pipelines)
@@ -130,7 +130,7 @@ def arguments() -> argparse.Namespace:
         "--device", type=common.device, default="cpu", choices=list(COURSES), help="for a GPU: cuda; nanochat stays out"
     )
     parser.add_argument("--repeats", type=common.at_least_one, default=3, help="trainings of each")
-    parser.add_argument("--rival-repeats", type=int, help="trainings of each rival; as many if not given")
+    parser.add_argument("--reference-repeats", type=int, help="trainings of each reference; as many if not given")
     parser.add_argument("--runs", nargs="+", help="ours; all of the device's if not given")
     parser.add_argument("--results", type=Path, help="where to write every run")
     parser.add_argument("--figure", type=Path, help="where to draw them")
@@ -142,7 +142,7 @@ def arguments() -> argparse.Namespace:
             parser.error(f"there is no run {run!r} on {options.device}; choose from {', '.join(map(repr, there))}")
     if options.nanochat and options.device != "cpu":
         parser.error("nanochat's recipe is for a CPU; leave --nanochat out")
-    options.rival_repeats = options.repeats if options.rival_repeats is None else options.rival_repeats
+    options.reference_repeats = options.repeats if options.reference_repeats is None else options.reference_repeats
     options.results = options.results or ROOT / f"benchmark/race{suffix}.json"
     options.figure = options.figure or ROOT / f"docs/race{suffix}.png"
     return options
@@ -184,7 +184,7 @@ def train(run: str, text: Path, paths: Paths, device: str, repeat: int) -> Resul
 
 
 def steps_shown(lines: Iterable[tuple[float, str]]) -> list[tuple[float, int]]:
-    """(seconds, step) of each look at the held-out text that `stages.train` prints."""
+    """(seconds, step) of each validation step that `stages.train` prints."""
     found = [(seconds, re.match(r"step (\d+)/\d+ ", line)) for seconds, line in lines]
     return [(seconds, int(match[1])) for seconds, match in found if match]
 
@@ -211,10 +211,10 @@ def report(results: list[Result], options: argparse.Namespace, marks: dict[str, 
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.system, result.run), []).append(result)
-    rivals, course = {"nanoGPT": options.nanogpt, "nanochat": options.nanochat}, COURSES[options.device]
+    references, course = {"nanoGPT": options.nanogpt, "nanochat": options.nanochat}, COURSES[options.device]
     facts = {
         "machine": common.machine(torch.device(options.device)),
-        "versions": {name: common.commit(path) for name, path in {"TinyGPT": ROOT, **rivals}.items() if path},
+        "versions": {name: common.commit(path) for name, path in {"TinyGPT": ROOT, **references}.items() if path},
         "baselines": marks,
         "runs": {run: COMMON | course.runs[run] for run in options.runs},
         "verdicts": verdicts(groups, course),
@@ -253,14 +253,15 @@ def verdicts(groups: dict[tuple[str, str], list[Result]], course: Course) -> lis
     whole = {key: statistics.median(r.seconds_to_best for r in group) for key, group in groups.items()}
     steps = {key: statistics.median(r.step_seconds for r in group) for key, group in groups.items()}
     sentences = []
-    for rival in (key for key in groups if key[0] in course.matches):
-        run, times = course.matches[rival[0]]
+    for reference in (key for key in groups if key[0] in course.matches):
+        run, times = course.matches[reference[0]]
         ours = ("TinyGPT", run)
         if ours in groups:
-            ratio, reached = whole[rival] / whole[ours], bits[ours] <= bits[rival]
+            ratio, reached = whole[reference] / whole[ours], bits[ours] <= bits[reference]
             sentences.append(
-                f"{mark(reached and ratio >= times)}: {rival[0]} takes {whole[rival]:.1f} s to {bits[rival]:.3f} bits "
-                f"per byte, TinyGPT {whole[ours]:.1f} s to {bits[ours]:.3f}: 1/{ratio:.1f} of it (goal 1/{times})."
+                f"{mark(reached and ratio >= times)}: {reference[0]} takes {whole[reference]:.1f} s to "
+                f"{bits[reference]:.3f} bits per byte, TinyGPT {whole[ours]:.1f} s to {bits[ours]:.3f}: "
+                f"1/{ratio:.1f} of it (goal 1/{times})."
             )
     for run, (limit, goal) in course.limits.items():
         ours = ("TinyGPT", run)

@@ -1,6 +1,6 @@
 """How loss falls with compute: L = E + A · C^−α, fitted to the best run of each budget, and asked for a larger one.
 
-C is the arithmetic of training, in TFLOP, and L the loss in bits per byte. E is what no compute would remove, α how
+C is the training compute, in TFLOP, and L the loss in bits per byte. E is what no compute would remove, α how
 fast the rest goes (Kaplan et al. 2020; with E, Hoffmann et al. 2022). `fit` is least squares written out; `frontier`
 picks the runs that a budget is best spent on, since a model too large or too small for it says nothing of the law.
 """

@@ -7,7 +7,7 @@ from tinygpt.config import Params
 from tinygpt.console import counted, progress
 from tinygpt.data.dataset import evaluation_windows, open_tokens
 from tinygpt.evaluation import before_after
-from tinygpt.evaluation.history import remember
+from tinygpt.evaluation.history import append
 from tinygpt.evaluation.metrics import evaluate, metrics, verdict
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json, write_json
@@ -46,7 +46,7 @@ def main(params: Params, paths: Paths) -> None:
     with progress(len(VIEWS), "view", "drawing", show) as bar:
         subject = held_out(model, tokenizer, tokens, result.by_position)
         draw(paths, numbers, params.train.gradient_clip, subject, bar.update)
-    print(verdict(numbers, remember(numbers)))
+    print(verdict(numbers, append(numbers)))
     if base:
         print(before_after.verdict(numbers["fine_tuning"]))
 

@@ -115,8 +115,8 @@ def test_closed_streams_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_entry_prepares_its_streams_or_prints_numbers_and_names_alone() -> None:
     plain = {
-        "contestant",
-        "rival_loss",
+        "worker",
+        "reference_loss",
         "measure",
         "text",
         "api",

@@ -70,7 +70,7 @@ def same(first: State, second: State) -> bool:
     """To the bit, everything that would be saved."""
     one, other = first.tensors(), second.tensors()
     assert one.keys() == other.keys()
-    return first.facts() == second.facts() and all(torch.equal(one[name], other[name]) for name in one)
+    return first.metadata() == second.metadata() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -116,7 +116,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(data: Data, optimizer: 
         for _ in train(state, chosen, data, 3, precision):
             if state.step == stop:
                 break
-        kept = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.facts())
+        kept = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.metadata())
         state = start(data, chosen, precision, CUDA, dropout=0.1)
         state.check(*kept)
         state.restore(*kept)
@@ -136,9 +136,9 @@ def test_a_gpu_learns_what_a_cpu_and_the_reference_implementation_learn(
     losses = [
         [row["loss"] for row in trained(data, chosen, "fp32", device, **shape).train_rows] for device in (CUDA, CPU)
     ]
-    twin = reference_gpt.GPT(gpt_config(int(data["train"].max()) + 1, **shape))
-    twin.initialise(torch.Generator().manual_seed(3))
-    losses.append([row["loss"] for row in reference.train(twin, chosen, data, 3).train_rows])
+    readable = reference_gpt.GPT(gpt_config(int(data["train"].max()) + 1, **shape))
+    readable.initialise(torch.Generator().manual_seed(3))
+    losses.append([row["loss"] for row in reference.train(readable, chosen, data, 3).train_rows])
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
     assert losses[0] == pytest.approx(losses[2], rel=2e-3)
 

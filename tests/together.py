@@ -31,7 +31,7 @@ def trained(data: Data, case: str, stop: int = 6) -> State:
     state = start(data, chosen)
     advance(train(state, chosen, data, 3, "fp32"), stop)
     if stop < 6:
-        kept = state.tensors(), copy.deepcopy(state.facts())
+        kept = state.tensors(), copy.deepcopy(state.metadata())
         state = start(data, chosen)
         state.restore(*kept)
         advance(train(state, chosen, data, 3, "fp32"), 6 - stop)
@@ -54,16 +54,16 @@ def diverged(data: Data) -> str:
 def main(folder: Path) -> None:
     with distributed.joined():
         data = {split: np.load(folder / f"{split}.npy") for split in ("train", "validation")}
-        facts: dict[str, Any] = {}
+        metadata: dict[str, Any] = {}
         for case in CASES:
             state = trained(data, case)
-            facts[case] = {"rows": state.train_rows, "looks": state.validation_rows}
+            metadata[case] = {"rows": state.train_rows, "looks": state.validation_rows}
             save_file(weights(state.model), folder / f"{case} {distributed.rank()}")
         save_file(weights(trained(data, "muon", stop=3).model), folder / f"resumed {distributed.rank()}")
         advance(train(start(data, settings(batch_size=3), dropout=0.1), settings(batch_size=3), data, 3, "fp32"), 6)
-        facts["seed"] = torch.initial_seed()
-        facts["diverged"] = diverged(data)
-        (folder / f"facts {distributed.rank()}").write_text(json.dumps(facts), encoding="utf-8")
+        metadata["seed"] = torch.initial_seed()
+        metadata["diverged"] = diverged(data)
+        (folder / f"metadata {distributed.rank()}").write_text(json.dumps(metadata), encoding="utf-8")
         print("the first process prints")
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark import beside, contestant, race, rivals
+from benchmark import beside, race, references, worker
 from benchmark.common import commit, copied, parameters, watch
-from benchmark.rival_loss import summed_nats
+from benchmark.reference_loss import summed_nats
 from tinygpt import config
 from tinygpt.bench import figures
 
@@ -33,13 +33,13 @@ OURS = [
 ]
 
 
-def result(system: str, run: str, seconds: float, bits: float, repeat: int = 0) -> rivals.Result:
-    return rivals.Result(system, run, repeat, seconds, seconds - 4, bits, [(1.0, 3.0), (seconds, bits)])
+def result(system: str, run: str, seconds: float, bits: float, repeat: int = 0) -> references.Result:
+    return references.Result(system, run, repeat, seconds, seconds - 4, bits, [(1.0, 3.0), (seconds, bits)])
 
 
 def test_losses_are_read_from_what_each_project_prints() -> None:
-    assert rivals.nanogpt_losses(NANOGPT) == [(4.5, 4.1649), (20.0, 2.4283)]
-    assert rivals.nanochat_losses(NANOCHAT) == [(9.0, 4.017839), (99.0, 2.812)]
+    assert references.nanogpt_losses(NANOGPT) == [(4.5, 4.1649), (20.0, 2.4283)]
+    assert references.nanochat_losses(NANOCHAT) == [(9.0, 4.017839), (99.0, 2.812)]
     assert race.steps_shown(OURS) == [(6.0, 50), (9.5, 150)]
 
 
@@ -54,10 +54,10 @@ def test_every_run_of_the_race_is_one_that_params_yaml_allows(tmp_path: Path) ->
 
 def test_documents_lose_no_character_and_are_long_enough() -> None:
     text = "\n\nROMEO:\nBut, soft!\n\n" * 100 + "the end"
-    pieces = rivals.documents(text)
+    pieces = references.documents(text)
     assert "".join(pieces) == text
     assert len(pieces) > 2
-    assert all(len(piece) >= rivals.DOCUMENT for piece in pieces[:-1])
+    assert all(len(piece) >= references.DOCUMENT for piece in pieces[:-1])
 
 
 def test_a_goal_counts_as_reached_only_with_both_loss_and_time() -> None:
@@ -76,7 +76,7 @@ def test_a_goal_counts_as_reached_only_with_both_loss_and_time() -> None:
 
 def test_a_rival_that_overfits_is_timed_until_its_best_look() -> None:
     curve = [(5.0, 4.2), (40.0, 2.1), (90.0, 2.3)]
-    kept = rivals.Result("nanoGPT", "GPU recipe", 0, 95.0, 85.0, 2.1, curve, until_best=True)
+    kept = references.Result("nanoGPT", "GPU recipe", 0, 95.0, 85.0, 2.1, curve, until_best=True)
     groups = {
         ("nanoGPT", "GPU recipe"): [kept],
         ("TinyGPT", "as good as nanoGPT"): [result("TinyGPT", "as good as nanoGPT", 4.0, 2.09)],
@@ -108,9 +108,9 @@ def test_a_watched_process_tells_when_it_said_what_and_fails_with_its_last_words
 
 
 def test_a_checkout_is_copied_without_its_history(tmp_path: Path) -> None:
-    (tmp_path / "rival/.git").mkdir(parents=True)
-    (tmp_path / "rival/train.py").write_text("")
-    assert [path.name for path in copied(tmp_path / "rival", tmp_path / "copy").iterdir()] == ["train.py"]
+    (tmp_path / "reference/.git").mkdir(parents=True)
+    (tmp_path / "reference/train.py").write_text("")
+    assert [path.name for path in copied(tmp_path / "reference", tmp_path / "copy").iterdir()] == ["train.py"]
 
 
 @pytest.mark.parametrize(
@@ -170,32 +170,32 @@ def test_the_loss_of_a_nanogpt_is_read_whether_it_was_compiled_or_not(tmp_path: 
     text.write_text("abcd" * 100)
     saved = {"model_args": {"block_size": 8}, "model": {f"{prefix}loss": torch.tensor(2 * math.log(2))}}
     torch.save(saved, tmp_path / "out-shakespeare-char/ckpt.pt")
-    assert rivals.final_loss("nanogpt", tmp_path, text, {"PYTHONPATH": str(tmp_path)}) == pytest.approx(2.0)
+    assert references.final_loss("nanogpt", tmp_path, text, {"PYTHONPATH": str(tmp_path)}) == pytest.approx(2.0)
 
 
 def test_a_folder_inside_another_project_has_no_version_of_its_own(tmp_path: Path) -> None:
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
-    (tmp_path / "rival").mkdir()
+    (tmp_path / "reference").mkdir()
     assert len(commit(tmp_path)) == 40
-    assert commit(tmp_path / "rival") == commit(tmp_path / "nowhere") == "unknown"
+    assert commit(tmp_path / "reference") == commit(tmp_path / "nowhere") == "unknown"
 
 
 def test_ratios_are_of_medians_and_goals_stand_beside_them() -> None:
     task = ("decode", "10.9M", "gpt2", 1)
-    ours, rival = beside.rows({task: {"TinyGPT": [100.0, 300.0, 200.0], "nanoGPT": [20.0, 10.0, 90.0]}})
+    ours, reference = beside.rows({task: {"TinyGPT": [100.0, 300.0, 200.0], "nanoGPT": [20.0, 10.0, 90.0]}})
     assert (ours["tokens_per_second"], ours["slowest"], ours["fastest"]) == (200.0, 100.0, 300.0)
-    assert rival["tinygpt_is_times_as_fast"] == 10.0
-    assert beside.goal(rival, torch.device("cpu")) == "10"
+    assert reference["tinygpt_is_times_as_fast"] == 10.0
+    assert beside.goal(reference, torch.device("cpu")) == "10"
     assert beside.goal(ours, torch.device("cpu")) == ""
 
 
 def test_our_contestant_decodes_to_the_end_of_the_context_and_trains(tmp_path: Path) -> None:
-    contestant.write_model(tmp_path / "gpt2-0.9M", "gpt2", "0.9M")
+    worker.write_model(tmp_path / "gpt2-0.9M", "gpt2", "0.9M")
     deterministic = torch.are_deterministic_algorithms_enabled()
     try:
-        ours = contestant.TinyGPT(tmp_path, torch.device("cpu"))
+        ours = worker.TinyGPT(tmp_path, torch.device("cpu"))
         assert ours.decode("gpt2", "0.9M", 2)() == 2 * 127
         assert ours.train("0.8M", "fp32")() == 12 * 64
     finally:

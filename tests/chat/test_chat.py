@@ -13,7 +13,7 @@ import tinygpt
 from tests import screen
 from tests.conftest import ROOT, TEXT, gpt
 from tests.screen import CTRL_C, CTRL_D
-from tinygpt.chat.session import KNOBS, Chat, style
+from tinygpt.chat.session import SETTINGS, Chat, style
 from tinygpt.checkpoints.model_folder import hashes, save_model
 from tinygpt.generation.sampling import Sampling
 from tinygpt.generation.stream import split_at_stop
@@ -95,11 +95,11 @@ def test_settings_are_shown_as_they_can_be_typed(chat: Chat) -> None:
 
 
 def test_every_knob_turns_and_says_what_it_cannot_be(chat: Chat) -> None:
-    for knob, example in KNOBS.items():
-        chat.set(knob, str(example))
-        assert f"{knob} {example}" in chat.settings()
+    for setting, example in SETTINGS.items():
+        chat.set(setting, str(example))
+        assert f"{setting} {example}" in chat.settings()
     before = chat.settings()
-    for knob, value, says in [
+    for setting, value, says in [
         ("temperature", "-1", "temperature is -1.0; it must be 0 or more"),
         ("temperature", "warm", "temperature is 'warm'; it must be a number, such as 0.8"),
         ("temperature", "nan", "temperature is nan"),
@@ -110,7 +110,7 @@ def test_every_knob_turns_and_says_what_it_cannot_be(chat: Chat) -> None:
         ("seed", str(2**63), "at most 4611686018427387904"),
     ]:
         with pytest.raises(ValueError, match=re.escape(says)):
-            chat.set(knob, value)
+            chat.set(setting, value)
     assert chat.settings() == before
 
 

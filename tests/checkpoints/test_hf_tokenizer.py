@@ -10,11 +10,11 @@ import pytest
 from tests.checkpoints.test_hf_model import byte_level, pieces
 from tests.conftest import MIXED
 from tinygpt.tokenizer.folder import load
-from tinygpt.tokenizer.sentencepiece import ForeignTokenizer
+from tinygpt.tokenizer.sentencepiece import HFTokenizer
 
 
 @functools.cache
-def foreign() -> ForeignTokenizer:
+def foreign() -> HFTokenizer:
     """Like Llama's, with what should not take effect here: a beginning that is put before a text, and truncation."""
     content = json.loads(pieces(400).to_str())
     begin = {"SpecialToken": {"id": "<s>", "type_id": 0}}
@@ -25,14 +25,14 @@ def foreign() -> ForeignTokenizer:
     }
     around["special_tokens"] = {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}
     cut = {"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
-    return ForeignTokenizer(content | {"post_processor": around, "truncation": cut}, 2, 416)
+    return HFTokenizer(content | {"post_processor": around, "truncation": cut}, 2, 416)
 
 
 def test_a_foreign_tokenizer_is_kept_and_opens_again(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     foreign().save(tmp_path)
     loaded = load(tmp_path)
-    assert isinstance(loaded, ForeignTokenizer)
+    assert isinstance(loaded, HFTokenizer)
     assert (loaded.end_of_text, loaded.vocab_size) == (2, 416)
     opened = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in ("O Romeo, Romeo! wherefore art thou", MIXED.replace("\0", "")):
@@ -53,7 +53,7 @@ def test_words_added_to_a_byte_level_tokenizer_stand_for_themselves() -> None:
         added = {"id": size, "content": spelled, "special": special, "normalized": False}
         content["added_tokens"].append(added | dict.fromkeys(("single_word", "lstrip", "rstrip"), False))
         size += 1
-    tokenizer = ForeignTokenizer(content, 0, size)
+    tokenizer = HFTokenizer(content, 0, size)
     ids = tokenizer.encode("néé <｜User｜>")
     assert {size - 3, size - 2} <= set(ids)
     assert tokenizer.decode(ids) == "néé <｜User｜>"

@@ -80,11 +80,11 @@ def test_the_table_marks_what_a_filter_would_cut(characters: Tokenizer) -> None:
 
 def test_one_head_alone_is_shown_token_by_token(characters: Tokenizer) -> None:
     one = subject(characters, "soft! what")
-    shares = activations.get_activations(one.model, one.text).shares[1, 0].numpy()
+    weights = activations.get_activations(one.model, one.text).attention[1, 0].numpy()
     shown = lines(one, "attention", blocks=[1], heads=[0])
-    most = int(shares[-1].argmax())
+    most = int(weights[-1].argmax())
     assert shown[-1].startswith("t  ")
-    assert shown[-1].split("  ")[-1].startswith(f"{'soft!·what'[most]} {shares[-1, most]:.0%}")
+    assert shown[-1].split("  ")[-1].startswith(f"{'soft!·what'[most]} {weights[-1, most]:.0%}")
     assert "--layer" not in "".join(shown)
     assert "--layer" in "".join(lines(one, "attention"))
 

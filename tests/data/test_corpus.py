@@ -103,8 +103,8 @@ def test_two_halves_are_not_both_held_out() -> None:
 
 
 def story(number: int) -> str:
-    dice = random.Random(number)
-    return f"Story {number}. " + " ".join("".join(dice.choices("abcdefgh", k=5)) for _ in range(60))
+    generator = random.Random(number)
+    return f"Story {number}. " + " ".join("".join(generator.choices("abcdefgh", k=5)) for _ in range(60))
 
 
 def test_near_duplicates_are_held_out_together_or_not_at_all() -> None:

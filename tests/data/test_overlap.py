@@ -46,8 +46,8 @@ def by_definition(train: list[str], text: str) -> int:
 @pytest.mark.parametrize("seed", range(8))
 def test_what_is_copied_is_what_the_definition_says(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlap, "BLOCK", 150)  # so that passages lie across blocks and rows
-    dice = random.Random(seed)
-    train = [prose(dice.randrange(99), 40) for _ in range(3)]
+    generator = random.Random(seed)
+    train = [prose(generator.randrange(99), 40) for _ in range(3)]
     held = [train[0][5:70] + prose(100, 9) + train[1][30:79] + train[2][-80:], prose(101, 30), train[1], train[2][:20]]
     rows = [(str(n), text[at : at + 60]) for n, text in enumerate(train) for at in range(0, len(text), 60)]
     heard: list[int] = []

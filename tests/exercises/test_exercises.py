@@ -170,7 +170,7 @@ def test_nearly_every_stub_has_an_example() -> None:
         (6, "adamw_step(w, g, m, s, *_)", "return w.mul_(0.5), m, s", "changed the weight that it was given"),
         (
             7,
-            "draw(p, n)",
+            "sample_from(p, n)",
             "for i, q in enumerate(p):\n        n -= q\n        if n < 0:\n            return i",
             "0.1, 0.0], 0.9999999999999999) gave nothing back",
         ),

@@ -118,5 +118,5 @@ def test_a_corpus_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: Pat
 def test_an_evaluation_of_an_earlier_version_is_not_compared_with(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(history, "hidden", lambda name: tmp_path / name)
     (tmp_path / "evaluations.jsonl").write_text('{"bits_per_byte": 2.0, "bytes": 9, "yardsticks": {}}\n')
-    assert history.remember({"bits_per_byte": 2.0, "bytes": 9, "baselines": {}}) is None
-    assert history.remember({"bits_per_byte": 2.1, "bytes": 9, "baselines": {}}) is not None
+    assert history.append({"bits_per_byte": 2.0, "bytes": 9, "baselines": {}}) is None
+    assert history.append({"bits_per_byte": 2.1, "bytes": 9, "baselines": {}}) is not None

@@ -182,12 +182,12 @@ def test_samples_are_numbered_by_their_seeds(model_folder: Path) -> None:
 @pytest.mark.parametrize("stop", [None, ["\n", "wh"]])
 def test_a_batch_of_prompts_gives_what_each_gives_alone(model_folder: Path, stop: Any) -> None:
     model, tokenizer = opened(model_folder)
-    prompts, knobs = ["O Romeo, Romeo! wherefore", "JUL", "", "JUL"], {"temperature": 1.2, "stop": stop}
-    made = generate_batch(model, tokenizer, prompts, max_new_tokens=30, seed=[9, 2, 3, 4], **knobs)
+    prompts, settings = ["O Romeo, Romeo! wherefore", "JUL", "", "JUL"], {"temperature": 1.2, "stop": stop}
+    made = generate_batch(model, tokenizer, prompts, max_new_tokens=30, seed=[9, 2, 3, 4], **settings)
     for prompt, seed, one in zip(prompts, [9, 2, 3, 4], made, strict=True):
-        assert generate(model, tokenizer, prompt, max_new_tokens=30, seed=seed, **knobs) == [one]
-    counted = generate_batch(model, tokenizer, ["JUL", "JUL"], max_new_tokens=30, seed=3, **knobs)
-    assert counted == generate(model, tokenizer, "JUL", num_samples=2, max_new_tokens=30, seed=3, **knobs)
+        assert generate(model, tokenizer, prompt, max_new_tokens=30, seed=seed, **settings) == [one]
+    counted = generate_batch(model, tokenizer, ["JUL", "JUL"], max_new_tokens=30, seed=3, **settings)
+    assert counted == generate(model, tokenizer, "JUL", num_samples=2, max_new_tokens=30, seed=3, **settings)
 
 
 def test_rows_with_settings_of_their_own_are_what_they_are_alone() -> None:
@@ -214,8 +214,8 @@ def test_generate_stream_and_generate_batch_take_all_settings_as_keywords(model_
     (made,) = tinygpt.generate(model, tokenizer, "ROMEO:", **keywords)
     names = {field.name for field in dataclasses.fields(Sampling)}
     off = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
-    knobs: Any = {k: off.get(k) if v is None else v for k, v in keywords.items() if k in names}
-    settings = Sampling(**knobs)
+    settings: Any = {k: off.get(k) if v is None else v for k, v in keywords.items() if k in names}
+    settings = Sampling(**settings)
     seed, length = int(keywords.get("seed", 1337)), int(keywords.get("max_new_tokens", 200))
     start = tokenizer.encode("ROMEO:")
     steps = generate_ids(model, [start], [settings], [seed], length, tokenizer.end_of_text)

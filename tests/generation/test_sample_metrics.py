@@ -84,10 +84,10 @@ def naive(text: str, documents: list[str]) -> int:
 @pytest.mark.parametrize("seed", range(12))
 def test_the_longest_copy_is_the_one_that_a_naive_search_finds(seed: int) -> None:
     """Few letters, so that passages are long; documents in short rows, so that passages lie across them."""
-    dice = random.Random(seed)
+    generator = random.Random(seed)
     alphabet = ["ab", "abc", "aé汉\U0001f600 \n"][seed % 3]
-    documents = ["".join(dice.choices(alphabet, k=dice.randrange(1, 300))) for _ in range(3)]
-    texts = ["".join(dice.choices(alphabet, k=dice.randrange(40))) for _ in range(6)]
+    documents = ["".join(generator.choices(alphabet, k=generator.randrange(1, 300))) for _ in range(3)]
+    texts = ["".join(generator.choices(alphabet, k=generator.randrange(40))) for _ in range(6)]
     texts.append(documents[0][3:40] + documents[1][5:60])
     rows = [(str(n), text[at : at + 7]) for n, text in enumerate(documents) for at in range(0, len(text), 7)]
     for text, found in zip(texts, of_text(texts, rows), strict=True):

@@ -49,8 +49,8 @@ def test_every_prompt_is_continued_and_every_pair_of_the_grid_tried(records: lis
         ("JULIET:", 6),
     ]
     grid = records[4:]
-    knobs = [(sample["settings"]["temperature"], sample["settings"]["top_p"]) for sample in grid[::GRID_SAMPLES]]
-    assert knobs == [(0.4, 0.8), (0.4, 1.0), (0.8, 0.8), (0.8, 1.0), (1.2, 0.8), (1.2, 1.0)]
+    settings = [(sample["settings"]["temperature"], sample["settings"]["top_p"]) for sample in grid[::GRID_SAMPLES]]
+    assert settings == [(0.4, 0.8), (0.4, 1.0), (0.8, 0.8), (0.8, 1.0), (1.2, 0.8), (1.2, 1.0)]
     assert [sample["seed"] for sample in grid] == [*range(5, 5 + GRID_SAMPLES)] * 6
 
 

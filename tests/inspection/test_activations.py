@@ -34,10 +34,10 @@ def acts(model: GPT) -> Activations:
 
 def test_shares_are_none_of_what_lies_ahead_and_sum_to_one(acts: Activations) -> None:
     T = len(IDS)
-    assert acts.shares.shape[-2:] == (T, T)
-    assert torch.equal(acts.shares, acts.shares.tril())
-    assert acts.shares.sum(-1).numpy() == pytest.approx(np.ones(acts.shares.shape[:-1]), abs=1e-6)
-    assert acts.shares[..., -1, :].min() > 0
+    assert acts.attention.shape[-2:] == (T, T)
+    assert torch.equal(acts.attention, acts.attention.tril())
+    assert acts.attention.sum(-1).numpy() == pytest.approx(np.ones(acts.attention.shape[:-1]), abs=1e-6)
+    assert acts.attention[..., -1, :].min() > 0
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def test_shares_applied_to_the_values_are_what_the_fast_attention_hands_out(mode
         attention: Any = block.attention
         groups = model.config.n_head // model.config.kv_heads
         v = attention.value(x).view(len(IDS), -1, attention.D).repeat_interleave(groups, dim=1)  # (T, H, D)
-        found = torch.einsum("hts,shd->thd", acts.shares[number], v).flatten(1)  # (T, H·D)
+        found = torch.einsum("hts,shd->thd", acts.attention[number], v).flatten(1)  # (T, H·D)
         assert torch.allclose(attention.output(found), attention(x, model.rotary)[0], atol=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_a_look_ends_in_the_scores_of_the_model(model: GPT, acts: Activations) -
 @torch.no_grad()
 def test_the_first_tokens_look_as_they_do_alone(model: GPT, acts: Activations) -> None:
     first, alone = acts.first(5), get_activations(model, IDS[:5])
-    for name in ("ids", "streams", "shares", "logits"):
+    for name in ("ids", "streams", "attention", "logits"):
         assert torch.allclose(getattr(first, name), getattr(alone, name), atol=1e-5)
 
 
@@ -140,7 +140,7 @@ def test_habits_tell_heads_apart() -> None:
     before[0, 0] = 1
     first = torch.zeros(T, T)
     first[:, 0] = 1
-    found = activations.habits(heads(itself, before, first, even))
+    found = activations.head_statistics(heads(itself, before, first, even))
     assert found.itself[0] == pytest.approx([1, 0, 0, np.mean([1 / 2, 1 / 3, 1 / 4, 1 / 5])])
     assert found.previous[0, :3] == pytest.approx([0, 1, 1 / 4])  # the second token's first is its previous
     assert found.first[0, :3] == pytest.approx([0, 1 / 4, 1])

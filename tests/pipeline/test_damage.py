@@ -66,7 +66,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> list[Original]:
         with RunFolder(folder / "run", keep=2) as run:
             for _ in steps:
                 if state.step % 2 == 0:
-                    run.save(state.step, state.tensors(), state.facts())
+                    run.save(state.step, state.tensors(), state.metadata())
         save_model(folder / "model", state.model.config, state.best, words, LINEAGE)
         (folder / "run/holder.json").unlink()
         made += [Original(folder / "model", None), Original(folder / "run", fresh)]

@@ -230,8 +230,8 @@ def test_a_save_that_fails_at_any_of_its_steps_leaves_the_one_before_it(
                         break
                     except OSError:
                         failed += 1
-                tensors, facts = run.latest() or ({}, {})
-                assert facts["step"] in (1, 2)
+                tensors, metadata = run.latest() or ({}, {})
+                assert metadata["step"] in (1, 2)
                 assert torch.equal(tensors["x"], state["x"])
                 assert run.damaged == []
                 assert not list(tmp_path.rglob("*.partial"))

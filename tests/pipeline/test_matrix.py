@@ -44,8 +44,8 @@ STRANGE = [
 ]
 # of sentencepiece two, named by the algorithm; and a stand-in for cl100k_base, which has the real one's pattern
 KINDS = ["char", "bpe", "unigram", "pieces", "cl100k_base"]
-TWINS = {name: shape for name, shape in SHAPES.items() if name != "mixed"}
-ROWS = [(kind, shape) for kind in KINDS for shape in TWINS if kind == "bpe" or shape in ("qwen3", "gpt2")]
+WITH_COUNTERPART = {name: shape for name, shape in SHAPES.items() if name != "mixed"}
+ROWS = [(kind, shape) for kind in KINDS for shape in WITH_COUNTERPART if kind == "bpe" or shape in ("qwen3", "gpt2")]
 
 
 class Row(NamedTuple):
@@ -155,8 +155,8 @@ def test_llama_cpp_reads_the_same_ids_in_any_text(tmp_path: Path, kind: str) -> 
     pytest.importorskip("xllamacpp", reason="needs llama.cpp: pip install xllamacpp")
     tokenizer = fetched(kind) if kind.endswith("_base") else vocabulary(kind)
     gguf.write(save(tmp_path / "model", tokenizer), tmp_path / "model.gguf")
-    dice = random.Random(1)
-    texts = ["".join(dice.choices("etaoin shrAB'\n\t<0x>1.,-=*()", k=40)) for _ in range(200)]
+    generator = random.Random(1)
+    texts = ["".join(generator.choices("etaoin shrAB'\n\t<0x>1.,-=*()", k=40)) for _ in range(200)]
     texts += [] if kind == "unigram" else STRANGE
     if kind == "unigram":
         texts = [text.replace("\t", " ") for text in texts]

@@ -1,4 +1,4 @@
-"""The slow twins of the model give what the fast one gives: scores, losses and gradients, from the same weights."""
+"""The reference model gives the logits, losses and gradients of the fast one, from the same weights."""
 
 import math
 from typing import Any
@@ -19,12 +19,12 @@ from tinygpt.scratch.gpt import GPT
 TOKENS = torch.randint(0, 61, (3, 16), generator=torch.Generator().manual_seed(0))
 
 
-def twins(**changes: Any) -> tuple[fast.GPT, GPT]:
-    """A model with random weights, and its slow twin with the same."""
+def pair(**changes: Any) -> tuple[fast.GPT, GPT]:
+    """A model with random weights, and its reference implementation with the same."""
     model = gpt(**changes)
-    twin = GPT(model.config)
-    twin.load_state_dict(model.state_dict())
-    return model, twin.eval()
+    ref = GPT(model.config)
+    ref.load_state_dict(model.state_dict())
+    return model, ref.eval()
 
 
 def random(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -35,41 +35,41 @@ def random(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Te
 
 
 def test_the_same_weights_give_the_same_scores(shape: dict[str, Any]) -> None:
-    model, twin = twins(**shape)
+    model, ref = pair(**shape)
     for tokens in (TOKENS, TOKENS[:1, :1], TOKENS[:, :7]):
-        torch.testing.assert_close(twin(tokens), model(tokens), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ref(tokens), model(tokens), rtol=1e-4, atol=1e-5)
 
 
 def test_the_same_weights_give_the_same_gradients(shape: dict[str, Any]) -> None:
-    model, twin = twins(**shape)
+    model, ref = pair(**shape)
     cross_entropy(model(TOKENS[:, :-1]), TOKENS[:, 1:], "mean").backward()
-    loss.cross_entropy(twin(TOKENS[:, :-1]), TOKENS[:, 1:]).backward()
-    found, expected = ({name: p.grad for name, p in one.named_parameters()} for one in (twin, model))
+    loss.cross_entropy(ref(TOKENS[:, :-1]), TOKENS[:, 1:]).backward()
+    found, expected = ({name: p.grad for name, p in one.named_parameters()} for one in (ref, model))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_weights_go_from_either_to_the_other(shape: dict[str, Any]) -> None:
-    model, twin = twins(**shape)
+    model, ref = pair(**shape)
     other = fast.GPT(model.config)
-    other.load_state_dict(twin.state_dict())
-    assert list(other.state_dict()) == list(model.state_dict()) == list(twin.state_dict())
+    other.load_state_dict(ref.state_dict())
+    assert list(other.state_dict()) == list(model.state_dict()) == list(ref.state_dict())
     assert torch.equal(other(TOKENS), model(TOKENS))
-    assert (twin.head.weight is twin.token_embedding.weight) == model.config.tie_embeddings
+    assert (ref.head.weight is ref.token_embedding.weight) == model.config.tie_embeddings
 
 
 @pytest.mark.parametrize("width", [32, 64])  # at the second a tied embedding starts smaller than another
 def test_the_same_seed_gives_the_same_starting_weights(shape: dict[str, Any], width: int) -> None:
     config = gpt_config(**shape | {"n_embd": width})
-    model, twin = fast.GPT(config), GPT(config)
-    for one in (model, twin):
+    model, ref = fast.GPT(config), GPT(config)
+    for one in (model, ref):
         one.initialise(torch.Generator().manual_seed(5))
-    assert all(torch.equal(twin.state_dict()[name], weight) for name, weight in model.state_dict().items())
+    assert all(torch.equal(ref.state_dict()[name], weight) for name, weight in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gpt2"])
 def test_dropout_gives_the_same_logits_on_average(name: str) -> None:
     draws, means, variances = 400, [], []
-    for one in twins(**SHAPES[name], dropout=0.3):
+    for one in pair(**SHAPES[name], dropout=0.3):
         torch.manual_seed(4)
         logits = one.train()(TOKENS[:1].repeat(draws, 1)).detach()  # (draws, T, V)
         means.append(logits.mean(0))
@@ -143,7 +143,7 @@ def matrices(heads: int) -> list[attention.Head]:
     return list(zip(wq, wk, wv, strict=True))
 
 
-def test_the_first_rungs_are_pytorchs_attention() -> None:
+def test_the_first_steps_are_pytorchs_attention() -> None:
     x, (head,) = random(9, 16), matrices(1)
     q, k, v = ((x @ matrix)[None] for matrix in head)
     without = F.scaled_dot_product_attention(x[None], x[None], x[None], scale=1.0)[0]
@@ -163,10 +163,10 @@ def test_heads_in_a_loop_are_those_computed_at_once() -> None:
     torch.testing.assert_close(attention.heads_in_a_loop(x, heads, output), at_once(x[None])[0], rtol=1e-4, atol=1e-4)
 
 
-def test_the_last_rung_is_the_fast_models_attention(shape: dict[str, Any]) -> None:
-    model, twin = twins(**shape)
+def test_the_last_step_is_the_fast_models_attention(shape: dict[str, Any]) -> None:
+    model, ref = pair(**shape)
     x = random(2, 16, 32)
-    found, expected = (list[Any](one.blocks)[0].attention for one in (twin, model))
+    found, expected = (list[Any](one.blocks)[0].attention for one in (ref, model))
     torch.testing.assert_close(found(x), expected(x, model.rotary), rtol=1e-4, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The slow twins of tokenizing and sampling agree with the fast ones on merges, ids, probabilities and tokens."""
+"""Reference tokenizing and sampling agree with the fast code on merges, ids, probabilities and tokens."""
 
 import functools
 from itertools import islice
@@ -141,19 +141,19 @@ def test_the_same_number_draws_the_same_token() -> None:
     probs = sampling.probabilities(3 * torch.randn(1, 12, generator=random), Sampling(1.0, top_k=6, top_p=1.0))
     uniforms = torch.cat([torch.rand(300, generator=random), torch.tensor([0.0, 1 - 2**-24])])
     expected = sampling.sample_from(probs.expand(302, -1), uniforms).tolist()
-    assert [slow.draw(probs[0].tolist(), uniform) for uniform in uniforms.tolist()] == expected
+    assert [slow.sample_from(probs[0].tolist(), uniform) for uniform in uniforms.tolist()] == expected
     assert len(set(expected)) == 6
 
 
 def test_a_token_of_probability_zero_is_never_drawn() -> None:
     probs = [0.0, 0.5, 0.0, 0.5, 0.0]
     for uniform, token in ((0.0, 1), (0.4999, 1), (0.5, 3), (1 - 2**-53, 3)):
-        assert slow.draw(probs, uniform) == token
+        assert slow.sample_from(probs, uniform) == token
         assert sampling.sample_from(torch.tensor([probs]), torch.tensor([uniform], dtype=torch.float64)).item() == token
 
 
 def test_a_sum_rounded_below_one_still_draws_a_token_that_is_possible() -> None:
-    assert slow.draw([0.5, 0.4999, 0.0], 0.99995) == 1
+    assert slow.sample_from([0.5, 0.4999, 0.0], 0.99995) == 1
 
 
 @pytest.mark.parametrize("context", [2, 3, 7, 16])
@@ -167,17 +167,17 @@ def test_the_window_slides_by_the_same_rule(context: int) -> None:
 @pytest.mark.parametrize("chosen", [Sampling(), Sampling(0.0, repetition_penalty=1.3), Sampling(1.0, 10, 0.9, 0.01)])
 def test_the_same_seed_writes_the_same_tokens_also_when_the_window_slides(name: str, chosen: Sampling) -> None:
     model: Any = gpt(**SHAPES[name])
-    twin = GPT(model.config)
-    twin.load_state_dict(model.state_dict())
+    ref = GPT(model.config)
+    ref.load_state_dict(model.state_dict())
     for prompt in ([], [5], list(range(20))):
         written = generate_ids(model, [prompt], [chosen], [7], 30, end_of_text=60)
-        found = slow.generate(twin, prompt, chosen, seed=7, max_new_tokens=30, end_of_text=60)
+        found = slow.generate(ref, prompt, chosen, seed=7, max_new_tokens=30, end_of_text=60)
         assert found == [token for (token,) in written]
 
 
 def test_writing_ends_where_the_text_ends() -> None:
     model: Any = gpt()
-    twin = GPT(model.config)
-    twin.load_state_dict(model.state_dict())
-    free = slow.generate(twin, [5], Sampling(), 7, 30, end_of_text=-1)
-    assert slow.generate(twin, [5], Sampling(), 7, 30, end_of_text=free[4]) == free[: free.index(free[4])]
+    ref = GPT(model.config)
+    ref.load_state_dict(model.state_dict())
+    free = slow.generate(ref, [5], Sampling(), 7, 30, end_of_text=-1)
+    assert slow.generate(ref, [5], Sampling(), 7, 30, end_of_text=free[4]) == free[: free.index(free[4])]

@@ -31,11 +31,11 @@ def settings(**changes: Any) -> Any:
     return params(**{f"train__{key}": value for key, value in changes.items()}).train
 
 
-def twins(**changes: Any) -> tuple[Any, Any]:
+def pair(**changes: Any) -> tuple[Any, Any]:
     model = gpt(**changes)
-    twin = GPT(model.config)
-    twin.load_state_dict(model.state_dict())
-    return model, twin
+    ref = GPT(model.config)
+    ref.load_state_dict(model.state_dict())
+    return model, ref
 
 
 def gradients(model: Any, seed: int, size: float = 1.0) -> list[Tensor]:
@@ -75,9 +75,9 @@ def test_newton_schulz_is_that_of_the_fast_path(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
 @pytest.mark.parametrize("name", ["qwen3", "qwen3-tied", "qwen3-grouped", "gpt2"])
 def test_the_same_gradients_move_every_parameter_alike(name: str, kind: str) -> None:
-    model, twin = twins(**SHAPES[name])
+    model, ref = pair(**SHAPES[name])
     chosen = settings(optimizer=kind, weight_decay=0.3, betas=[0.8, 0.9])
-    pairs: list[Any] = [(model, optimizer.build(model, chosen)), (twin, slow_training.build(twin, chosen))]
+    pairs: list[Any] = [(model, optimizer.build(model, chosen)), (ref, slow_training.build(ref, chosen))]
     for step in range(6):
         for one, optimizers in pairs:
             gradients(one, step, 10.0**-step)
@@ -86,16 +86,16 @@ def test_the_same_gradients_move_every_parameter_alike(name: str, kind: str) -> 
             optimizers.step(0.01 * (step + 1))
             optimizers.zero_grad()
             assert all(parameter.grad is None for parameter in one.parameters())
-        found, expected = (dict(one.named_parameters()) for one in (twin, model))
+        found, expected = (dict(one.named_parameters()) for one in (ref, model))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.5, 1e9])
 def test_clipping_shortens_the_same_gradients_by_as_much(limit: float) -> None:
-    model, twin = twins()
-    found, expected = gradients(twin, 1), gradients(model, 1)
+    model, ref = pair()
+    found, expected = gradients(ref, 1), gradients(model, 1)
     lengths = (
-        slow_training.clip_gradients(twin.parameters(), limit),
+        slow_training.clip_gradients(ref.parameters(), limit),
         clip_gradients(model.parameters(), limit),
     )
     torch.testing.assert_close(*lengths)
@@ -112,14 +112,14 @@ def test_schedules_are_the_same_at_every_step(kind: str, steps: int, warmup: int
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.999])
 def test_running_means_of_the_weights_are_the_same(share: float) -> None:
-    model, twin = twins()
-    found, expected = ({name: p.detach().clone() for name, p in one.named_parameters()} for one in (twin, model))
+    model, ref = pair()
+    found, expected = ({name: p.detach().clone() for name, p in one.named_parameters()} for one in (ref, model))
     for steps in range(1, 8):
         with torch.no_grad():
-            for one in (twin, model):
+            for one in (ref, model):
                 for parameter in one.parameters():
                     parameter.mul_(1.1)
-        slow_training.average_weights(found, dict(twin.named_parameters()), steps, share)
+        slow_training.average_weights(found, dict(ref.named_parameters()), steps, share)
         average_weights(expected, dict(model.named_parameters()), steps, share)
     torch.testing.assert_close(found, expected)
 

@@ -42,7 +42,7 @@ def test_a_text_in_parts_has_the_tokens_of_the_whole(text: str, size: int) -> No
 def test_no_code_point_beside_a_seam_changes_a_token() -> None:
     points = [chr(point) for point in range(0x34000) if not 0xD800 <= point < 0xE000]
     for start in range(0, len(points), 4096):
-        text = " ".join(points[start : start + 4096])  # before a seam, and after one
+        text = " ".join(points[start : start + 4096])  # before a boundary, and after one
         assert in_parts(text, 1) == KEEN.encode_ordinary(text)
 
 

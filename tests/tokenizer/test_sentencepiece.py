@@ -24,7 +24,7 @@ from tinygpt.data.train_tokenizer import build
 from tinygpt.generation import generate
 from tinygpt.tokenizer import sentencepiece as pieces
 from tinygpt.tokenizer.folder import load
-from tinygpt.tokenizer.sentencepiece import PieceTokenizer
+from tinygpt.tokenizer.sentencepiece import SentencePieceTokenizer
 
 sentencepiece: Any = pytest.importorskip("sentencepiece")
 
@@ -49,12 +49,12 @@ def section(algorithm: str, size: int = 1024) -> Any:
 
 
 @functools.cache
-def learned(algorithm: str) -> tuple[PieceTokenizer, Any]:
+def learned(algorithm: str) -> tuple[SentencePieceTokenizer, Any]:
     """Ours, and the sentencepiece model that it was made from."""
     spied = mock.Mock(wraps=sentencepiece.SentencePieceProcessor)
     with mock.patch.object(sentencepiece, "SentencePieceProcessor", spied):
         ours = build(section(algorithm), [*ENGLISH, MIXED * 50])
-    assert isinstance(ours, PieceTokenizer)
+    assert isinstance(ours, SentencePieceTokenizer)
     return ours, sentencepiece.SentencePieceProcessor(**spied.call_args.kwargs)
 
 

@@ -13,7 +13,7 @@ from tests.conftest import CPU, ROOT
 from tests.small_training import Data, settings, start
 from tinygpt.model import hardware
 from tinygpt.training import compilation
-from tinygpt.training.compilation import GUESSES, Guess
+from tinygpt.training.compilation import GAINS, CompileGain
 from tinygpt.training.loop import train
 
 CUDA = torch.device("cuda")
@@ -23,7 +23,7 @@ CUDA = torch.device("cuda")
 def complete(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that lacks nothing, whose CPU would save a fifth of its time."""
     monkeypatch.setattr(compilation, "missing", lambda _: "")
-    monkeypatch.setitem(GUESSES, "cpu", Guess(speed=1e10, saved=0.2, cost=10.0))
+    monkeypatch.setitem(GAINS, "cpu", CompileGain(speed=1e10, saved=0.2, cost=10.0))
 
 
 @pytest.mark.parametrize(

@@ -40,14 +40,14 @@ def three(tmp_path_factory: pytest.TempPathFactory, data: Data) -> Path:
     return folder
 
 
-def facts(folder: Path, rank: int) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / f"facts {rank}").read_text(encoding="utf-8"))
+def metadata(folder: Path, rank: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / f"metadata {rank}").read_text(encoding="utf-8"))
     return found
 
 
 @pytest.mark.parametrize("case", together.CASES)
 def test_three_processes_learn_what_one_does(three: Path, data: Data, case: str) -> None:
-    alone, found = together.trained(data, case), facts(three, 0)[case]
+    alone, found = together.trained(data, case), metadata(three, 0)[case]
     assert [row["step"] for row in found["looks"]] == [0, 3, 6]
     for mine, theirs in zip(alone.train_rows + alone.validation_rows, found["rows"] + found["looks"], strict=True):
         assert theirs == pytest.approx(mine, rel=1e-5)
@@ -62,7 +62,7 @@ def test_three_processes_learn_what_one_does(three: Path, data: Data, case: str)
 def test_all_processes_hold_the_same_bits(three: Path, case: str) -> None:
     first = (three / f"{case} 0").read_bytes()
     assert all((three / f"{case} {rank}").read_bytes() == first for rank in (1, 2))
-    assert all(facts(three, rank)[case]["rows"] == facts(three, 0)[case]["rows"] for rank in (1, 2))
+    assert all(metadata(three, rank)[case]["rows"] == metadata(three, 0)[case]["rows"] for rank in (1, 2))
 
 
 def test_three_processes_that_were_stopped_go_on_to_the_same_bits(three: Path) -> None:
@@ -70,7 +70,7 @@ def test_three_processes_that_were_stopped_go_on_to_the_same_bits(three: Path) -
 
 
 def test_dropout_differs_between_processes_and_is_as_ever_in_the_first(three: Path) -> None:
-    seeds = [facts(three, rank)["seed"] % 2**32 for rank in range(3)]  # a CPU's generator takes 32 bits
+    seeds = [metadata(three, rank)["seed"] % 2**32 for rank in range(3)]  # a CPU's generator takes 32 bits
     assert seeds[0] == 3 * 1_000_003 + 5
     assert len(set(seeds)) == 3
 
@@ -86,7 +86,7 @@ def test_averaged_gradients_stay_where_recorded_work_looks_for_them(monkeypatch:
 
 
 def test_what_diverges_in_one_process_stops_all_with_the_same_words(three: Path) -> None:
-    words = {facts(three, rank)["diverged"] for rank in range(3)}
+    words = {metadata(three, rank)["diverged"] for rank in range(3)}
     assert len(words) == 1
     assert "Training diverged at step 0" in words.pop()
 

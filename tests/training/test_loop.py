@@ -76,13 +76,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     state = start(data, chosen, precision, dropout=dropout)
     for stop in stops:
         advance(loop.train(state, chosen, data, 3, precision), stop - state.step)
-        kept = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.facts())
+        kept = {name: tensor.clone() for name, tensor in state.tensors().items()}, copy.deepcopy(state.metadata())
         torch.manual_seed(999)  # whatever happened in between
         state = start(data, chosen, precision, dropout=dropout)
         state.check(*kept)
         state.restore(*kept)
     advance(loop.train(state, chosen, data, 3, precision), 6 - state.step)
-    assert state.facts() == whole.facts()
+    assert state.metadata() == whole.metadata()
     assert state.train_rows == whole.train_rows
     expected, found = whole.tensors(), state.tensors()
     assert expected.keys() == found.keys()
@@ -95,7 +95,7 @@ def test_the_best_weights_of_before_a_stop_are_still_the_best_after_it(data: Dat
     advance(loop.train(first, chosen, data, 3, "fp32"), 3)
     loop.record_validation(first, 0.0)  # nothing will be better
     second = start(data, chosen)
-    second.restore({name: t.clone() for name, t in first.tensors().items()}, copy.deepcopy(first.facts()))
+    second.restore({name: t.clone() for name, t in first.tensors().items()}, copy.deepcopy(first.metadata()))
     advance(loop.train(second, chosen, data, 3, "fp32"), 3)
     assert (second.best_step, second.best_loss) == (3, 0.0)
     assert all(torch.equal(first.best[name], second.best[name]) for name in first.best)
@@ -145,7 +145,7 @@ def test_a_state_saved_without_its_mean_is_not_taken_up(data: Data) -> None:
     advance(loop.train(state, settings(average=0.5), data, 3, "fp32"), 1)
     tensors = {name: tensor for name, tensor in state.tensors().items() if name != "average.head.weight"}
     with pytest.raises(ValueError, match=r"its average\.head\.weight is missing"):
-        state.check(tensors, state.facts())
+        state.check(tensors, state.metadata())
 
 
 def test_accumulated_gradients_equal_those_of_the_big_batch(data: Data) -> None:

@@ -27,20 +27,20 @@ def test_a_run_hands_back_its_newest_save_and_keeps_the_last_two(tmp_path: Path)
             "step-000000020",
             "step-000000100",
         ]
-        tensors, facts = run.latest() or ({}, {})
-        assert facts == {"step": 100}
+        tensors, metadata = run.latest() or ({}, {})
+        assert metadata == {"step": 100}
         assert tensors["x"].tolist() == [100.0] * 3
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "facts.json", "SHA256SUMS"])
+@pytest.mark.parametrize("name", ["state.safetensors", "metadata.json", "SHA256SUMS"])
 def test_a_damaged_save_is_named_and_the_one_before_it_used(tmp_path: Path, name: str) -> None:
     with RunFolder(tmp_path / "run", keep=2) as run:
         save(run, 1)
         save(run, 2)
         newest = tmp_path / "run/step-000000002" / name
         newest.write_bytes(newest.read_bytes()[:-3])
-        _, facts = run.latest() or ({}, {})
-        assert facts == {"step": 1}
+        _, metadata = run.latest() or ({}, {})
+        assert metadata == {"step": 1}
         assert "step-000000002" in run.damaged[0]
 
 
@@ -50,7 +50,7 @@ def test_damaged_saves_of_later_steps_do_not_push_out_a_new_one(tmp_path: Path, 
         for step in (100, 200):
             save(run, step)
         for folder in (tmp_path / "run").glob("step-*"):
-            (folder / "facts.json").write_text("{}")
+            (folder / "metadata.json").write_text("{}")
         assert run.latest() is None
         assert run.damaged[-1].endswith("There is none before it: starting over.")
         for step in (10, 20):

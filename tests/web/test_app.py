@@ -259,28 +259,28 @@ PATHS = [
 
 def visit(address: str, number: int, model: str, requests: int) -> Counter[str]:
     """One visitor's requests, most as they should be, some hostile; how each was answered."""
-    visitor, dice, answers = Visitor(address), random.Random(number), Counter[str]()
+    visitor, rng, answers = Visitor(address), random.Random(number), Counter[str]()
     for _ in range(requests):
-        match dice.randrange(8):
+        match rng.randrange(8):
             case 0 | 1:
                 answer = visitor.at_once("begin", None, "ROMEO:", model, *PLAIN)
                 answers["written"] += "process_completed" in visitor.queued("write")[1]
             case 2:
                 answer = visitor.queued("read", "But, soft! what light", model)
             case 3:
-                answer = visitor.queued("attend", "But, soft!", model, dice.choice(NUMBERS), dice.choice(NUMBERS))
+                answer = visitor.queued("attend", "But, soft!", model, rng.choice(NUMBERS), rng.choice(NUMBERS))
             case 4:
-                settings = [dice.choice([value, *NUMBERS]) for value in PLAIN]
+                settings = [rng.choice([value, *NUMBERS]) for value in PLAIN]
                 answer = visitor.at_once(
-                    "begin", dice.choice(KEPT), dice.choice(TEXTS), dice.choice([model, *NAMES]), *settings
+                    "begin", rng.choice(KEPT), rng.choice(TEXTS), rng.choice([model, *NAMES]), *settings
                 )
                 visitor.queued("write")
             case 5:
-                answer = visitor.queued("read", dice.choice(TEXTS), dice.choice([model, *NAMES]))
+                answer = visitor.queued("read", rng.choice(TEXTS), rng.choice([model, *NAMES]))
             case 6:
-                answer = visitor.post(dice.choice(PATHS), b'{"data": []}')
+                answer = visitor.post(rng.choice(PATHS), b'{"data": []}')
             case _:
-                answer = visitor.post("/gradio_api/queue/join", dice.choice([b"", b"{", b"[" * 9999, b"null", b"\xff"]))
+                answer = visitor.post("/gradio_api/queue/join", rng.choice([b"", b"{", b"[" * 9999, b"null", b"\xff"]))
         status, said = answer
         refused = {
             400: "That is no event",
@@ -292,7 +292,7 @@ def visit(address: str, number: int, model: str, requests: int) -> Counter[str]:
             assert refused.get(status, "?") in said, (status, said[:300])
         assert "Traceback" not in said
         answers[str(status)] += 1
-        visitor.at_once(*dice.choice([("stop",), ("undo", dice.choice(KEPT), ""), ("clear", dice.choice(KEPT))]))
+        visitor.at_once(*rng.choice([("stop",), ("undo", rng.choice(KEPT), ""), ("clear", rng.choice(KEPT))]))
     return answers
 
 

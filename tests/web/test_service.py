@@ -47,8 +47,8 @@ def written(ours: Serving, prompt: str, *settings: Any) -> Visitor:
 
 def test_the_answer_is_that_of_the_command_line_and_the_same_again(ours: Serving) -> None:
     opened = ours.models.load(only(ours))
-    knobs: Any = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0, "max_new_tokens": 40, "seed": 7}
-    (expected,) = generate.generate(opened.model, opened.tokenizer, "ROMEO:", **knobs)
+    settings: Any = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0, "max_new_tokens": 40, "seed": 7}
+    (expected,) = generate.generate(opened.model, opened.tokenizer, "ROMEO:", **settings)
     first, again = written(ours, "ROMEO:"), written(ours, "ROMEO:")
     assert first.turns[0].answer == again.turns[0].answer == expected.completion
     assert written(ours, "ROMEO:", 0.8, 0, 0.95, 0.0, 40, 8).turns[0].answer != expected.completion
@@ -234,9 +234,9 @@ def test_a_long_text_is_read_to_a_bound_which_is_said(ours: Serving, monkeypatch
 
 
 def test_an_attention_map_is_of_the_head_asked_for(ours: Serving) -> None:
-    opened, ids, shares, more = ours.attend(TEXT[:10], only(ours), 2, 1)
+    opened, ids, weights, more = ours.attend(TEXT[:10], only(ours), 2, 1)
     assert (len(ids), more) == (10, False)
-    torch.testing.assert_close(shares, activations.get_activations(opened.model, ids).shares[1, 0])
+    torch.testing.assert_close(weights, activations.get_activations(opened.model, ids).attention[1, 0])
     assert ours.attend(TEXT[:99], only(ours), 1, 1)[3]
     for block, head, says in ((3, 1, "Block is 3"), (1, 0, "Head is 0"), ("1", 1, "Block is '1'")):
         with pytest.raises(ValueError, match=says):

@@ -152,8 +152,8 @@ def test_a_character_in_parts_is_shown_once_and_its_beginnings_as_marks(pairs: T
 
 
 def test_a_map_says_in_words_what_it_shows() -> None:
-    shares = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
-    html = token_html.attention(["a", "b"], shares, "Block 1, head 2.", left_out=True)
+    weights = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
+    html = token_html.attention(["a", "b"], weights, "Block 1, head 2.", left_out=True)
     assert html.count("<rect") == 3
     assert "b 75%, a 25%" in html
     assert "<title>b attends 25% to a</title>" in html

@@ -62,9 +62,7 @@ def scaling(
     for name, curve in forecast.items():
         compute, bits = zip(*curve, strict=True)
         axes.plot(compute, bits, "*", color=ACCENT, markersize=11, label=f"{name}, measured")
-    axes.set(
-        xlabel="arithmetic of training, TFLOP", ylabel="bits per byte of held-out text", title="Loss against compute"
-    )
+    axes.set(xlabel="training compute, TFLOP", ylabel="bits per byte of held-out text", title="Loss against compute")
     log_ticks(axes)
     axes.legend(frameon=False, fontsize=9)
     save(figure, path)

@@ -45,7 +45,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def mfu(self, row: Training) -> float:
-        """Model FLOPs used: the share of the measured peak that the model's own arithmetic reaches."""
+        """Model FLOPs used: the share of the measured peak that the model's own FLOPs reach."""
         return row.flops_per_second / self.peaks[row.precision]
 
     def to_json(self) -> dict[str, Any]:

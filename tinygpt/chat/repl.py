@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from tinygpt.chat.session import KNOBS, Chat, style
+from tinygpt.chat.session import SETTINGS, Chat, style
 from tinygpt.checkpoints.hf_names import family
 from tinygpt.console import wants_colour
 from tinygpt.errors import explain
@@ -109,11 +109,11 @@ class Repl:
                 self.show()
             case "save" | "save!":
                 self.save(value, replacing=name == "save!")
-            case _ if name in KNOBS:
+            case _ if name in SETTINGS:
                 chat.set(name, value)
                 self.note(f"{name} {value}")
             case _:
-                known = ", ".join(f"/{one}" for one in (*KNOBS, *PLAIN_COMMANDS))
+                known = ", ".join(f"/{one}" for one in (*SETTINGS, *PLAIN_COMMANDS))
                 raise ValueError(f"/{name} is no command; there are {known}. // begins a text with a /.")
         return True
 

@@ -24,7 +24,7 @@ from tinygpt.tokenizer.base import Tokenizer
 
 HEADING = r"\n\n[A-Z][^\n:]{0,40}:\n"  # of the next speech in a play: a name on a line of its own
 WHOLE, HIGHEST_SEED = {"top-k": 20, "length": 200, "seed": 7}, 2**62
-KNOBS = {"temperature": 0.8, "top-p": 0.95, "min-p": 0.05, "repetition-penalty": 1.1} | WHOLE  # and an example of each
+SETTINGS = {"temperature": 0.8, "top-p": 0.95, "min-p": 0.05, "repetition-penalty": 1.1} | WHOLE  # name → example
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,16 @@ class Chat(Conversation[ChatTurn]):
         self.seed = min(turn.seed + 1, HIGHEST_SEED)
         yield from self._answer(self._turn(turn.said, turn.style), self.prompt, self.replace_last)
 
-    def set(self, knob: str, value: str) -> None:
-        """Turn one of KNOBS. ValueError, a sentence, for what it cannot be."""
-        name = knob.replace("-", "_")
+    def set(self, setting: str, value: str) -> None:
+        """Turn one of SETTINGS. ValueError, a sentence, for what it cannot be."""
+        name = setting.replace("-", "_")
         try:
-            number = int(value) if knob in WHOLE else float(value)
+            number = int(value) if setting in WHOLE else float(value)
         except ValueError:
-            kind = "a whole number" if knob in WHOLE else "a number"
-            raise ValueError(f"{name} is {value!r}; it must be {kind}, such as {KNOBS[knob]}.") from None
-        if knob in ("length", "seed"):
-            least, most = (1, 2**31) if knob == "length" else (0, HIGHEST_SEED)
+            kind = "a whole number" if setting in WHOLE else "a number"
+            raise ValueError(f"{name} is {value!r}; it must be {kind}, such as {SETTINGS[setting]}.") from None
+        if setting in ("length", "seed"):
+            least, most = (1, 2**31) if setting == "length" else (0, HIGHEST_SEED)
             if not least <= number <= most:
                 raise ValueError(f"{name} is {value}; it must be {least} or more, and at most {most}.")
             setattr(self, name, number)

@@ -1,8 +1,8 @@
 """The names that others use: a GPT's configuration and weights as transformers spells them, and back.
 
-Three settings of `model` have a twin: RMSNorm + RoPE + SwiGLU with QK-norm is Qwen3, the same without QK-norm is
+Three settings of `model` have a counterpart: RMSNorm + RoPE + SwiGLU with QK-norm is Qwen3, the same without QK-norm is
 Llama, LayerNorm + learned positions + GELU with biases and tied embeddings is GPT-2. Their folders open in
-transformers as they are. Every other mix has no twin: it is stored under our own names, as model_type "tinygpt".
+transformers as they are. Every other mix has no counterpart: it is stored under our own names, as model_type "tinygpt".
 """
 
 import json
@@ -52,7 +52,7 @@ ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu": "gelu_ex
 
 
 def family(config: GPTConfig) -> str:
-    """`qwen3`, `llama` or `gpt2`, where the model has such a twin; otherwise `tinygpt`."""
+    """`qwen3`, `llama` or `gpt2`, where the model has such a counterpart; otherwise `tinygpt`."""
     shape = (config.norm, config.position, config.mlp, config.bias)
     if shape == ("rmsnorm", "rope", "swiglu", False):
         return "qwen3" if config.qk_norm else "llama"
@@ -64,21 +64,25 @@ def family(config: GPTConfig) -> str:
 
 
 def why_no_twin(config: GPTConfig) -> str:
-    """Which of its settings keep a model without a twin from being Qwen3, Llama or GPT-2: a sentence."""
+    """Which of its settings keep a model without a counterpart from being Qwen3, Llama or GPT-2: a sentence."""
     llama = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "bias": False}
     mlp = "gelu" if config.mlp == "swiglu" else config.mlp
     gpt2 = {"norm": "layernorm", "position": "learned", "mlp": mlp, "bias": True, "tie_embeddings": True}
     gpt2 |= {"qk_norm": False, "n_kv_head": None, "head_dim": None}
     usual = {"n_kv_head": config.n_head, "head_dim": config.n_embd / config.n_head}  # what null stands for
     told = []
-    for name, twin in (("Qwen3 and Llama", llama), ("GPT-2", gpt2)):
-        differ = [key for key in twin if getattr(config, key) not in (twin[key], usual.get(key, twin[key]))]
-        needed = [f"model.{key}={json.dumps(twin[key])}" for key in differ]
+    for name, counterpart in (("Qwen3 and Llama", llama), ("GPT-2", gpt2)):
+        differ = [
+            key
+            for key in counterpart
+            if getattr(config, key) not in (counterpart[key], usual.get(key, counterpart[key]))
+        ]
+        needed = [f"model.{key}={json.dumps(counterpart[key])}" for key in differ]
         told.append(f"{name} would need {', '.join(needed)}")
     return f"{'; '.join(told)}."
 
 
-def check_twin(config: GPTConfig, model: object, there: str) -> None:
+def check_counterpart(config: GPTConfig, model: object, there: str) -> None:
     """ValueError, in a sentence, where `there` (transformers, llama.cpp) has no model of this configuration."""
     if family(config) == "tinygpt":
         raise ValueError(f"{there} has no model like {model}: {why_no_twin(config)}")

@@ -1,7 +1,7 @@
 """The tokenizers of models that others trained: `open_tokenizer(folder, end of text, vocabulary size)`.
 
 Ours are opened as ours, and GPT-2's becomes our BPETokenizer. Any other that has a tokenizer.json runs in the
-`tokenizers` library as a ForeignTokenizer, with special tokens in a text read as plain text, as everywhere here. A
+`tokenizers` library as a HFTokenizer, with special tokens in a text read as plain text, as everywhere here. A
 model's vocabulary may be larger than its tokenizer's (Qwen's is, so that its matrices have round sizes).
 """
 
@@ -13,7 +13,7 @@ from tinygpt.files.text import read_json
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.bpe import BPETokenizer, unspell
 from tinygpt.tokenizer.folder import load
-from tinygpt.tokenizer.sentencepiece import ForeignTokenizer
+from tinygpt.tokenizer.sentencepiece import HFTokenizer
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -49,7 +49,7 @@ def open_tokenizer(folder: Path, end_of_text: int | None, vocab_size: int) -> To
             return ours
         if end_of_text is None:
             raise ValueError("config.json names no eos_token_id.")
-        return ForeignTokenizer(content, end_of_text, vocab_size)
+        return HFTokenizer(content, end_of_text, vocab_size)
     except Exception as problem:  # the library raises no narrower kind
         raise ValueError(f"{file} cannot be opened: {' '.join(str(problem).split())[:200]}") from problem
 

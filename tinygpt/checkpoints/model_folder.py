@@ -1,8 +1,8 @@
 """The folder of a trained model, which anyone can open: `save_model(folder, …)`, `model, tokenizer = load(folder)`.
 
 It holds config.json, model.safetensors, the tokenizer, lineage.json, and SHA256SUMS over them; the names are
-transformers' where the model has a twin there. Everything is JSON or safetensors: nothing here can execute what it
-reads. A run in progress is kept elsewhere (training/run_folder.py).
+transformers' where the model has a counterpart there. Everything is JSON or safetensors: nothing here can execute
+what it reads. A run in progress is kept elsewhere (training/run_folder.py).
 """
 
 from pathlib import Path

@@ -121,7 +121,7 @@ def attention(
     subject: Subject, acts: Activations, blocks: Sequence[int], heads: Sequence[int], colour: bool, width: int
 ) -> Iterator[str]:
     """What each head does on average; of one head alone, where each token looks."""
-    of = activations.habits(acts.shares)
+    of = activations.head_statistics(acts.attention)
     yield "            share of what a token gathers from      tokens     spread"
     yield "block head  itself  the one before  the first      away       over"
     for block in blocks:
@@ -133,16 +133,16 @@ def attention(
             )
     if len(blocks) * len(heads) == 1:
         yield ""
-        yield from attention_map(subject, acts.shares[blocks[0], heads[0]].numpy(), acts, colour, width)
+        yield from attention_map(subject, acts.attention[blocks[0], heads[0]].numpy(), acts, colour, width)
     else:
         yield "\none head token by token: tinygpt inspect --layer 1 --head 1"
 
 
-def attention_map(subject: Subject, shares: np.ndarray, acts: Activations, colour: bool, width: int) -> Iterator[str]:
+def attention_map(subject: Subject, weights: np.ndarray, acts: Activations, colour: bool, width: int) -> Iterator[str]:
     """A line a token: how much it gathers from each token up to itself, as a shade, and those that give most."""
     labels = [label(subject.tokenizer, token, 10) for token in acts.ids.tolist()]
-    fits = width >= 11 + len(labels) + 33  # a name, the shades, and two names with their shares
-    for row, (text, given) in enumerate(zip(labels, shares, strict=True)):
+    fits = width >= 11 + len(labels) + 33  # a name, the shades, and two names with their weights
+    for row, (text, given) in enumerate(zip(labels, weights, strict=True)):
         cells = "".join(
             _cell(float(share) ** 0.5, colour) if place <= row else " " for place, share in enumerate(given)
         )

@@ -20,7 +20,7 @@ from tinygpt.tokenizer import sentencepiece as pieces
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.bpe import BPETokenizer
 from tinygpt.tokenizer.char import CharTokenizer
-from tinygpt.tokenizer.sentencepiece import PieceTokenizer
+from tinygpt.tokenizer.sentencepiece import SentencePieceTokenizer
 
 LEARNED = 2**28  # bytes of text that are learned from: the libraries' memory grows with the different words
 LINE = 4096  # bytes of a line that SentencePiece learns from; a longer one is cut
@@ -94,7 +94,7 @@ def _train_bpe(vocab_size: int, texts: Iterable[str]) -> Tokenizer:
     return tokenizer
 
 
-def _train_pieces(section: config.Tokenize, texts: Iterable[str]) -> PieceTokenizer:
+def _train_pieces(section: config.Tokenize, texts: Iterable[str]) -> SentencePieceTokenizer:
     """Learn pieces of words. A piece holds characters of one script, and a space at its beginning only."""
     import sentencepiece
 
@@ -114,7 +114,7 @@ def _train_pieces(section: config.Tokenize, texts: Iterable[str]) -> PieceTokeni
     learned = range(1 + pieces.FIRST, size)  # after that entry, which is never used where there are bytes
     names = [found.id_to_piece(token).replace("▁", " ") for token in learned]
     scores = [found.get_score(token) for token in learned] if section.algorithm == "unigram" else None
-    return PieceTokenizer(names, scores)
+    return SentencePieceTokenizer(names, scores)
 
 
 def _noting(lines: Iterator[str], failed: list[BaseException]) -> Iterator[str]:

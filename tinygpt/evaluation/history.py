@@ -9,7 +9,7 @@ from tinygpt.files.text import write_text
 KEPT = 1000  # evaluations
 
 
-def remember(numbers: dict[str, Any]) -> dict[str, Any] | None:
+def append(numbers: dict[str, Any]) -> dict[str, Any] | None:
     """Add this evaluation; hand back the one before it, if there is one."""
     log = hidden("evaluations.jsonl")
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []

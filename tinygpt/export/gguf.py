@@ -24,7 +24,7 @@ from tinygpt.tokenizer import pretokenize
 from tinygpt.tokenizer.base import END_OF_TEXT, Tokenizer
 from tinygpt.tokenizer.bpe import BPETokenizer
 from tinygpt.tokenizer.char import CharTokenizer
-from tinygpt.tokenizer.sentencepiece import FIRST, PieceTokenizer
+from tinygpt.tokenizer.sentencepiece import FIRST, SentencePieceTokenizer
 
 Array = npt.NDArray[np.float32]
 
@@ -70,7 +70,7 @@ def write(folder: Path, path: Path) -> None:
     Raises ValueError in a sentence where the folder is damaged, or where llama.cpp has no such architecture.
     """
     model, tokenizer = load(folder)  # which checks every byte of it
-    hf_names.check_twin(model.config, folder, "llama.cpp")
+    hf_names.check_counterpart(model.config, folder, "llama.cpp")
     if model.config.mlp == "gelu_exact":
         raise ValueError(f"llama.cpp's GPT-2 has the tanh form of GELU: {folder} would need model.mlp=gelu.")
     kind = hf_names.family(model.config)
@@ -128,7 +128,7 @@ def describe_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:
             writer.add_tokenizer_model("gpt2")
             writer.add_tokenizer_pre(PATTERNS[tokenizer.pattern])
             writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
-        case PieceTokenizer():
+        case SentencePieceTokenizer():
             tokens = [piece.replace(" ", "▁") for piece in tokenizer.pieces]
             kinds = [types.USER_DEFINED, *[types.BYTE] * 256, *[types.NORMAL] * (len(tokens) - FIRST)]
             scores = tokenizer.scores or [float(-place) for place in range(len(tokens))]

@@ -44,7 +44,7 @@ def write(paths: Paths, folder: Path, target: Path) -> list[str]:
     check_free(target)
     check_ours(folder)
     model, _ = load(folder)  # which checks every byte of it
-    hf_names.check_twin(model.config, folder, "transformers")
+    hf_names.check_counterpart(model.config, folder, "transformers")
     numbers, sample = lineage.evaluation_of(folder, paths), lineage.sample_of(folder, paths)
     with writing(target) as partial:
         shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(CHANGES))  # they are in the weights
@@ -59,12 +59,12 @@ def write(paths: Paths, folder: Path, target: Path) -> list[str]:
 def write_adapter(folder: Path, target: Path) -> None:
     """Write what LoRA learned in `folder` as a folder that peft opens on the base model.
 
-    Raises ValueError in a sentence where the folder is damaged, holds no LoRA, has no twin in transformers, or where
-    there is something at `target` already.
+    Raises ValueError where the folder is damaged, holds no LoRA or has no counterpart in transformers, and where
+    `target` exists already.
     """
     check_free(target)
     model, _ = load(folder)
-    hf_names.check_twin(model.config, folder, "transformers")
+    hf_names.check_counterpart(model.config, folder, "transformers")
     if not (folder / CHANGES).is_file():
         raise ValueError(f"{folder} was not made by LoRA; train with train.lora_rank above 0, or use `export hf`.")
     known = read_json(folder / "lineage.json")

@@ -2,7 +2,7 @@
 
 `generate(model, tokenizer, "ROMEO:", temperature=0.5)` → completions; `generate_batch` continues several prompts side
 by side; `stream` hands text out as it comes. A full context slides: its last half is kept and read again, from position
-0 (windows.py is that rule); the uncached twin, `use_cache=False`, follows it, too, and gives the same tokens,
+0 (windows.py is that rule); decoding without a cache, `use_cache=False`, follows it too, and gives the same tokens,
 slowly. `for_terminal` makes what a model wrote harmless where it is printed.
 """
 
@@ -49,7 +49,7 @@ def next_logits(
 
 
 def uncached_logits(model: GPT, windows: list[list[int]]) -> Tensor:
-    """The decoder's slow twin, every token of every window, each time: B windows of ids → float (B, V)."""
+    """Reference implementation of the decoder, without a cache: B windows of ids → float (B, V)."""
     device = next(model.parameters()).device
     return torch.stack([model(torch.tensor([window], device=device))[0, -1] for window in windows])
 

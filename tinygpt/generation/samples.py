@@ -43,11 +43,11 @@ def collect(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes
     seeds = [seed + i for i in range(GRID_SAMPLES)]
     pairs = [(temperature, top_p) for temperature in section.grid.temperature for top_p in section.grid.top_p]
     for temperature, top_p in pairs:
-        knobs = replace(plain, temperature=temperature, top_p=top_p)
+        settings = replace(plain, temperature=temperature, top_p=top_p)
         prompts = [section.prompts[0]] * GRID_SAMPLES
-        asked: Any = {"max_new_tokens": length, "seed": seeds, **asdict(knobs)}
+        asked: Any = {"max_new_tokens": length, "seed": seeds, **asdict(settings)}
         for completion in generate_batch(model, tokenizer, prompts, **asked):
-            yield record(completion, knobs, length, hashes) | measured(model, tokenizer, completion) | {"grid": True}
+            yield record(completion, settings, length, hashes) | measured(model, tokenizer, completion) | {"grid": True}
 
 
 def continued(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes: dict[str, Any]) -> Iterator[Record]:
@@ -151,10 +151,10 @@ def as_markdown(records: list[Record], metrics: dict[str, Any], before: list[Rec
             f"The first of each, all with seed {grid[0]['seed']}; samples.jsonl holds the others:",
         ]
     for sample in (sample for sample in grid if sample["seed"] == grid[0]["seed"]):
-        knobs = sample["settings"]
+        settings = sample["settings"]
         lines += [
             "",
-            f"**temperature {knobs['temperature']:g}, top-p {knobs['top_p']:g}**",
+            f"**temperature {settings['temperature']:g}, top-p {settings['top_p']:g}**",
             "",
             *fenced(sample["text"]),
         ]

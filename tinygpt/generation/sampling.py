@@ -136,9 +136,9 @@ def keep_top_p(probs: Tensor, p: float) -> Tensor:
     return renormalised(probs * kept)
 
 
-def keep_min_p(probs: Tensor, share: float) -> Tensor:
-    """Drop tokens less likely than `share` of the likeliest (Nguyen et al. 2024): (B, V) → (B, V), as above."""
-    return renormalised(probs * (probs >= share * probs.amax(-1, keepdim=True)))
+def keep_min_p(probs: Tensor, min_p: float) -> Tensor:
+    """Drop tokens less likely than `min_p` of the likeliest (Nguyen et al. 2024): (B, V) → (B, V), as above."""
+    return renormalised(probs * (probs >= min_p * probs.amax(-1, keepdim=True)))
 
 
 def renormalised(probs: Tensor) -> Tensor:
@@ -170,6 +170,6 @@ def sample(logits: Tensor, settings: list[Sampling], seen: Tensor | None, unifor
 
 def sample_alike(logits: Tensor, settings: Sampling, seen: Tensor | None, uniforms: Tensor) -> Tensor:
     """The same for rows of one setting: (B, V), bool (B, V), numbers (B,) → int64 (B,)."""
-    if settings.temperature == 0:  # no dice
+    if settings.temperature == 0:  # nothing is drawn
         return apply_repetition_penalty(logits, seen, settings.repetition_penalty).argmax(-1)
     return sample_from(probabilities(logits, settings, seen), uniforms)

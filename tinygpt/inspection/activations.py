@@ -36,7 +36,7 @@ class Activations:
 
     ids: Tensor  # (T,) int64
     streams: Tensor  # (L + 1, T, C): the residual stream after the embedding, and after each block
-    shares: Tensor  # (L, H, T, T): row t gathers from columns up to t; rows sum to one
+    attention: Tensor  # weights (L, H, T, T): row t gathers from columns up to t; rows sum to one
     logits: Tensor  # (T, V)
 
     @property
@@ -47,7 +47,7 @@ class Activations:
     def first(self, count: int) -> "Activations":
         """Those of the first tokens only: they see none of those that come later."""
         n = slice(count)
-        return Activations(self.ids[n], self.streams[:, n], self.shares[:, :, n, n], self.logits[n])
+        return Activations(self.ids[n], self.streams[:, n], self.attention[:, :, n, n], self.logits[n])
 
 
 @torch.no_grad()
@@ -59,16 +59,16 @@ def get_activations(model: GPT, ids: Sequence[int]) -> Activations:
     model.eval()
     tokens = torch.tensor([list(ids)], device=next(model.parameters()).device)  # (1, T)
     x = model.embed(tokens)  # (1, T, C)
-    streams, shares = [x], []
+    streams, weights = [x], []
     for block in cast(Iterable[Block], model.blocks):
-        shares.append(attention_shares(block.attention, block.norm1(x), model.rotary))
+        weights.append(attention_weights(block.attention, block.norm1(x), model.rotary))
         x = block(x, model.rotary)
         streams.append(x)
     logits = model.head(model.norm(x))  # (1, T, V)
-    return Activations(tokens[0].cpu(), torch.cat(streams).cpu(), torch.cat(shares).cpu(), logits[0].cpu())
+    return Activations(tokens[0].cpu(), torch.cat(streams).cpu(), torch.cat(weights).cpu(), logits[0].cpu())
 
 
-def attention_shares(attention: Attention, x: Tensor, rotary: Rotary | None) -> Tensor:
+def attention_weights(attention: Attention, x: Tensor, rotary: Rotary | None) -> Tensor:
     """softmax of the scores, which the fused kernel never stores: (B, T, C) → (B, H, T, T)."""
     scores = attention_scores(attention, x, rotary)
     later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)  # (T, T): column s > row t
@@ -87,7 +87,7 @@ def attention_scores(attention: Attention, x: Tensor, rotary: Rotary | None) -> 
 
 
 @dataclass(frozen=True)
-class Habits:
+class HeadStatistics:
     """What each head does on average over the tokens after the first: (L, H) each."""
 
     itself: np.ndarray  # share that goes to the token itself
@@ -109,16 +109,16 @@ def chosen(number: int | None, count: int, name: str) -> list[int]:
     return [number - 1]
 
 
-def habits(shares: Tensor) -> Habits:
+def head_statistics(weights: Tensor) -> HeadStatistics:
     """How each head looks: (L, H, T, T) → means over rows."""
-    T = shares.shape[-1]
+    T = weights.shape[-1]
     since = slice(1 if T > 1 else 0, None)
     place = torch.arange(T)
-    distance = (shares * (place[:, None] - place)).sum(-1)  # (L, H, T); what lies ahead has the share 0
-    entropy = torch.special.entr(shares).sum(-1) / math.log(2)
-    previous = shares.diagonal(-1, -2, -1) if T > 1 else torch.zeros_like(entropy)
-    rows = shares.diagonal(0, -2, -1)[..., since], previous, shares[..., since, 0], distance[..., since]
-    return Habits(*(row.mean(-1).numpy() for row in (*rows, entropy[..., since].exp2())))
+    distance = (weights * (place[:, None] - place)).sum(-1)  # (L, H, T); what lies ahead has the share 0
+    entropy = torch.special.entr(weights).sum(-1) / math.log(2)
+    previous = weights.diagonal(-1, -2, -1) if T > 1 else torch.zeros_like(entropy)
+    rows = weights.diagonal(0, -2, -1)[..., since], previous, weights[..., since, 0], distance[..., since]
+    return HeadStatistics(*(row.mean(-1).numpy() for row in (*rows, entropy[..., since].exp2())))
 
 
 def ranks(logits: Tensor, ids: Tensor) -> np.ndarray:

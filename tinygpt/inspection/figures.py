@@ -25,7 +25,7 @@ from tinygpt.inspection.text import Subject, label, merge_ladders, pieces
 from tinygpt.plots.curves import loss_by_position
 from tinygpt.plots.style import DARK, DPI, LIGHT, SHADES, ink, name_ticks, save, write
 
-SHARES = PowerNorm(0.5, 0, 1)  # shaded by the root, so that small shares are seen
+WEIGHT_SCALE = PowerNorm(0.5, 0, 1)  # shaded by the root, so that small weights are seen
 PANELS = 6  # blocks and heads that fit into one picture, each way
 DEPTHS = 9  # of the lens
 ROWS = 48  # of a table; of a longer text, the last tokens
@@ -145,15 +145,17 @@ def attention(path: Path, subject: Subject, acts: Activations, blocks: Sequence[
     panels = figure.subplots(len(rows), len(columns), squeeze=False)
     for (row, block), (column, head) in itertools.product(enumerate(rows), enumerate(columns)):
         axes = panels[row, column]
-        axes.imshow(acts.shares[block, head].numpy(), cmap=SHADES, norm=SHARES, interpolation="nearest")
+        axes.imshow(acts.attention[block, head].numpy(), cmap=SHADES, norm=WEIGHT_SCALE, interpolation="nearest")
         axes.set_title(f"block {block + 1}, head {head + 1}", fontsize=9)
         for axis, edge, turned in ((axes.yaxis, column == 0, 0), (axes.xaxis, row == len(rows) - 1, 90)):
             if not edge:
                 axis.set_ticks([])
             elif size >= 4:  # else there are too many tokens to name them, and their places do
                 name_ticks(axis, labels, size, rotation=turned)
-    bar = figure.colorbar(ScalarMappable(SHARES, SHADES), ax=panels, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1], shrink=0.5)
-    bar.set_label("share of what the token of the row gathers")
+    bar = figure.colorbar(
+        ScalarMappable(WEIGHT_SCALE, SHADES), ax=panels, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1], shrink=0.5
+    )
+    bar.set_label("attention weight")
     save(figure, path)
 
 
@@ -171,7 +173,7 @@ def lens(path: Path, subject: Subject, acts: Activations) -> None:
     high = min(max(len(texts), 12), ROWS)
     figure = Figure(figsize=(9, ROW * high + 1.2), dpi=DPI, layout="constrained")
     table, curve = figure.subplots(1, 2, width_ratios=[3, 1])
-    _cells(table, chances[-ROWS:], texts[-ROWS:], SHARES)
+    _cells(table, chances[-ROWS:], texts[-ROWS:], WEIGHT_SCALE)
     name_ticks(table.yaxis, [f"{here} → {then}" for here, then in itertools.pairwise(labels)][-ROWS:])
     name_ticks(table.xaxis, ["embedding" if depth == 0 else f"block {depth}" for depth in depths])
     table.xaxis.tick_top()
@@ -187,7 +189,7 @@ def lens(path: Path, subject: Subject, acts: Activations) -> None:
     curve.yaxis.set_major_locator(MaxNLocator(integer=True))
     curve.spines[["top", "right"]].set_visible(False)
     style: Any = {"location": "bottom", "shrink": 0.6, "aspect": 40, "pad": 0.02}
-    bar = figure.colorbar(ScalarMappable(SHARES, SHADES), ax=table, ticks=[0, 0.05, 0.2, 0.5, 1], **style)
+    bar = figure.colorbar(ScalarMappable(WEIGHT_SCALE, SHADES), ax=table, ticks=[0, 0.05, 0.2, 0.5, 1], **style)
     bar.set_label("probability of the token that came")
     save(figure, path)
 

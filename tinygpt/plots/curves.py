@@ -28,7 +28,7 @@ from tinygpt.plots.style import (
 
 Rows = list[dict[str, float]]
 Points = list[tuple[float, float]]
-COMPUTE = "arithmetic of training, TFLOP", "Loss against compute"  # the axis and the title of `learning`
+COMPUTE = "training compute, TFLOP", "Loss against compute"  # the axis and the title of `learning`
 SECONDS = "seconds since training began", "Loss against time"
 
 
@@ -85,7 +85,7 @@ def gradient_norm(path: Path, train: Rows, limit: float) -> None:
 
 
 def learning(path: Path, curves: dict[str, Points], marks: dict[str, float], across: str, title: str) -> None:
-    """Bits per byte over steps, arithmetic or seconds: a curve for each run, a star where each is best.
+    """Bits per byte over steps, compute or seconds: a curve for each run, a star where each is best.
 
     curves: name → (x, bits per byte); a start at x = 0 has no place on the logarithmic axis, and is left out.
     """
@@ -186,12 +186,12 @@ def nats_per_token(baselines: dict[str, float], bytes_per_token: float) -> dict[
 
 
 def by_compute(validation: Rows, flops_per_step: float, bytes_per_token: float) -> Points:
-    """(TFLOP of training, bits per byte) at each look at the validation loss: the looks read a part of the text."""
+    """(training TFLOPs, bits per byte) at each validation step, which reads a part of the text."""
     return [(row["step"] * flops_per_step / 1e12, row["loss"] / math.log(2) / bytes_per_token) for row in validation]
 
 
 def by_time(validation: Rows, seconds: dict[int, float], bytes_per_token: float) -> Points:
-    """The same over seconds; looks of which none are known are left out."""
+    """The same over seconds; steps without a known time are left out."""
     return [
         (seconds[int(row["step"])], row["loss"] / math.log(2) / bytes_per_token)
         for row in validation

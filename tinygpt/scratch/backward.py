@@ -1,7 +1,7 @@
 """Where gradients come from: two backward passes by hand, without autograd.
 
 `output_layer_backward` goes from the loss back to the last vectors and the head's weights; `causal_head_backward` goes
-through one head of attention (attention.py, rung 3). All that is needed is the chain rule: if the loss L depends on z,
+through one head of attention (attention.py, step 3). All that is needed is the chain rule: if the loss L depends on z,
 and z on x, then dL/dx = dL/dz · dz/dx. Write dz for dL/dz, "how the loss would change with z": it has the shape of z.
 Two rules do most of the work.
 
@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from tinygpt.scratch.attention import Head, without_future
+from tinygpt.scratch.attention import Head, causal_mask
 from tinygpt.scratch.layers import softmax
 from tinygpt.scratch.loss import log_softmax
 
@@ -44,15 +44,15 @@ def output_layer_backward(x: Tensor, weight: Tensor, targets: Tensor) -> tuple[T
     return dx, dweight
 
 
-def softmax_backward(shares: Tensor, dshares: Tensor) -> Tensor:  # (T, T), (T, T) → (T, T)
-    """The gradient of the scores, from that of the shares: row by row.
+def softmax_backward(weights: Tensor, dweights: Tensor) -> Tensor:  # (T, T), (T, T) → (T, T)
+    """The gradient of the scores, from that of the weights: row by row.
 
-    share[i] = exp(score[i]) / Σ exp. Raising score[j] raises share[j], and takes from all in proportion:
-    dshare[i]/dscore[j] = share[i] · ((1 if i = j else 0) − share[j]). Summed over i, with s for share and d for dshare:
-    dscore[j] = s[j] · d[j] − s[j] · Σ s[i] d[i] = s[j] · (d[j] − what d is on average). A share of 0 gets no gradient.
+    w[i] = exp(score[i]) / Σ exp. Raising score[j] raises w[j] and lowers all weights in proportion:
+    dw[i]/dscore[j] = w[i] · ((1 if i = j else 0) − w[j]). Summed over i, with d for the gradient of w:
+    dscore[j] = w[j] · d[j] − w[j] · Σ w[i] d[i] = w[j] · (d[j] − the mean of d under w). A weight of 0 gets none.
     """
-    average = (shares * dshares).sum(dim=-1, keepdim=True)  # (T, 1)
-    return shares * (dshares - average)
+    average = (weights * dweights).sum(dim=-1, keepdim=True)  # (T, 1)
+    return weights * (dweights - average)
 
 
 def causal_head_backward(x: Tensor, head: Head, dfound: Tensor) -> tuple[Tensor, Head]:
@@ -63,14 +63,14 @@ def causal_head_backward(x: Tensor, head: Head, dfound: Tensor) -> tuple[Tensor,
     Wq, Wk, Wv = head  # (C, D) each
     q, k, v = x @ Wq, x @ Wk, x @ Wv  # (T, D) each
     D = q.shape[-1]
-    shares = softmax(without_future(q @ k.T / math.sqrt(D)))  # (T, T)
+    weights = softmax(causal_mask(q @ k.T / math.sqrt(D)))  # (T, T)
 
-    # found = shares v: the first rule, with shares for x and v for W.
-    dshares = dfound @ v.T  # (T, D) @ (D, T) → (T, T)
-    dv = shares.T @ dfound  # (T, T) @ (T, D) → (T, D): each token hears from all that gathered from it
+    # found = weights v: the first rule, with weights for x and v for W.
+    dweights = dfound @ v.T  # (T, D) @ (D, T) → (T, T)
+    dv = weights.T @ dfound  # (T, T) @ (T, D) → (T, D): each token hears from all that gathered from it
 
-    # The mask needs no rule of its own: a score of −∞ had a share of 0, and so gets a gradient of 0.
-    dscores = softmax_backward(shares, dshares)  # (T, T)
+    # The mask needs no rule of its own: a score of −∞ had a weight of 0, and so gets a gradient of 0.
+    dscores = softmax_backward(weights, dweights)  # (T, T)
 
     # scores = q kᵀ / √D: the first rule twice over, once for each factor, and the factor 1/√D goes along.
     dq = dscores @ k / math.sqrt(D)  # (T, T) @ (T, D) → (T, D)

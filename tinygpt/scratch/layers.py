@@ -19,13 +19,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # 
     return y if bias is None else y + bias
 
 
-def softmax(scores: Tensor) -> Tensor:  # (…, n) → (…, n)
-    """Scores to shares: positive, summing to one, and e times as much for a score that is 1 higher.
+def softmax(x: Tensor) -> Tensor:  # (…, n) → (…, n)
+    """Numbers to weights: positive, summing to one, and e times as large for a number that is 1 higher.
 
-    exp overflows beyond 88 in float32. Shares depend on differences of scores alone, so the highest is subtracted
-    first: then the largest number is exp(0) = 1. A score of −∞ gets the share 0.
+    exp overflows beyond 88 in float32. The weights depend on differences alone, so the highest number is subtracted
+    first: then the largest number is exp(0) = 1. A number of −∞ gets the weight 0.
     """
-    exponentials = (scores - scores.amax(dim=-1, keepdim=True)).exp()
+    exponentials = (x - x.amax(dim=-1, keepdim=True)).exp()
     return exponentials / exponentials.sum(dim=-1, keepdim=True)
 
 
@@ -66,16 +66,16 @@ def silu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
-def dropout(x: Tensor, share: float, training: bool) -> Tensor:
-    """While training, set a random share of the numbers to zero, so that none is relied on (Srivastava et al. 2014).
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """While training, set a random fraction p of the numbers to zero, so that none is relied on (Srivastava 2014).
 
-    The others grow by 1 / (1 − share), so that the sum stays what it was on average; when the model is used, nothing
+    The others grow by 1 / (1 − p), so that the sum stays what it was on average; when the model is used, nothing
     happens.
     """
-    if not training or share == 0:
+    if not training or p == 0:
         return x
-    keep = torch.rand_like(x) >= share  # true, and false in the places that are dropped
-    return x * keep / (1 - share)
+    keep = torch.rand_like(x) >= p  # true, and false in the places that are dropped
+    return x * keep / (1 - p)
 
 
 class Linear(nn.Module):

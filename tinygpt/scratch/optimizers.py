@@ -25,7 +25,7 @@ class Optimizer:
     def step(self, learning_rate: float) -> None:
         """Change every parameter that has a gradient."""
         for group in self.groups:
-            rate = learning_rate * group["rate"]
+            rate = learning_rate * group["lr_multiplier"]
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
@@ -39,9 +39,9 @@ class Optimizer:
         raise NotImplementedError
 
 
-def grouped(parameters: list[nn.Parameter], weight_decay: float, rate: float = 1.0) -> dict[str, Any]:
+def grouped(parameters: list[nn.Parameter], weight_decay: float, lr_multiplier: float = 1.0) -> dict[str, Any]:
     """Parameters that are treated alike: they decay so much, and step at `rate` times the learning rate."""
-    return {"params": parameters, "weight_decay": weight_decay, "rate": rate}
+    return {"params": parameters, "weight_decay": weight_decay, "lr_multiplier": lr_multiplier}
 
 
 class AdamW(Optimizer):

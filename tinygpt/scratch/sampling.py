@@ -16,7 +16,7 @@ from tinygpt.scratch.gpt import GPT
 Numbers = list[float]
 
 
-def penalise(logits: Numbers, seen: set[int], penalty: float) -> Numbers:
+def apply_repetition_penalty(logits: Numbers, seen: set[int], penalty: float) -> Numbers:
     """Make tokens that were there before less likely (Keskar et al. 2019): 1 changes nothing, 1.2 is much.
 
     Dividing lowers a positive score and would raise a negative one, which is therefore multiplied.
@@ -76,15 +76,15 @@ def keep_top_p(probabilities: Numbers, p: float) -> Numbers:
     return keep(probabilities, kept)
 
 
-def keep_min_p(probabilities: Numbers, share: float) -> Numbers:
-    """Keep tokens that are at least `share` times as likely as the likeliest (Nguyen et al. 2024)."""
-    floor = share * max(probabilities)
+def keep_min_p(probabilities: Numbers, min_p: float) -> Numbers:
+    """Keep tokens that are at least `min_p` times as likely as the likeliest (Nguyen et al. 2024)."""
+    floor = min_p * max(probabilities)
     return keep(probabilities, {token for token, p in enumerate(probabilities) if p >= floor})
 
 
 def distribution(logits: Numbers, settings: Sampling, seen: set[int]) -> Numbers:
     """What the next token is drawn from: V scores → V probabilities. seen: the tokens so far."""
-    probabilities = softmax(penalise(logits, seen, settings.repetition_penalty), settings.temperature)
+    probabilities = softmax(apply_repetition_penalty(logits, seen, settings.repetition_penalty), settings.temperature)
     if settings.temperature == 0:
         return probabilities
     if settings.top_k > 0:
@@ -94,7 +94,7 @@ def distribution(logits: Numbers, settings: Sampling, seen: set[int]) -> Numbers
     return keep_min_p(probabilities, settings.min_p)  # 0 keeps all
 
 
-def draw(probabilities: Numbers, uniform: float) -> int:
+def sample_from(probabilities: Numbers, uniform: float) -> int:
     """The token in whose slice a number from [0, 1) falls, the slices lying side by side, as wide as probabilities."""
     end = 0.0
     last = 0
@@ -123,17 +123,17 @@ def generate(
     """Continue a prompt by at most `max_new_tokens`, or until the model says that the text ends.
 
     It writes a token, reads all that is there now, its own token included, and writes the next. The same seed gives the
-    same dice, and the same text.
+    same generator, and the same text.
     """
     model.eval()
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     sequence = list(prompt) or [end_of_text]  # in the training text, documents start behind one
     start = len(sequence)
     while len(sequence) < start + max_new_tokens:
         seeing = torch.tensor([window(sequence, model.config.context_length)])  # (1, T)
         logits = model(seeing)[0, -1].tolist()  # (1, T, V) → V numbers, those after the last token
         probabilities = distribution(logits, settings, seen=set(sequence))
-        token = draw(probabilities, torch.rand(1, generator=dice).item())
+        token = sample_from(probabilities, torch.rand(1, generator=generator).item())
         if token == end_of_text:
             break
         sequence.append(token)

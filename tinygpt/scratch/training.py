@@ -22,7 +22,7 @@ from tinygpt.scratch.gpt import GPT
 from tinygpt.scratch.loss import cross_entropy
 from tinygpt.scratch.optimizers import AdamW, Muon, Optimizer, grouped
 
-EMBEDDING_RATE = 5.0  # times the learning rate, for the token embedding: few tokens of a batch move a given row
+EMBEDDING_LR = 5.0  # times the learning rate, for the token embedding: few tokens of a batch move a given row
 
 
 def train_step(
@@ -58,21 +58,21 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
 
 
 @torch.no_grad()
-def average_weights(average: dict[str, Tensor], newest: Mapping[str, Tensor], steps: int, share: float) -> None:
+def average_weights(average: dict[str, Tensor], newest: Mapping[str, Tensor], steps: int, fraction: float) -> None:
     """Update the running mean of the weights, by name, with the newest after so many steps: it is what is kept, and
-    what writes. share: more than 0.
+    what writes. fraction: more than 0.
 
     Each batch pulls the weights a little its own way. In the mean of many steps those pulls cancel, and what all
     batches agree on stays (Polyak & Juditsky 1992). Early weights know little, so a mean of all of them would be poor:
-    with a share of 0.2, after 1000 steps, the newest get 1/200 of the whole, as if about the last 200 counted.
+    with a fraction of 0.2, after 1000 steps, the newest get 1/200 of the whole, as if about the last 200 counted.
     """
-    part = min(1.0, 1 / (share * steps))  # the first steps take the newest whole
+    part = min(1.0, 1 / (fraction * steps))  # the first steps take the newest whole
     for name, parameter in newest.items():
         average[name].copy_((1 - part) * average[name] + part * parameter)
 
 
 def schedule(step: int, settings: Train) -> float:
-    """The share of the peak learning rate at `step`, of which 0 is the first: up in equal steps, then down.
+    """The fraction of the peak learning rate at `step`, of which 0 is the first: up in equal steps, then down.
 
     Up, since AdamW's averages are not worth much yet (Goyal et al. 2017 warmed up SGD); down, since near the goal large
     steps overshoot it. Down to `final_fraction`, in a straight line, along half a cosine (Loshchilov & Hutter 2016), or
@@ -128,6 +128,6 @@ def build(model: GPT, settings: Train) -> Optimizers:
     groups = [grouped(ends, decay), grouped(vectors, 0.0)]
     if not model.config.tie_embeddings:
         embedding, *others = ends
-        fast = grouped([embedding], decay / EMBEDDING_RATE, EMBEDDING_RATE)
+        fast = grouped([embedding], decay / EMBEDDING_LR, EMBEDDING_LR)
         groups = [grouped(others, decay), grouped(vectors, 0.0), fast]
     return Optimizers(AdamW(groups, (beta1, beta2)), Muon([grouped(inside, decay)]))

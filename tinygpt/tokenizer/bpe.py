@@ -85,7 +85,7 @@ class BPETokenizer(Tokenizer):
 
     @functools.cached_property
     def _library(self) -> Any:
-        """The slow twin in the `tokenizers` library, whose patterns know no limit."""
+        """The same tokenizer in the slower `tokenizers` library, whose patterns have no length limit."""
         from tokenizers import Tokenizer as Library
 
         return Library.from_str(json.dumps(self.to_json() | {"added_tokens": []}))

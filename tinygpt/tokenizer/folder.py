@@ -11,7 +11,7 @@ from tinygpt.files.text import check_fetched, read_json
 from tinygpt.tokenizer import bpe, sentencepiece
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.char import CharTokenizer
-from tinygpt.tokenizer.sentencepiece import ForeignTokenizer
+from tinygpt.tokenizer.sentencepiece import HFTokenizer
 
 
 def load(folder: Path | str) -> Tokenizer:
@@ -24,8 +24,8 @@ def load(folder: Path | str) -> Tokenizer:
         raise FileNotFoundError(f"No tokenizer at {folder}. Run `dvc repro tokenize`.")
     check_fetched(file)
     try:
-        found, foreign = read_json(file), _told_of_foreign(Path(folder))
-        tokenizer = _rebuild(found) if foreign is None else _rebuild_foreign(found, foreign)
+        found, foreign = read_json(file), _hf_metadata(Path(folder))
+        tokenizer = _rebuild(found) if foreign is None else _rebuild_hf(found, foreign)
         _check_equal(tokenizer.to_json(), found)
     except (AttributeError, LookupError, TypeError, ValueError) as problem:
         why = " ".join(str(problem).split())[:200]
@@ -42,8 +42,8 @@ def check_texts(tokenizer: Tokenizer, texts: Iterable[str], key: str) -> None:
             raise ValueError(f"{key} holds {text!r:.60}. {problem}") from None
 
 
-def _told_of_foreign(folder: Path) -> dict[str, Any] | None:
-    """What `ForeignTokenizer.save` tells in tokenizer_config.json; None beside a tokenizer of our own kinds."""
+def _hf_metadata(folder: Path) -> dict[str, Any] | None:
+    """What `HFTokenizer.save` tells in tokenizer_config.json; None beside a tokenizer of our own kinds."""
     file = folder / "tokenizer_config.json"
     settings = read_json(file) if file.is_file() else {}
     return settings.get("tinygpt")
@@ -61,11 +61,11 @@ def _rebuild(content: dict[str, Any]) -> Tokenizer:
     raise ValueError(f"its model is {model['type']!r}, not WordLevel, BPE or Unigram.")
 
 
-def _rebuild_foreign(content: dict[str, Any], told: dict[str, Any]) -> ForeignTokenizer:
+def _rebuild_hf(content: dict[str, Any], told: dict[str, Any]) -> HFTokenizer:
     if told.keys() != {"end_of_text", "vocab_size"} or not all(type(number) is int for number in told.values()):
         raise ValueError("tokenizer_config.json does not tell its end and size.")
     try:
-        return ForeignTokenizer(content, **told)
+        return HFTokenizer(content, **told)
     except Exception as problem:  # the library raises no narrower kind
         raise ValueError(str(problem)) from problem
 

@@ -1,9 +1,9 @@
 """Where a text can be cut without changing its tokens: `for part in parts(text, 2**14)`.
 
 A pattern splits a text into words, and pieces form inside a word only. In every pattern here, a space between two
-characters that are not white space begins a word, whatever stands around it: a seam. Work in parts cut at seams gives
-the ids of the whole, takes little memory, and is shared evenly among the cores. `encodable` and `learnable` mend,
-besides, the two texts that the libraries choke on: white space without end, and words without end.
+characters that are not white space begins a word, whatever stands around it: a boundary. Parts cut at boundaries
+give the same ids as the whole, take little memory, and spread evenly over the cores. `encodable` and `learnable`
+also handle the two texts that the libraries fail on: endless white space, and endless words.
 
 Left out: every other place where a text could be cut, since spaces are found soonest.
 """
@@ -27,8 +27,8 @@ O200K = (
 )
 PATTERNS = (PATTERN, CL100K, O200K)
 
-# Python counts four control characters as white space that Unicode does not; beside them is no seam, which is safe.
-_SEAM = re.compile(r"(?<=\S)(?= \S)")
+# Python counts four control characters as white space that Unicode does not; beside them is no boundary, which is safe.
+_BOUNDARY = re.compile(r"(?<=\S)(?= \S)")
 
 # tiktoken's regex engine overflows on a million white-space characters in a row. In a text longer than this, long runs
 # are set apart exactly where the pattern would: all of them at the text's end, all but the last elsewhere.
@@ -44,11 +44,11 @@ _ENDLESS_WORD, _HALF_OF_ONE = (  # of letters and digits, or of anything else; s
 
 
 def parts(text: str, size: int) -> Iterator[str]:
-    """The text, cut at the first seam after every `size` ≥ 1 characters; a part without a seam is longer."""
+    """The text, cut at the first boundary after every `size` ≥ 1 characters; a part without a boundary is longer."""
     start = 0
     while start < len(text):
-        seam = _SEAM.search(text, start + size)
-        end = seam.start() if seam else len(text)
+        boundary = _BOUNDARY.search(text, start + size)
+        end = boundary.start() if boundary else len(text)
         yield text[start:end]
         start = end
 
@@ -60,8 +60,8 @@ def encodable(text: str) -> Iterator[str]:
 
 
 def is_endless(text: str) -> bool:
-    """Whether a part that holds no seam is so long that tiktoken could overflow on it; by GPT-2's pattern `encodable`
-    mends that.
+    """Whether a part without a boundary is so long that tiktoken could overflow on it; with GPT-2's pattern `encodable`
+    prevents that.
     """
     return any(len(part) > _LONGEST_BACKTRACK for part in parts(text, _LONGEST_BACKTRACK // 2))
 

@@ -1,6 +1,6 @@
-"""Tokenizers that run in the `tokenizers` library: `PieceTokenizer`, of SentencePiece's kinds, and `ForeignTokenizer`.
+"""Tokenizers that run in the `tokenizers` library: `SentencePieceTokenizer` and `HFTokenizer`.
 
-A PieceTokenizer has a new line, the 256 bytes, and pieces of words with the space before them, learned by the package
+A SentencePieceTokenizer has a new line, the 256 bytes, and pieces of words with the space before them, learned by
 sentencepiece (data/train_tokenizer.py), which need not be there to use them. Its vocabulary spells a space as a space,
 where SentencePiece writes ▁: so a ▁ in a text stays one, every text comes back as it was, and `<0x0A>` in a text is six
 characters. The ids are those of SentencePiece for every text without ▁, which it takes for a space, with one exception:
@@ -8,7 +8,7 @@ where two cuts of a text are exactly as likely, as of `***` in `**` and `*`, its
 and this one always alike. Of bytes that are no UTF-8, transformers shows each as �, and so what stands beside them in
 one run of bytes.
 
-A ForeignTokenizer is that of a model that others trained. Left out: learning (data/train_tokenizer.py), and telling
+A HFTokenizer is that of a model that others trained. Left out: learning (data/train_tokenizer.py), and telling
 whose a tokenizer is (char.py, checkpoints/hf_tokenizer.py).
 """
 
@@ -72,7 +72,7 @@ class LibraryTokenizer(Tokenizer):
         return [text]
 
 
-class PieceTokenizer(LibraryTokenizer):
+class SentencePieceTokenizer(LibraryTokenizer):
     """SentencePiece's two kinds: unigram, where each piece has a score, and BPE, where the first in the list that two
     neighbours make is made first.
 
@@ -108,12 +108,12 @@ class PieceTokenizer(LibraryTokenizer):
         }
 
 
-def rebuild(model: dict[str, Any]) -> PieceTokenizer:
+def rebuild(model: dict[str, Any]) -> SentencePieceTokenizer:
     """The tokenizer of a tokenizer.json's model, taken from as little of it as can be; `load` compares the rest."""
     if model["type"] == "BPE":
-        return PieceTokenizer(sorted(model["vocab"], key=model["vocab"].__getitem__)[FIRST:], None)
+        return SentencePieceTokenizer(sorted(model["vocab"], key=model["vocab"].__getitem__)[FIRST:], None)
     learned = model["vocab"][FIRST:]
-    return PieceTokenizer([piece for piece, _ in learned], [score for _, score in learned])
+    return SentencePieceTokenizer([piece for piece, _ in learned], [score for _, score in learned])
 
 
 def _completed(scores: list[float]) -> list[float]:
@@ -135,7 +135,7 @@ def _merges(pieces: list[str]) -> list[list[str]]:
     return [[left, right] for left, right in cuts if left in known and right in known]
 
 
-class ForeignTokenizer(LibraryTokenizer):
+class HFTokenizer(LibraryTokenizer):
     """A tokenizer.json of the `tokenizers` library as it is, but for what it would put before a text, or after it.
 
     content: the parsed file; end_of_text: an id; vocab_size: of the model, as large as the tokenizer's or larger. The

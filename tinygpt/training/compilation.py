@@ -22,7 +22,7 @@ from tinygpt.model.gpt import GPT
 
 
 @dataclass(frozen=True)
-class Guess:
+class CompileGain:
     """What is assumed of a kind of device. Only the order of magnitude matters (docs/speed.md)."""
 
     speed: float  # FLOP/s of eager training; on a CPU, of one thread
@@ -30,10 +30,10 @@ class Guess:
     cost: float  # seconds of compiling: forward and backward of one block, whose code all blocks share
 
 
-GUESSES = {
-    "cpu": Guess(speed=3.5e10, saved=0.0, cost=20.0),
-    "cpu with AMX": Guess(speed=1.5e11, saved=0.25, cost=20.0),  # in bf16: products so fast that all else is most of it
-    "cuda": Guess(speed=2e13, saved=0.3, cost=30.0),
+GAINS = {
+    "cpu": CompileGain(speed=3.5e10, saved=0.0, cost=20.0),
+    "cpu with AMX": CompileGain(speed=1.5e11, saved=0.25, cost=20.0),  # in bf16
+    "cuda": CompileGain(speed=2e13, saved=0.3, cost=30.0),
 }
 
 
@@ -49,11 +49,11 @@ def choose(asked: bool | Literal["auto"], flops: float, device: torch.device, pr
     if lacks:
         return False, f"not compiled: {lacks}"
     kind = "cpu with AMX" if device.type == "cpu" and precision == "bf16" and hardware.cpu_has_amx() else device.type
-    guess = GUESSES.get(kind)
-    if guess is None or not guess.saved:
+    gain = GAINS.get(kind)
+    if gain is None or not gain.saved:
         return False, f"not compiled: on {kind} it is not known to save time"
-    speed = guess.speed * (torch.get_num_threads() if device.type == "cpu" else 1)
-    least = guess.cost * speed / guess.saved
+    speed = gain.speed * (torch.get_num_threads() if device.type == "cpu" else 1)
+    least = gain.cost * speed / gain.saved
     words = f"on {kind} compiling pays in a run of more than {least / 1e12:.3g} TFLOP; this one has {flops / 1e12:.3g}"
     return flops > least, f"{'compiled' if flops > least else 'not compiled'}: {words}"
 

@@ -97,9 +97,9 @@ def seconds_left(state: State, settings: Train, validation_tokens: int, precisio
     sequences = in_a_pass(settings)
     quickest, share = time_pass(state, sequences, precision)
     left = settings.steps - state.step
-    looks = 1 + left // min(settings.eval_every, settings.steps)  # at the validation loss: a third of a pass a token
+    evaluations = 1 + left // min(settings.eval_every, settings.steps)  # each takes a third of a pass a token
     read = min(settings.eval_tokens, validation_tokens) / state.model.config.context_length
-    whole = left * settings.batch_size * settings.accumulation + looks * read / 3  # sequences, of all processes
+    whole = left * settings.batch_size * settings.accumulation + evaluations * read / 3  # sequences, of all processes
     return whole / distributed.size() / sequences * quickest, share if distributed.size() == 1 else 1.0
 
 

@@ -1,6 +1,6 @@
 """A run's curves in a logger as well (`runtime.logger`), of which there is one: wandb.
 
-`check(name)` before any work; then `with opened(name, fingerprint, facts, warn) as logger:` and `logger.note(state)`
+`check(name)` before any work; then `with opened(name, fingerprint, metadata, warn) as logger:` and `logger.note(state)`
 after each step. A logger changes no result: it reads the curves and writes none; where it fails, at any moment, that is
 said once, and training goes on without it. Nothing leaves the machine unless its user has set wandb up, with
 `wandb login` or WANDB_MODE=online; until then all is written to .tinygpt/wandb. Left out: the text, the weights, and
@@ -32,10 +32,10 @@ class Silent:
 class Wandb(Silent):
     """Rows go to a run of wandb's that is named by the fingerprint, so that a training that goes on goes on there."""
 
-    def __init__(self, fingerprint: str, facts: dict[str, Any], warn: Warn) -> None:
+    def __init__(self, fingerprint: str, metadata: dict[str, Any], warn: Warn) -> None:
         self.warn, self.run = warn, None
         with self.harmless():
-            self.run = start(fingerprint, facts, warn)
+            self.run = start(fingerprint, metadata, warn)
 
     def note(self, state: State) -> None:
         curves = {"train": state.train_rows, "validation": state.validation_rows, "health": state.health_rows}
@@ -64,7 +64,7 @@ class Wandb(Silent):
             self.warn(f"runtime.logger: wandb failed ({type(problem).__name__}: {why}); training goes on without it")
 
 
-def start(fingerprint: str, facts: dict[str, Any], warn: Warn) -> Any:
+def start(fingerprint: str, metadata: dict[str, Any], warn: Warn) -> Any:
     """Begin a run of wandb's, or go on with it; offline where nobody has logged in, and never asking to."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # or the package would report its own mishaps
     import wandb
@@ -83,7 +83,7 @@ def start(fingerprint: str, facts: dict[str, Any], warn: Warn) -> Any:
         resume="allow",
         dir=hidden("wandb").parent,
         mode=mode,
-        config=facts,
+        config=metadata,
         settings=wandb.Settings(**settings),
     )
     run.define_metric("*", step_metric="step")  # steps taken again after a kill give the same values, at the same place
@@ -100,9 +100,9 @@ def check(name: str | None) -> None:
 
 
 @contextlib.contextmanager
-def opened(name: str | None, fingerprint: str, facts: dict[str, Any], warn: Warn) -> Iterator[Silent]:
-    """The logger of this name, None being none; closed with the block. facts: what it should know of the run."""
-    logger = Silent() if name is None else Wandb(fingerprint, facts, warn)
+def opened(name: str | None, fingerprint: str, metadata: dict[str, Any], warn: Warn) -> Iterator[Silent]:
+    """The logger of this name, None being none; closed with the block. metadata: what it should know of the run."""
+    logger = Silent() if name is None else Wandb(fingerprint, metadata, warn)
     code = 1
     try:
         yield logger

@@ -1,7 +1,7 @@
 """Learning: one step, and the loop.
 
 `for state in train(state, ...)` takes one optimizer step an item; between two items the caller may save
-`state.tensors()` and `state.facts()`, draw progress, or stop. What a step does is a function of the state, the seed
+`state.tensors()` and `state.metadata()`, draw progress, or stop. What a step does is a function of the state, the seed
 and its number alone, so a run that was stopped goes on to the same bits. Nothing is printed here.
 """
 
@@ -25,8 +25,8 @@ from tinygpt.training.optimizer import schedule
 from tinygpt.training.passes import Passes
 from tinygpt.training.state import State
 
-HEALTH_EVERY = 10  # steps; looking closer takes a copy of the weights
-LOOKED_AT = 2**23  # scores of validation tokens at once on CUDA: a small batch leaves it idle, a large one takes memory
+HEALTH_EVERY = 10  # steps; measuring takes a copy of the weights
+LOGITS_AT_ONCE = 2**23  # of validation tokens, on CUDA: a small batch leaves it idle, a large one takes memory
 SMALLEST_SCALE = 2.0**-10  # an fp16 gradient that overflows even at this scale is a diverged one
 
 
@@ -55,7 +55,9 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
         pin=device.type == "cuda",
     )
 
-    at_once = max(1, LOOKED_AT // (context * vocab_size)) if device.type == "cuda" else settings.batch_size  # sequences
+    at_once = (
+        max(1, LOGITS_AT_ONCE // (context * vocab_size)) if device.type == "cuda" else settings.batch_size
+    )  # sequences
 
     def validate() -> None:
         windows = evaluation_windows(data["validation"], context, at_once, limit=settings.eval_tokens)
@@ -146,16 +148,14 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
 
 
 @torch.no_grad()
-def average_weights(average: dict[str, Tensor], newest: Mapping[str, Tensor], steps: int, share: float) -> None:
-    """Move the running mean of the weights (parameter name → tensor of its shape), which begins with the first ones, on
-    to the `newest`, of so many `steps`, 1 or more: the mean of about the last `share` of the run, more than 0.
+def average_weights(average: dict[str, Tensor], newest: Mapping[str, Tensor], steps: int, fraction: float) -> None:
+    """Update a running mean of the weights in place with the `newest`, those after `steps` ≥ 1 steps.
 
-    Late in a run the weights circle around what they are after, and learn chance features of single batches; the
-    middle of their path is free of both, and predicts unseen text better (Polyak & Juditsky 1992). The newest weigh
-    1 / (share·steps), which makes those after s steps count as s^(1/share − 1), however long the run (polynomial decay,
-    Shamir & Zhang 2013).
+    The mean covers about the last `fraction` > 0 of the run. Late in a run the weights oscillate around an optimum and
+    fit noise of single batches; their mean predicts unseen text better (Polyak & Juditsky 1992). The newest count
+    1 / (fraction·steps), so those after s steps count as s^(1/fraction − 1) (polynomial decay, Shamir & Zhang 2013).
     """
-    torch._foreach_lerp_([*average.values()], [newest[name] for name in average], min(1.0, 1 / (share * steps)))
+    torch._foreach_lerp_([*average.values()], [newest[name] for name in average], min(1.0, 1 / (fraction * steps)))
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Which way to step, how far, and when: AdamW, Muon, weight decay for matrices only, schedules.
 
-`build(model, ...)` returns the optimizers of a model, to be stepped together; `schedule(step, ...)` is the share of
+`build(model, ...)` returns the optimizers of a model, to be stepped together; `schedule(step, ...)` is the fraction of
 the peak learning rate at a step, a pure function, so that a resumed run needs no memory of it. Muon's update has the
 size of AdamW's, so one `learning_rate` serves both.
 """
@@ -19,7 +19,7 @@ from tinygpt.config import Train
 from tinygpt.model.cuda_graphs import CUDAGraphRunner
 from tinygpt.model.gpt import GPT
 
-EMBEDDING_RATE = 5.0  # times the learning rate, for the token embedding: few tokens of a batch are there to move a row
+EMBEDDING_LR = 5.0  # times the learning rate, for the token embedding: few tokens of a batch are there to move a row
 
 
 class Optimizer:
@@ -29,7 +29,7 @@ class Optimizer:
     groups: each with its `params`, its `lr`, and what else a step asks for.
     """
 
-    remembers: tuple[str, ...]  # the names of what is remembered of a parameter, once it has been stepped
+    state_keys: tuple[str, ...]  # the names of what is remembered of a parameter, once it has been stepped
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         self.param_groups = groups
@@ -51,7 +51,7 @@ class AdamW(Optimizer):
     eps is so small that tiny gradients count: an untrained head is nearly zero, and so is what comes back through it.
     """
 
-    remembers = ("step", "exp_avg", "exp_avg_sq")
+    state_keys = ("step", "exp_avg", "exp_avg_sq")
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float], eps: float = 1e-10) -> None:
         super().__init__(groups)
@@ -64,8 +64,8 @@ class AdamW(Optimizer):
             for parameter in parameters:
                 if not self.state[parameter]:
                     zeros = (torch.zeros((), device=parameter.device), *map(torch.zeros_like, [parameter] * 2))
-                    self.state[parameter] = dict(zip(self.remembers, zeros, strict=True))
-            steps, means, squares = ([self.state[p][name] for p in parameters] for name in self.remembers)
+                    self.state[parameter] = dict(zip(self.state_keys, zeros, strict=True))
+            steps, means, squares = ([self.state[p][name] for p in parameters] for name in self.state_keys)
             adamw(
                 parameters,
                 [parameter.grad for parameter in parameters],
@@ -97,7 +97,7 @@ class Muon(Optimizer):
     where the hardware multiplies it.
     """
 
-    remembers = ("momentum",)
+    state_keys = ("momentum",)
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class Optimizers:
         """Step every parameter that has a gradient, at this learning rate (of one step, not the peak)."""
         for optimizer in self.members:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * group.get("rate", 1.0)
+                group["lr"] = learning_rate * group.get("lr_multiplier", 1.0)
             optimizer.step()
 
     def zero_grad(self) -> None:
@@ -210,7 +210,7 @@ class Optimizers:
             f"{i}.{j}.{name}": torch.Size() if name == "step" else parameter.shape
             for i, optimizer in enumerate(self.members)
             for j, parameter in enumerate(optimizer.parameters())
-            for name in optimizer.remembers
+            for name in optimizer.state_keys
         }
 
 
@@ -218,7 +218,7 @@ def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Op
     """The optimizers that `settings` asks for. Weight decay pulls on matrices, never on norms and biases.
 
     AdamW alone is GPT-2's recipe. Beside Muon it is left with the two ends and the vectors, and an embedding that is
-    not the head as well learns at EMBEDDING_RATE. dtype: of Muon's iteration.
+    not the head as well learns at EMBEDDING_LR. dtype: of Muon's iteration.
     """
     hidden, ends, vectors = split_parameters(model)
     decay, (beta1, beta2) = settings.weight_decay, settings.betas
@@ -229,7 +229,7 @@ def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Op
     ]
     if muon and ends and not model.config.tie_embeddings:
         embedding, *groups[0]["params"] = ends
-        groups.append({"params": [embedding], "weight_decay": decay / EMBEDDING_RATE, "rate": EMBEDDING_RATE})
+        groups.append({"params": [embedding], "weight_decay": decay / EMBEDDING_LR, "lr_multiplier": EMBEDDING_LR})
     first = AdamW([{"lr": settings.learning_rate} | group for group in groups], (beta1, beta2))
     if not muon:
         return Optimizers(first)
@@ -249,7 +249,7 @@ def split_parameters(model: GPT) -> tuple[list[nn.Parameter], list[nn.Parameter]
 
 
 def schedule(step: int, settings: Train) -> float:
-    """The share of the peak learning rate at `step` (0 is the first), above 0 and at most 1: warm-up, then the descent.
+    """The fraction of the peak learning rate at `step` (0 is the first), in (0, 1]: warm-up, then the descent.
 
     Warm-up rises in equal steps and reaches the peak at step `warmup_steps`; the descent reaches `final_fraction` just
     after the last step. Warm-up longer than the run is cut to it.

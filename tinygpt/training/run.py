@@ -177,7 +177,7 @@ def train(
             stop = int(distributed.largest(interrupted()))  # a signal to one process stops all after the same step
             if writes and (stop or state.step % params.runtime.checkpoint_every == 0):
                 clock.note(state.step)
-                saves.save(state.step, state.tensors(), state.facts())
+                saves.save(state.step, state.tensors(), state.metadata())
             if stop:
                 tell(f"\nstopped after step {state.step}; all is saved: run the same command again to go on")
                 distributed.barrier()  # torchrun ends all as soon as one has ended: not before the first has saved

@@ -67,7 +67,7 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def save(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def save(self, step: int, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Keep the state after `step` steps; older saves than the last `keep` are removed, and those of later
         steps, which `latest` has passed over.
         """
@@ -77,7 +77,7 @@ class RunFolder:
             write_tensors(
                 partial / "state.safetensors", {name: tensor.contiguous() for name, tensor in tensors.items()}
             )
-            write_json(partial / "facts.json", facts)
+            write_json(partial / "metadata.json", metadata)
             seal(partial)
         saves = sorted(self.folder.glob("step-*"))
         kept = [save for save in saves if save <= own][-self.keep :]
@@ -86,9 +86,9 @@ class RunFolder:
                 shutil.rmtree(other)
 
     def latest(
-        self, check: Callable[[dict[str, Tensor], dict[str, Any]], None] = lambda tensors, facts: None
+        self, check: Callable[[dict[str, Tensor], dict[str, Any]], None] = lambda tensors, metadata: None
     ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest save that is whole, as (tensors on the CPU, facts); None where there is none.
+        """The newest save that is whole, as (tensors on the CPU, metadata); None where there is none.
 
         check: raises ValueError where they do not fit the run; that save is passed over, too.
         """
@@ -96,9 +96,9 @@ class RunFolder:
         for folder in reversed(saves):
             try:
                 verify(folder)
-                tensors, facts = load_file(folder / "state.safetensors"), read_json(folder / "facts.json")
-                check(tensors, facts)
-                return tensors, facts
+                tensors, metadata = load_file(folder / "state.safetensors"), read_json(folder / "metadata.json")
+                check(tensors, metadata)
+                return tensors, metadata
             except (ValueError, OSError, safetensors.SafetensorError) as problem:
                 where = "" if str(folder) in str(problem) else f"{folder} is damaged: "
                 first = folder == saves[0]

@@ -1,6 +1,6 @@
 """Training state: all that a run is made of between two steps, its saving and resuming.
 
-`initial_state(config, settings, …)` is a fresh one; `state.tensors()` and `state.facts()` are what to save, `check`
+`initial_state(config, settings, …)` is a fresh one; `state.tensors()` and `state.metadata()` are what to save, `check`
 says whether something saved fits, and `restore` goes back to it, to the bit. What a step does to it is loop.py's.
 """
 
@@ -20,7 +20,7 @@ from tinygpt.training.lora import adapt
 from tinygpt.training.optimizer import Optimizers, build
 
 Row = dict[str, float]
-FACTS = ("step", "best_step", "best_loss", "validation_rows", "health_rows")  # of a State, what is saved as JSON
+METADATA = ("step", "best_step", "best_loss", "validation_rows", "health_rows")  # of a State, what is saved as JSON
 
 
 class ValidationRow(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
@@ -30,8 +30,8 @@ class ValidationRow(BaseModel, strict=True, extra="forbid", allow_inf_nan=False)
     loss: float
 
 
-class Facts(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
-    """What facts.json of a saved state must hold."""
+class Metadata(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    """What metadata.json of a saved state must hold."""
 
     step: PositiveInt
     best_step: int
@@ -84,29 +84,29 @@ class State:
         }
         return {f"{part}.{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Everything to save that is JSON."""
-        return {name: getattr(self, name) for name in FACTS} | {"scaler": self.scaler.state_dict()}
+        return {name: getattr(self, name) for name in METADATA} | {"scaler": self.scaler.state_dict()}
 
-    def check(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def check(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """ValueError, in a sentence, where what was saved is not of such a model and such optimizers: names, shapes
-        and dtypes of tensors, names and types of facts.
+        and dtypes of tensors, names and types of metadata.
         """
-        Facts.model_validate(facts)
-        if facts["scaler"].keys() != self.scaler.state_dict().keys():
+        Metadata.model_validate(metadata)
+        if metadata["scaler"].keys() != self.scaler.state_dict().keys():
             raise ValueError("The state is of a run in another precision.")
         shapes = {f"{part}.{name}": p.shape for part in ("model", "best") for name, p in self.parameters.items()}
         shapes |= {f"average.{name}": tensor.shape for name, tensor in self.average.items()}
         if any(name.startswith("optimizers.") for name in tensors):  # none where every step so far overflowed
             shapes |= {f"optimizers.{name}": shape for name, shape in self.optimizers.shapes().items()}
-        shapes["rows.train"] = torch.Size((facts["step"], 4))
+        shapes["rows.train"] = torch.Size((metadata["step"], 4))
         for name in sorted(shapes.keys() | tensors.keys()):
             found = tensors[name].shape if name in tensors else "missing"
             dtype = torch.float64 if name == "rows.train" else torch.float32
             if found != shapes.get(name) or tensors[name].dtype != dtype:
                 raise ValueError(f"The state does not fit this run: its {name} is {found}.")
 
-    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Go back to a saved state, on a model and optimizers built the same way; `check` says whether it fits, shapes
         and all.
         """
@@ -121,9 +121,9 @@ class State:
         for name, mean in self.average.items():
             mean.copy_(parts["average"][name])
         self.optimizers.load_state_dict(parts["optimizers"])
-        self.scaler.load_state_dict(facts["scaler"])
-        for name in FACTS:
-            setattr(self, name, facts[name])
+        self.scaler.load_state_dict(metadata["scaler"])
+        for name in METADATA:
+            setattr(self, name, metadata[name])
         names = ("step", "loss", "learning_rate", "gradient_norm")
         self.train_rows = [dict(zip(names, row, strict=True)) for row in parts["rows"]["train"].tolist()]
 

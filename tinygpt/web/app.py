@@ -232,7 +232,7 @@ def on(event: Any, does: Callable[..., Any], inputs: Sequence[Any], outputs: Seq
     )
 
 
-def looks() -> gr.themes.Base:
+def theme() -> gr.themes.Base:
     """Gradio's plainest theme, with no font that would have to be fetched; the rest is in page.css."""
     fonts, fixed = [Font(name) for name in SANS], [Font(name) for name in MONO]
     return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=fixed)
@@ -245,7 +245,7 @@ def app(serving: Serving, password: str | None = None, hosts: tuple[str, ...] | 
     off: Any = dict.fromkeys(("run_history", "ssr_mode", "enable_monitoring", "mcp_server", "pwa"), False)
     inner = gr.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None), blocks, "/", footer_links=[], max_file_size=1,
-        theme=looks(), css_paths=FOLDER / "page.css", head=f"<script>{script}</script>", **off,
+        theme=theme(), css_paths=FOLDER / "page.css", head=f"<script>{script}</script>", **off,
     )  # fmt: skip
     takes = {number: len(event.inputs) for number, event in blocks.fns.items() if event.fn}
     return SecurityMiddleware(inner, takes, password, hosts)

@@ -126,11 +126,11 @@ class Page:
 
     def attend(self, text: object, model: object, block: object, head: object) -> str:
         with refusing() as refused:
-            opened, ids, shares, left_out = self.serving.attend(text, model, block, head)
+            opened, ids, weights, left_out = self.serving.attend(text, model, block, head)
         if refused:
             return refused[0]
         labels = [label(opened.tokenizer, token) for token in ids]
-        return token_html.attention(labels, shares, f"Block {block}, head {head}.", left_out)
+        return token_html.attention(labels, weights, f"Block {block}, head {head}.", left_out)
 
     def written(self, request: gr.Request, kept: object) -> str:
         """The text so far, to be looked at elsewhere."""

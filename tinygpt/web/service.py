@@ -216,7 +216,7 @@ class Serving:
     def attend(
         self, written: object, model: object, block: object, head: object
     ) -> tuple[LoadedModel, list[int], Tensor, bool]:
-        """Where one head, counted from 1, looks in the first tokens of a text: the model, T ids, shares (T, T), and
+        """Where one head, counted from 1, looks in the first tokens of a text: the model, T ids, weights (T, T), and
         whether there are more.
         """
         opened = self.models.load(model)
@@ -224,8 +224,8 @@ class Serving:
         chosen = [number("block", block, 1, config.n_layer, True), number("head", head, 1, config.n_head, True)]
         whole = opened.tokenizer.encode(something(written))
         ids = whole[: min(MAP_TOKENS, config.context_length)]
-        shares = activations.get_activations(opened.model, ids).shares[int(chosen[0]) - 1, int(chosen[1]) - 1]
-        return opened, ids, shares, len(whole) > len(ids)
+        weights = activations.get_activations(opened.model, ids).attention[int(chosen[0]) - 1, int(chosen[1]) - 1]
+        return opened, ids, weights, len(whole) > len(ids)
 
 
 def predict_turn(turn: WebTurn, prompt: list[int], opened: LoadedModel) -> None:

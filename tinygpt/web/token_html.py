@@ -1,7 +1,7 @@
 """What the page shows of texts, as HTML in which every character of a text is a character, never a tag.
 
 `transcript(turns)`: what was written by whom; `reading(tokens, …)`: a text shaded by surprisal; both with tokens that
-open in a card (static/page.js fills it). `attention(labels, shares)`: a map, and the same in words. Everything
+open in a card (static/page.js fills it). `attention(labels, weights)`: a map, and the same in words. Everything
 that comes from a model or a person goes through `escape`; nothing is Markdown. Left out: where the numbers come from
 (service.py).
 """
@@ -127,9 +127,9 @@ def card() -> str:
     )
 
 
-def attention(labels: Sequence[str], shares: Tensor, title: str, left_out: bool) -> str:
-    """Where one head looks, (T, T) shares: a map of squares, blue where much, and a table that says it in words."""
-    size, rows = len(labels), shares.tolist()
+def attention(labels: Sequence[str], weights: Tensor, title: str, left_out: bool) -> str:
+    """Where one head looks, (T, T) weights: a map of squares, blue where much, and a table that says it in words."""
+    size, rows = len(labels), weights.tolist()
     side = NAME + CELL * size
     names = "".join(
         f'<text transform="translate({NAME + CELL * (place + 0.72):.0f} {NAME - 6}) rotate(-90)">{escape(name)}</text>'

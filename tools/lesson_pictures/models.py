@@ -15,14 +15,14 @@ from tinygpt.inspection.activations import attention_scores
 from tinygpt.model.gpt import GPT, GPTConfig, count_parameters
 from tinygpt.plots import style
 from tinygpt.plots.style import ACCENT, DARK, LIGHT
-from tinygpt.scratch.attention import without_future
+from tinygpt.scratch.attention import causal_mask
 
 PATHS = Paths()
 
 
 @torch.no_grad()
 def attention(path: Path) -> None:
-    """Shares on one sentence, rung by rung, in the trained model's first block."""
+    """Shares on one sentence, step by step, in the trained model's first block."""
     model, tokenizer = tinygpt.load(PATHS.model)
     ids = tokenizer.encode("To be, or not to be")
     block: Any = model.blocks[0]
@@ -32,15 +32,15 @@ def attention(path: Path) -> None:
     panels = {
         "1 · without weights": alike.softmax(-1),
         "2 · query and key": scores[0].softmax(-1),
-        "3 · no future": without_future(scores[0]).softmax(-1),
-        "4 · a second head": without_future(scores[1]).softmax(-1),
+        "3 · no future": causal_mask(scores[0]).softmax(-1),
+        "4 · a second head": causal_mask(scores[1]).softmax(-1),
     }
     figure, canvases = style.canvases(len(panels))
     figure.set_size_inches(11, 3.3)
     words = [tokenizer.decode([token]).strip() for token in ids]
-    for axes, (name, shares) in zip(canvases, panels.items(), strict=True):
+    for axes, (name, weights) in zip(canvases, panels.items(), strict=True):
         axes.grid(visible=False)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
         axes.set_xticks(range(len(ids)), words, rotation=60)
         axes.set_yticks(range(len(ids)), words)
         axes.set_title(name, fontsize=11)

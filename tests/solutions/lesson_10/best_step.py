@@ -1,4 +1,4 @@
-def best_step(looks: list[tuple[int, float]]) -> tuple[int, float]:
+def best_step(evaluations: list[tuple[int, float]]) -> tuple[int, float]:
     """The step whose weights should be kept, and how far the loss has risen since."""
-    step, lowest = min(looks, key=lambda look: look[1])
-    return step, looks[-1][1] - lowest
+    step, lowest = min(evaluations, key=lambda evaluation: evaluation[1])
+    return step, evaluations[-1][1] - lowest

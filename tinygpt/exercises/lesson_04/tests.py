@@ -19,10 +19,10 @@ def mix(yours: Callable[..., Any]) -> None:
 
 
 def hide_future(yours: Callable[..., Any]) -> None:
-    """as `without_future` in tinygpt/scratch/attention.py"""
+    """as `causal_mask` in tinygpt/scratch/attention.py"""
     scores = torch.arange(16.0).reshape(4, 4)
     given = scores.clone()
-    same(f"hide_future({scores.int().tolist()})", yours(given), attention.without_future(scores))
+    same(f"hide_future({scores.int().tolist()})", yours(given), attention.causal_mask(scores))
     need(torch.equal(given, scores), "hide_future changed the scores that it was given; make a new tensor")
 
 
@@ -37,11 +37,11 @@ def head(yours: Callable[..., Any]) -> None:
     ]
     call = f"head({', '.join(str(tensor.int().tolist()) for tensor in wide)})"
     same(call, yours(*wide), attention.causal_head(wide[0], (wide[1], wide[2], wide[3])))
-    dice = torch.Generator().manual_seed(1)
-    x = torch.randn(6, 8, generator=dice)
-    query, key, value = (torch.randn(8, 4, generator=dice) for _ in range(3))
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(6, 8, generator=generator)
+    query, key, value = (torch.randn(8, 4, generator=generator) for _ in range(3))
     expected = attention.causal_head(x, (query, key, value))
     found = yours(x, query, key, value)
     same("of 6 tokens, head(x, …)", found, expected)
-    later = torch.cat([x[:3], torch.randn(3, 8, generator=dice)])
+    later = torch.cat([x[:3], torch.randn(3, 8, generator=generator)])
     same("head(x, …) of the first 3 tokens, when later ones change", yours(later, query, key, value)[:3], expected[:3])

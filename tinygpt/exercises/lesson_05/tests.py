@@ -52,10 +52,10 @@ def swiglu(yours: Callable[..., Any]) -> None:
     call = "swiglu([1], gate [[2]], up [[3]], down [[1]])"
     same(call, yours(one[0], two, three, one), 6 * torch.tensor([2.0]).sigmoid())
     mlp = layers.MLP(GPTConfig(**SHAPE))  # type: ignore[arg-type]
-    dice = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        gate, up, down = (parameter.normal_(generator=dice) for parameter in mlp.parameters())
-        x = torch.randn(2, 3, 8, generator=dice)
+        gate, up, down = (parameter.normal_(generator=generator) for parameter in mlp.parameters())
+        x = torch.randn(2, 3, 8, generator=generator)
         same("swiglu(x, gate, up, down)", yours(x, gate, up, down), mlp(x))
 
 

@@ -25,13 +25,15 @@ def top_p(yours: Callable[..., Any]) -> None:
         same(f"top_p({PROBABILITIES}, {p})", yours(list(PROBABILITIES), p), sampling.keep_top_p(PROBABILITIES, p))
 
 
-def draw(yours: Callable[..., Any]) -> None:
-    """as `draw` in tinygpt/scratch/sampling.py"""
+def sample_from(yours: Callable[..., Any]) -> None:
+    """as `sample_from` in tinygpt/scratch/sampling.py"""
     for probabilities in (PROBABILITIES, [0.0, 0.5, 0.0, 0.5], [1 / 3, 1 / 3, 1 / 3]):
         for number in (0.0, 0.19, 0.2, 0.5, 0.69, 0.71, 0.999999999999):
-            expected = sampling.draw(probabilities, number)
+            expected = sampling.sample_from(probabilities, number)
             same(
-                f"draw({[round(p, 3) for p in probabilities]}, {number})", yours(list(probabilities), number), expected
+                f"sample_from({[round(p, 3) for p in probabilities]}, {number})",
+                yours(list(probabilities), number),
+                expected,
             )
     tenths, number = [*[0.1] * 10, 0.0], math.nextafter(1, 0)  # which is also what ten tenths sum to, in floats
-    same(f"draw({tenths}, {number})", yours(list(tenths), number), sampling.draw(tenths, number))
+    same(f"sample_from({tenths}, {number})", yours(list(tenths), number), sampling.sample_from(tenths, number))

@@ -34,8 +34,8 @@ def training_bytes(yours: Callable[..., Any]) -> None:
 
 def accumulate(yours: Callable[..., Any]) -> None:
     """as `Passes.accumulate` in tinygpt/training/passes.py"""
-    dice = torch.Generator().manual_seed(1)
-    inputs, targets = torch.randn(5, 3, generator=dice), torch.randn(5, generator=dice)
+    generator = torch.Generator().manual_seed(1)
+    inputs, targets = torch.randn(5, 3, generator=generator), torch.randn(5, generator=generator)
     weight, largest = torch.ones(3), []
 
     def gradient_of_sum(x: Tensor, y: Tensor) -> Tensor:  # of the squared errors of x @ weight

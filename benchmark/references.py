@@ -2,7 +2,7 @@
 
 `NanoGPT(checkout, text, folder).run(repeat)` and `NanoChat(…).run(repeat)` → a `Result`. Preparing the data and
 training a vocabulary stand outside the seconds, for them and for TinyGPT alike. The loss at the end is measured on the
-whole held-out text by benchmark/rival_loss.py; on the way it is the rival's own estimate.
+whole held-out text by benchmark/reference_loss.py; on the way it is the reference's own estimate.
 """
 
 import json
@@ -42,16 +42,16 @@ class Result:
     run: str
     repeat: int
     whole_seconds: float  # of the process that trains
-    step_seconds: float  # of its steps and looks at the held-out text, without starting and saving (and of nanochat
+    step_seconds: float  # of its training and validation steps, without starting and saving (and of nanochat
     # without the first step, which compiles; what others compile is in it)
     bits_per_byte: float  # at the end, on the whole held-out text
     curve: Curve = field(default_factory=list)
-    until_best: bool = False  # its time counts until its best look at the held-out text: what follows is in vain
+    until_best: bool = False  # its time counts until its best validation loss: what follows is in vain
 
     @property
     def seconds_to_best(self) -> float:
-        """Of the whole process, or until its best look."""
-        return min(self.curve, key=lambda look: look[1])[0] if self.until_best else self.whole_seconds
+        """Of the whole process, or until its best validation step."""
+        return min(self.curve, key=lambda point: point[1])[0] if self.until_best else self.whole_seconds
 
 
 def compiled_anew(folder: Path, repeat: int) -> dict[str, str]:
@@ -90,9 +90,9 @@ def nanochat_losses(lines: Iterable[tuple[float, str]]) -> Curve:
     return [(seconds, float(match[1])) for seconds, match in found if match]
 
 
-def final_loss(rival: str, folder: Path, text: Path, environment: dict[str, str]) -> float:
-    """Bits per byte of the held-out part of `text`, by the model that the rival left in `folder`."""
-    command = python(str(ROOT / "benchmark/rival_loss.py"), rival, str(text.resolve()))
+def final_loss(reference: str, folder: Path, text: Path, environment: dict[str, str]) -> float:
+    """Bits per byte of the held-out part of `text`, by the model that the reference left in `folder`."""
+    command = python(str(ROOT / "benchmark/reference_loss.py"), reference, str(text.resolve()))
     value: float = json.loads(watch(command, folder, environment).lines[-1][1])
     return value
 

@@ -5,10 +5,10 @@ on up to 1. The token that the number falls into is drawn; so each is drawn as o
 number draws the same token. A token of probability 0 has no width, and is never drawn. Where rounding makes the
 probabilities sum to a little less than 1, what lies beyond is the last token's that has a width.
 
-    draw([0.2, 0.5, 0.3], 0.6) → 1
+    sample_from([0.2, 0.5, 0.3], 0.6) → 1
 """
 
 
-def draw(probabilities: list[float], number: float) -> int:
+def sample_from(probabilities: list[float], number: float) -> int:
     """V probabilities, a number from [0, 1) → the token."""
     raise NotImplementedError

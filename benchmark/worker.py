@@ -1,6 +1,6 @@
 """One system in `benchmark.beside`: reads tasks as lines of JSON, answers each with its tokens a second.
 
-`python -m benchmark.contestant nanoGPT FOLDER cpu`, where FOLDER holds the models that `write_model` wrote and a copy
+`python -m benchmark.worker nanoGPT FOLDER cpu`, where FOLDER holds the models that `write_model` wrote and a copy
 of nanoGPT. A task is made ready and warmed up when it is first asked for, and kept. Training takes a fixed batch of
 random tokens, so that only the step counts; decoding takes a prompt of one token to the end of the context.
 """
@@ -58,7 +58,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 TRAINING = {"train.optimizer": "adamw", "train.learning_rate": 1e-3, "train.steps": 1_000_000}
 WARMING = 3  # times that a piece is done on a GPU before it counts: training is compiled first, then recorded
-LOGGED = 10  # steps between two looks of nanoGPT's at its loss, for which it waits for a GPU (ours does each step)
+LOGGED = 10  # steps between two of nanoGPT's logged losses, for which it waits for a GPU (ours does each step)
 SECONDS = 1.5  # that a piece is repeated for, at least
 
 
@@ -205,12 +205,12 @@ def speed(piece: Ready, device: torch.device) -> float:
 
 def main(system: str, folder: Path, device: torch.device) -> None:
     kinds: dict[str, Any] = {"TinyGPT": TinyGPT, "nanoGPT": NanoGPT, "transformers": Transformers}
-    answers, sys.stdout = sys.stdout, io.StringIO()  # what the rivals print is no answer
-    contestant = kinds[system](folder, device)
+    answers, sys.stdout = sys.stdout, io.StringIO()  # what the references print is no answer
+    worker = kinds[system](folder, device)
 
     @cache
     def ready(kind: str, size: str, shape: str, detail: str | int) -> Ready:
-        piece = contestant.train(size, detail) if kind == "train" else contestant.decode(shape, size, detail)
+        piece = worker.train(size, detail) if kind == "train" else worker.decode(shape, size, detail)
         for _ in range(WARMING if device.type == "cuda" else 1):
             piece()
         return cast(Ready, piece)

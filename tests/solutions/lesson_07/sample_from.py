@@ -1,4 +1,4 @@
-def draw(probabilities: list[float], number: float) -> int:
+def sample_from(probabilities: list[float], number: float) -> int:
     """V probabilities, a number from [0, 1) → the token."""
     end = 0.0
     for token, p in enumerate(probabilities):

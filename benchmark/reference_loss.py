@@ -1,6 +1,6 @@
-"""The loss of a rival's model on the whole held-out text, in bits per byte: `python rival_loss.py nanogpt TEXT`.
+"""A reference's loss on the whole held-out text, in bits per byte: `python reference_loss.py nanogpt TEXT`.
 
-Run by benchmark/rivals.py inside a copy of the rival, whose own modules it imports; it knows nothing of TinyGPT.
+benchmark/references.py runs it inside a copy of the reference, whose own modules it imports, without TinyGPT.
 Windows of the model's context lie side by side, as in TinyGPT's own evaluation, so that every token is predicted once.
 """
 
@@ -47,11 +47,11 @@ def summed_nats(ids: list[int], context: int, nats: Callable[[Tensor, Tensor], f
     return sum(nats(x[None], y[None]) for x, y in zip(inputs.split(context), targets.split(context), strict=True))
 
 
-def main(rival: str, text: Path) -> None:
+def main(reference: str, text: Path) -> None:
     whole = text.read_text(encoding="utf-8")
     held_out = whole[int(len(whole) * 0.9) :]
-    ids, context, nats = {"nanogpt": nanogpt, "nanochat": nanochat}[rival](held_out)
-    missed = len(held_out[0].encode()) if rival == "nanogpt" else 0  # its first character has none before it
+    ids, context, nats = {"nanogpt": nanogpt, "nanochat": nanochat}[reference](held_out)
+    missed = len(held_out[0].encode()) if reference == "nanogpt" else 0  # its first character has none before it
     bits = summed_nats(ids, context, nats) / math.log(2)
     print(json.dumps(bits / (len(held_out.encode()) - missed)))
 
