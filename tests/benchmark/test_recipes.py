@@ -13,7 +13,7 @@ import yaml
 from tests.conftest import ROOT
 from tinygpt.cli import presets
 
-PAGES = ("docs/tinystories.md", "README.md", "docs/lessons/01_text.md")
+PAGES = ("docs/datasets.md", "README.md", "docs/lessons/01_text.md")
 
 
 def recipes() -> list[str]:

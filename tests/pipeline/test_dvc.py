@@ -164,7 +164,7 @@ def test_an_experiment_is_compared_applied_and_made_a_branch(mine: Project) -> N
 @pytest.mark.parametrize("path", ["Zoë (1).txt", "a=[b], {c}; d.txt", "#1 & ~x!.md", "日本.txt", "Zoë's.txt"])
 def test_a_path_of_any_characters_is_set_in_the_quotes_that_the_pages_show(path: str, tmp_path: Path) -> None:
     inner, apostrophe = """'download.path="/home/me/Zoë (1).txt"'""", r'''"download.path=\"/home/me/Zoë's.txt\""'''
-    for page, form in (("README.md", inner), ("docs/dvc.md", inner), ("docs/dvc.md", apostrophe)):
+    for page, form in (("docs/datasets.md", inner), ("docs/dvc.md", inner), ("docs/dvc.md", apostrophe)):
         assert f"-S {form}" in (ROOT / page).read_text(encoding="utf-8")
     (tmp_path / path).touch()
     form, example = (apostrophe, "/home/me/Zoë's.txt") if "'" in path else (inner, "/home/me/Zoë (1).txt")
@@ -244,7 +244,7 @@ def test_comparing_with_a_revision_without_results_says_how_to_commit_them(mine:
 
 @pytest.mark.slow
 def test_the_commands_of_the_readme_in_order_lose_nothing_where_head_has_foreign_hashes(foreign: Project) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Two commands")[2]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Quick start")[2]
     commands = [line.strip() for line in re.findall(r"^    (?:dvc|git|tinygpt compare) .*$", readme, re.M)]
     assert COMMIT in commands
     before, own, ever = foreign.results(), (foreign.folder / "data/own/book.txt").read_bytes(), content(foreign)

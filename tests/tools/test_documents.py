@@ -16,7 +16,7 @@ PAGES = [
     ROOT / "docs/tour.md",
     ROOT / "docs/README.md",
     ROOT / "docs/dvc.md",
-    ROOT / "docs/tinystories.md",
+    ROOT / "docs/datasets.md",
     ROOT / "docs/glossary.md",
 ]
 LINKED = [file for file in {*PAGES, *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")} if "](" in file.read_text("utf-8")]
