@@ -13,7 +13,7 @@ from tests.project import Project
 from tinygpt.cli import main
 from tinygpt.experiments import compare as comparing
 from tinygpt.experiments import runs, table
-from tinygpt.experiments.compare import by_settings, compare, named, quantile, two_sided, welch
+from tinygpt.experiments.compare import by_settings, compare, named, welch
 from tinygpt.experiments.runs import Run
 from tinygpt.web import models
 
@@ -30,35 +30,21 @@ MUON = [run(1, 2.36), run(2, 2.37), run(3, 2.35)]
 ADAMW = [run(seed, bits, train__optimizer="adamw") for seed, bits in ((1, 2.60), (2, 2.62), (3, 2.61))]
 
 
-@pytest.mark.parametrize("t", [0.0, 0.3, 1.0, 4.0, 50.0])
-def test_students_t_is_that_of_its_closed_forms(t: float) -> None:
-    assert two_sided(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t), rel=1e-9)
-    assert two_sided(t, 2) == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-9)
-    x = t / math.sqrt(4 + t * t)
-    assert two_sided(t, 4) == pytest.approx(1 - x * (3 - x * x) / 2, rel=1e-9, abs=1e-12)
-
-
-@pytest.mark.parametrize(  # from printed tables of Student's t
-    ("freedom", "p", "t"),
-    [(1, 0.05, 12.706), (2, 0.05, 4.303), (3, 0.01, 5.841), (5, 0.05, 2.571), (10, 0.001, 4.587), (120, 0.05, 1.980)],
-)
-def test_its_quantiles_are_those_of_the_tables(freedom: float, p: float, t: float) -> None:
-    assert quantile(p, freedom) == pytest.approx(t, abs=5e-4)
-    assert two_sided(-t, freedom) == pytest.approx(p, rel=2e-3)
-
-
-def test_degrees_of_freedom_between_two_whole_numbers_lie_between_their_values() -> None:
-    assert two_sided(3, 2) > two_sided(3, 2.5) > two_sided(3, 3)
-
-
 def test_welch_is_that_of_an_example_worked_by_hand() -> None:
-    # variances 1 and 4, so squared errors 1/3 and 4/3: t = 4/√(5/3) with (5/3)² / ((1/9 + 16/9) / 2) degrees
-    test = welch([1, 2, 3], [4, 6, 8])
+    # variances 2 and 2, so squared errors of 1 each: t = 4/√2 with 2² / (1 + 1) = 2 degrees of freedom, whose
+    # distribution has a closed form: P(|T| > t) = 1 − t/√(2 + t²), and 4.302653 leaves 0.05
+    test, t = welch([1, 3], [5, 7]), 4 / math.sqrt(2)
     assert test.difference == 4
-    assert test.p == pytest.approx(two_sided(4 / math.sqrt(5 / 3), 50 / 17), rel=1e-12)
+    assert test.p == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-9)
     assert (test.low + test.high) / 2 == pytest.approx(4)
-    assert test.high - 4 == pytest.approx(quantile(0.05, 50 / 17) * math.sqrt(5 / 3))
-    assert welch([4, 6, 8], [1, 2, 3]).p == pytest.approx(test.p)
+    assert test.high - 4 == pytest.approx(4.302653 * math.sqrt(2), rel=1e-6)
+
+
+def test_the_degrees_of_freedom_are_welchs_where_the_spreads_differ() -> None:
+    # variances 1 and 4 of three each: (5/3)² / ((1/9 + 16/9) / 2) = 2.94 degrees, and not the 4 of equal spreads
+    test, t = welch([1, 2, 3], [4, 6, 8]), 4 / math.sqrt(5 / 3)
+    x = t / math.sqrt(4 + t * t)
+    assert 1 - x * (3 - x * x) / 2 < test.p < 1 - t / math.sqrt(2 + t * t)  # between those of 4 and of 2 degrees
 
 
 def test_samples_without_spread_are_the_same_or_not() -> None:

@@ -160,13 +160,13 @@ def lens(subject: Subject, acts: Activations, colour: bool, width: int) -> Itera
     for row in range(len(acts.ids)):
         line = []
         for depth in depths:
-            guess = _fit(label(subject.tokenizer, int(seen.best[depth, row]), 9), 9)
+            prediction = _fit(label(subject.tokenizer, int(seen.best[depth, row]), 9), 9)
             if row == len(came):
-                line.append(f"{guess}      ")
+                line.append(f"{prediction}      ")
                 continue
             bits = float(seen.bits[depth, row])
             right = "✓" if seen.ranks[depth, row] == 1 else " "
-            line.append(_shade(f"{guess}{right}{bits:5.1f}", 2.0 ** (-bits / 2), colour))
+            line.append(_shade(f"{prediction}{right}{bits:5.1f}", 2.0 ** (-bits / 2), colour))
         yield f"{_fit(came[row] if row < len(came) else '?', 12)}  " + " ".join(line)
     if came:
         yield f"{'mean bits':12}  " + " ".join(f"{seen.bits[depth].mean():15.1f}" for depth in depths)

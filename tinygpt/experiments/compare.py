@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tinygpt.experiments import runs
 from tinygpt.experiments.runs import Run
 
@@ -215,40 +213,17 @@ def differing(alike: Sequence[Run]) -> dict[str, list[Any]]:
 
 def welch(a: Sequence[float], b: Sequence[float]) -> Welch:
     """Welch's t-test on two samples of two or more."""
+    from scipy.stats import t as student  # here, since it takes half a second to load
+
     difference = statistics.fmean(b) - statistics.fmean(a)
     parts = [statistics.variance(sample) / len(sample) for sample in (a, b)]  # squared errors of the two means
     error = math.sqrt(sum(parts))
     if error == 0:  # samples without any spread
         return Welch(difference, difference, difference, 0.0 if difference else 1.0)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(s) - 1) for part, s in zip(parts, (a, b), strict=True))
-    reach = error * quantile(0.05, freedom)
-    return Welch(difference, difference - reach, difference + reach, two_sided(difference / error, freedom))
-
-
-def two_sided(t: float, freedom: float) -> float:
-    """P(|T| > |t|) for Student's t with so many degrees of freedom (1 or more, not always whole).
-
-    With T = √freedom · cot u the density is sin^(freedom − 1) u, and a tail is the u from 0 to arctan(√freedom/|t|): an
-    integral over a short, smooth stretch, by Gauss and Legendre's rule.
-    """
-    end = math.atan2(math.sqrt(freedom), abs(t))
-    nodes, weights = np.polynomial.legendre.leggauss(200)
-    s = (nodes + 1) / 2
-    u = end * s**4  # crowds the points at 0, where a power that is no whole number is not smooth
-    integral = float((weights / 2 * np.sin(u) ** (freedom - 1) * end * 4 * s**3).sum())
-    whole = math.sqrt(math.pi) * math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2))
-    return min(1.0, 2 * integral / whole)
-
-
-def quantile(p: float, freedom: float) -> float:
-    """The t beyond which `two_sided` is p, by halving."""
-    low, high = 0.0, 1.0
-    while two_sided(high, freedom) > p:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if two_sided(middle, freedom) > p else (low, middle)
-    return high
+    reach = error * float(student.isf(SURE / 2, freedom))
+    p = 2 * float(student.sf(abs(difference / error), freedom))
+    return Welch(difference, difference - reach, difference + reach, p)
 
 
 def _whole(key: str, keys: Sequence[str]) -> str:

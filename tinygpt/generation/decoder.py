@@ -1,6 +1,6 @@
-"""The GPT once more, made to write: the scores of `model(tokens)`, a token at a time, in fewer and larger steps.
+"""The GPT once more, made to write: the logits of `model(tokens)`, a token at a time, in fewer and larger steps.
 
-`decoder = Decoder(model, B)`; `decoder.logits(windows)` → the next token's scores of B sequences of any lengths. Where
+`decoder = Decoder(model, B)`; `decoder.logits(windows)` → the next token's logits of B sequences of any lengths. Where
 a step computes little, it waits: for weights to come from memory, and for PyTorch between two small operations. So
 keys and values are kept, and each token is computed once; matrices that read the same vector become one matrix, and
 the weights of the norm before it a part of it; and large matrices are laid out as they are read.
@@ -101,7 +101,7 @@ class Decoder:
 
     @torch.inference_mode()
     def logits(self, windows: list[list[int]]) -> Tensor:
-        """Scores of the next token of each sequence: float32 (B, V), on the model's device.
+        """Logits of the next token of each sequence: float32 (B, V), on the model's device.
 
         windows: the ids that the model is to see of each, 1 … context_length of them. One that has grown by a token
         since the last call costs that token; any other is read anew, and once where several are alike.
@@ -142,7 +142,7 @@ class Decoder:
             self.blocks(torch.tensor([*texts], device=at.device).flatten(), at, attend)
 
     def step(self, tokens: list[int]) -> Tensor:
-        """Read the last token of each sequence, score the next: (B, V).
+        """Read the last token of each sequence; the next one's logits: (B, V).
 
         On CUDA the step is recorded (model/cuda_graphs.py), so its shapes must stay: it looks at the whole context each
         time.
@@ -150,12 +150,12 @@ class Decoder:
         if self.replay.on_cuda:
             self.newest.copy_(torch.tensor([tokens, [length - 1 for length in self.lengths]]))
             newest, end = self.newest.unbind(), self.config.context_length
-            return self.replay(lambda: self.score(newest[0], newest[1], end), [self.cache])
+            return self.replay(lambda: self.run_blocks(newest[0], newest[1], end), [self.cache])
         S, device = max(self.lengths), self.cache.device
         ends = S - 1 if min(self.lengths) == S else torch.tensor(self.lengths, device=device) - 1
-        return self.score(torch.tensor(tokens, device=device), ends, S)
+        return self.run_blocks(torch.tensor(tokens, device=device), ends, S)
 
-    def score(self, tokens: Tensor, at: int | Tensor, end: int) -> Tensor:
+    def run_blocks(self, tokens: Tensor, at: int | Tensor, end: int) -> Tensor:
         """`step` for tokens (B,) at one position or each at its own (B,), all of them before `end`."""
         B, S, H, kv_heads = len(tokens), end, self.config.n_head, self.config.kv_heads
         k, v = self.cache[..., :S, :].flatten(2, 3).unbind(1)  # (n_layer, B·kv_heads, S, D)
@@ -181,7 +181,7 @@ class Decoder:
         return self.head(self.rescaled(self.blocks(tokens, at, attend)))
 
     def padding_mask(self, at: Tensor, end: int) -> Tensor:
-        """What is added to scores in attention, so that no sequence sees what lies behind its end: (B,) → zeros and −∞,
+        """What is added to attention scores, so that no sequence sees what lies behind its end: (B,) → zeros and −∞,
         (B·kv_heads, 1, end).
         """
         behind = torch.arange(end, device=at.device) > at[:, None]

@@ -29,10 +29,10 @@ UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's controls, formats, halves o
 def next_logits(
     model: GPT, prompts: list[list[int]], use_cache: bool = True
 ) -> Generator[Tensor, Sequence[int | None], None]:
-    """Scores of the next token of each sequence, float (B, V), on the CPU, again and again.
+    """Logits of the next token of each sequence, float (B, V), on the CPU, again and again.
 
-    prompts: ids, at least one each. Send the chosen ids to get the next scores; a row for which None is sent has
-    ended, and the next scores are without it.
+    prompts: ids, at least one each. Send the chosen ids to get the next logits; a row for which None is sent has
+    ended, and the next logits are without it.
     """
     context, sequences = model.config.context_length, [list(prompt) for prompt in prompts]
     decoder = Decoder(model, len(prompts)) if use_cache else None
@@ -78,8 +78,8 @@ def generate_ids(
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     seen = seen_tokens(prompts, model.config.vocab_size) if any(s.repetition_penalty != 1 for s in settings) else None
     rows = list(range(len(prompts)))  # those that go on
-    scores = next_logits(model, prompts, use_cache)
-    logits = next(scores)
+    stepper = next_logits(model, prompts, use_cache)
+    logits = next(stepper)
     for count in range(max_new_tokens):
         if count % THROWS == 0:
             uniforms = torch.stack([torch.rand(THROWS, generator=generators[row]) for row in rows])  # (B, THROWS)
@@ -96,7 +96,7 @@ def generate_ids(
         if not going:
             return
         if count + 1 < max_new_tokens:
-            logits = scores.send(chosen)
+            logits = stepper.send(chosen)
         if len(going) < len(rows):
             rows, settings = [rows[i] for i in going], [settings[i] for i in going]
             uniforms, seen = uniforms[going], None if seen is None else seen[going]

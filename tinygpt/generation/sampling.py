@@ -1,6 +1,6 @@
-"""From scores to the next token: temperature, top-k, top-p, min-p, repetition penalty.
+"""From logits to the next token: temperature, top-k, top-p, min-p, repetition penalty.
 
-`probabilities(logits, settings)` turns scores into the distribution that is sampled, and `sample_from` takes from it.
+`probabilities(logits, settings)` turns logits into the distribution that is sampled, and `sample_from` takes from it.
 The filters apply in one fixed order, that of transformers: repetition penalty, temperature, top-k, top-p, min-p. At
 least one token always remains.
 """
@@ -90,8 +90,8 @@ def probabilities(logits: Tensor, settings: Sampling, seen: Tensor | None = None
     logits = apply_repetition_penalty(logits, seen, settings.repetition_penalty)
     if settings.temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
-    scores = (logits - logits.amax(-1, keepdim=True)).double() / settings.temperature  # a tiny one must not overflow
-    probs = torch.softmax(scores, dim=-1).float()
+    scaled = (logits - logits.amax(-1, keepdim=True)).double() / settings.temperature  # a tiny one must not overflow
+    probs = torch.softmax(scaled, dim=-1).float()
     if settings.top_k:
         probs = keep_top_k(probs, settings.top_k)
     if settings.top_p < 1:
@@ -102,7 +102,7 @@ def probabilities(logits: Tensor, settings: Sampling, seen: Tensor | None = None
 
 
 def apply_repetition_penalty(logits: Tensor, seen: Tensor | None, penalty: float) -> Tensor:
-    """Make seen tokens less likely: divide positive scores, multiply negative ones (Keskar et al. 2019).
+    """Make seen tokens less likely: divide positive logits, multiply negative ones (Keskar et al. 2019).
 
     logits (B, V), seen bool (B, V) → (B, V) of the same type.
     """

@@ -90,7 +90,7 @@ def attention_scores(attention: Attention, x: Tensor, rotary: Rotary | None) -> 
 class HeadStatistics:
     """What each head does on average over the tokens after the first: (L, H) each."""
 
-    itself: np.ndarray  # share that goes to the token itself
+    itself: np.ndarray  # attention weight of the token itself
     previous: np.ndarray  # … to the token before
     first: np.ndarray  # … to the first token of all: where heads look that find nothing
     distance: np.ndarray  # tokens between the one that asks and what it gathers from
@@ -114,7 +114,7 @@ def head_statistics(weights: Tensor) -> HeadStatistics:
     T = weights.shape[-1]
     since = slice(1 if T > 1 else 0, None)
     place = torch.arange(T)
-    distance = (weights * (place[:, None] - place)).sum(-1)  # (L, H, T); what lies ahead has the share 0
+    distance = (weights * (place[:, None] - place)).sum(-1)  # (L, H, T); what lies ahead has the weight 0
     entropy = torch.special.entr(weights).sum(-1) / math.log(2)
     previous = weights.diagonal(-1, -2, -1) if T > 1 else torch.zeros_like(entropy)
     rows = weights.diagonal(0, -2, -1)[..., since], previous, weights[..., since, 0], distance[..., since]
@@ -165,7 +165,7 @@ def lens(model: GPT, acts: Activations) -> Lens:
     """The logit lens (nostalgebraist 2020): each depth of the residual stream, read by the last norm and the head.
 
     The last depth is what the model says. The head learned to read that one only; that it can read the others at all
-    shows that blocks refine one guess rather than pass on something else.
+    shows that blocks refine one prediction rather than pass on something else.
     """
     device = next(model.parameters()).device
     read = [model.head(model.norm(stream.to(device))).cpu() for stream in acts.streams]  # (T, V) each

@@ -1,4 +1,4 @@
-"""The GPT: tokens in, a score for every possible next token out.
+"""The GPT: tokens in, logits for the next token out.
 
 Read it from top to bottom; each part is used by the one below it: configuration, norm, positions, attention, MLP,
 block, the stack. `model(tokens)` → logits. Nothing here knows of training, sampling, files or devices; what exists only
@@ -40,7 +40,7 @@ class GPTConfig:
     qk_norm: bool  # RMSNorm of each head's queries and keys
     bias: bool  # of matrices, and of LayerNorm
     tie_embeddings: bool  # one matrix for the token embedding and the head
-    dropout: float  # the share of numbers set to zero in training, 0 to below 1
+    dropout: float  # the fraction of activations set to zero in training, 0 to below 1
 
     @property
     def kv_heads(self) -> int:
@@ -178,7 +178,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Embed, run the stack, normalise, and score every token of the vocabulary."""
+    """Embed, run the blocks, normalise, and compute a logit for every token of the vocabulary."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class GPT(nn.Module):
             self.head.weight = self.token_embedding.weight  # Press & Wolf 2017
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Scores of the next token after each token: int64 (B, T) → float (B, T, V), fp32 outside autocast.
+        """Logits of the next token after each token: int64 (B, T) → float (B, T, V), fp32 outside autocast.
 
         ValueError where there are more tokens than the context has room for; IndexError, on a CPU, for an id of V or
         more.
@@ -218,7 +218,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the starting weights, so that the first guess is close to uniform: loss ≈ ln V nats.
+        """Draw the starting weights, so that the first predictions are close to uniform: loss ≈ ln V nats.
 
         Matrices keep the size of what passes through them (standard deviation 1/√inputs). What a block adds to the
         residual stream starts at zero, so the stack begins as the identity and deepens as it learns (Zhang et al.

@@ -1,11 +1,11 @@
-"""The slow twins: everything that a GPT is made of, written out in plain tensor arithmetic, to be read in this order.
+"""Reference implementations: all that a GPT is made of, in plain tensor arithmetic, to be read in this order.
 
      1. bpe.py         text → tokens: which pairs of bytes are merged, and watching it happen
      2. embedding.py   tokens → vectors; where in the text each one stands
      3. layers.py      what is done to each vector alone: matrices, softmax, norms, GELU, SwiGLU, dropout
      4. attention.py   how tokens gather from each other, in five steps
      5. gpt.py         the parts put together: a block, the stack, the starting weights
-     6. loss.py        how wrong a guess was: cross-entropy, bits per byte
+     6. loss.py        how wrong a prediction was: cross-entropy, bits per byte
      7. optimizers.py  how to change the weights, given their gradients: AdamW, Muon
      8. training.py    one step of training: clipping, schedules, which weights get which optimizer
      9. train.py       the training loop, and the pipeline stage that runs it

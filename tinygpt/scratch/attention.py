@@ -58,9 +58,9 @@ def causal_mask(scores: Tensor) -> Tensor:  # (…, T, T) → (…, T, T)
 
 
 def causal_head(x: Tensor, head: Head) -> Tensor:  # (T, C) → (T, D)
-    """Step 3. New: no token sees those after it, or guessing the next one would be copying it.
+    """Step 3. New: no token sees those after it, or predicting the next one would be copying it.
 
-    That makes each of the T tokens an exercise of its own: one pass over a text guesses after its first token, after
+    That makes each of the T tokens an exercise of its own: one pass over a text predicts after its first token, after
     its first two, … The first token has only itself to gather from.
     """
     query, key, value = (x @ matrix for matrix in head)  # (T, D) each

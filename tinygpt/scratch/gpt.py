@@ -1,4 +1,4 @@
-"""The GPT, put together from the files before: tokens in, a score for every possible next token out.
+"""The GPT, put together from the files before: tokens in, logits for the next token out.
 
 `model = GPT(config)`; `model.initialise(generator)`; `model(tokens)` → logits. Names and shapes of all parameters are
 those of tinygpt.model.gpt.GPT, so `load_state_dict` of one takes the weights of the other, and both then give the same
@@ -37,7 +37,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Embed, run the blocks one after another, normalise, and score every token of the vocabulary."""
+    """Embed, run the blocks one after another, normalise, and compute a logit for every token."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -49,11 +49,11 @@ class GPT(nn.Module):
         self.norm = Norm(config.n_embd, config)
         self.head = Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_embeddings:
-            # A token's score is then how much the last vector resembles the token's own (Press & Wolf 2017).
+            # A token's logit is then how much the last vector resembles the token's own (Press & Wolf 2017).
             self.head.weight = self.token_embedding.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Scores of the next token after each token: int64 (B, T) → float (B, T, V).
+        """Logits of the next token after each token: int64 (B, T) → float (B, T, V).
 
         ValueError where there are more tokens than the context has room for.
         """
@@ -74,7 +74,7 @@ class GPT(nn.Module):
 
         A sum of n products with numbers of size 1/√n keeps the size of what comes in: so matrices start with that.
         What a block adds starts at zero, and the stack as a whole begins by changing nothing (Zhang et al. 2019).
-        Scores start near zero, so that the first guess is that all tokens are equally likely, and the first loss ln V.
+        Logits start near zero, so at first all tokens are about equally likely, and the first loss is ln V.
         """
         C, tied = self.config.n_embd, self.config.tie_embeddings
         for name, parameter in self.named_parameters():  # in the order in which the parts are made above

@@ -1,4 +1,4 @@
-"""How wrong a guess was: one number to make smaller.
+"""How wrong a prediction was: one number to minimise.
 
 `cross_entropy(logits, targets)` → nats per token, the loss that training minimises; `perplexity` and `bits_per_byte`
 say the same in units that mean more to a reader. Left out: label smoothing, and tokens that do not count.
@@ -46,7 +46,7 @@ def perplexity(loss: float) -> float:
 def bits_per_byte(nats: float, text_bytes: int) -> float:
     """The loss summed over all tokens of a text, for each byte of it, in bits.
 
-    Nats per token cannot be compared between tokenizers: longer tokens are harder to guess, and there are fewer of
+    Nats per token cannot be compared between tokenizers: longer tokens are harder to predict, and there are fewer of
     them. Bytes are the same for all. A nat is 1 / ln 2 = 1.44 bits. It is also what a compressor would need that wrote
     down each token in −log₂ p(token) bits, as arithmetic coding does (Witten et al. 1987).
     """

@@ -1,4 +1,4 @@
-"""From scores to the next token, and on to a text: all with lists of plain numbers, one sequence at a time.
+"""From logits to the next token, and on to a text: all with lists of plain numbers, one sequence at a time.
 
 `generate(model, prompt, settings, seed, max_new_tokens, end_of_text)` → the ids that continue a prompt. Each step of it
 is a small function from a list of V numbers to a list of V numbers. The settings are
@@ -19,24 +19,24 @@ Numbers = list[float]
 def apply_repetition_penalty(logits: Numbers, seen: set[int], penalty: float) -> Numbers:
     """Make tokens that were there before less likely (Keskar et al. 2019): 1 changes nothing, 1.2 is much.
 
-    Dividing lowers a positive score and would raise a negative one, which is therefore multiplied.
+    Dividing lowers a positive logit and would raise a negative one, which is therefore multiplied.
     """
     penalised = list(logits)
     for token in seen:
-        score = logits[token]
-        penalised[token] = score / penalty if score > 0 else score * penalty
+        logit = logits[token]
+        penalised[token] = logit / penalty if logit > 0 else logit * penalty
     return penalised
 
 
 def softmax(logits: Numbers, temperature: float) -> Numbers:
-    """Scores to probabilities. Divided by a temperature below 1, differences grow, and the likely becomes likelier.
+    """Logits to probabilities. Divided by a temperature below 1, differences grow, and the likely becomes likelier.
 
     At 0 only the likeliest is left, the first of equals: greedy.
     """
     highest = max(logits)
     if temperature == 0:
         return [1.0 if token == logits.index(highest) else 0.0 for token in range(len(logits))]
-    return normalised([math.exp((score - highest) / temperature) for score in logits])
+    return normalised([math.exp((logit - highest) / temperature) for logit in logits])
 
 
 def normalised(weights: Numbers) -> Numbers:
@@ -83,7 +83,7 @@ def keep_min_p(probabilities: Numbers, min_p: float) -> Numbers:
 
 
 def distribution(logits: Numbers, settings: Sampling, seen: set[int]) -> Numbers:
-    """What the next token is drawn from: V scores → V probabilities. seen: the tokens so far."""
+    """What the next token is drawn from: V logits → V probabilities. seen: the tokens so far."""
     probabilities = softmax(apply_repetition_penalty(logits, seen, settings.repetition_penalty), settings.temperature)
     if settings.temperature == 0:
         return probabilities

@@ -85,7 +85,7 @@ def memory_of_pass(state: State, precision: str) -> tuple[int, int]:
     """
     one, two = (kept_by_pass(state, sequences, precision) for sequences in (1, 2))
     config = state.model.config
-    logits = 3 * 4 * config.context_length * config.vocab_size  # scores, and in fp32 two gradients on their way back
+    logits = 3 * 4 * config.context_length * config.vocab_size  # and in fp32 two gradients on their way back
     gaps = GAPS if next(state.model.parameters()).device.type == "cpu" else 1.0
     return max(0, 2 * one - two), int(gaps * (two - one + logits))
 

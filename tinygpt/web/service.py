@@ -245,7 +245,7 @@ def predictions(model: GPT, ids: Sequence[int], first: int, sampling: Sampling |
 
 
 def _seen(logits: Tensor, came: Tensor, sampling: Sampling | None) -> Iterator[Seen]:
-    """Scores (N, V) and the tokens that came (N,) → what is to be told of each."""
+    """Logits (N, V) and the tokens that came (N,) → what is to be told of each."""
     plain = probabilities(logits, AS_IT_IS)
     chosen = plain if sampling is None else probabilities(logits, sampling)
     ranks = 1 + (logits > logits.gather(-1, came[:, None])).sum(-1)

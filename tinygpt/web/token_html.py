@@ -128,7 +128,7 @@ def card() -> str:
 
 
 def attention(labels: Sequence[str], weights: Tensor, title: str, left_out: bool) -> str:
-    """Where one head looks, (T, T) weights: a map of squares, blue where much, and a table that says it in words."""
+    """The attention weights of one head, (T, T): a map of squares, the darker the larger, and a table in words."""
     size, rows = len(labels), weights.tolist()
     side = NAME + CELL * size
     names = "".join(

@@ -1,4 +1,4 @@
-"""The weakest baseline: what a guess costs that knows only which bytes occur.
+"""The weakest baseline: the bits of a prediction that knows only which bytes occur.
 
 Writing down one of n values that are all equally likely takes log₂ n bits. Count the different byte values in `text`,
 and say how many bits a byte that costs. Any model that has learned something needs less.

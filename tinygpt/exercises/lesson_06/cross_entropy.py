@@ -1,10 +1,10 @@
 """How surprised the model is: −ln of the probability that it gave to the token that came.
 
-The logits are V scores of one position. softmax makes probabilities of them: exp(score), divided by the sum of all
-exp(score). For the scores of `test`, exp overflows (above 88 it is infinite): only differences of scores count, so
-subtract the highest score from all of them first. And ln of a quotient is a difference, so no tiny number is needed:
+The logits are V numbers of one position. softmax makes probabilities of them: exp(logit), divided by the sum of all
+exp(logit). For the logits of `test`, exp overflows (above 88 it is infinite): only differences of logits count, so
+subtract the highest logit from all of them first. And ln of a quotient is a difference, so no tiny number is needed:
 
-    −ln p(target) = ln Σ exp(score) − score[target]          Σ: the sum over all V scores
+    −ln p(target) = ln Σ exp(logit) − logit[target]          Σ: the sum over all V logits
 
     cross_entropy(tensor([0.0, 0.0]), 1) → tensor(0.6931)  # two that are equally likely: ln 2
 """
