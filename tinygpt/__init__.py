@@ -1,4 +1,4 @@
-"""TinyGPT: a GPT built from scratch to be understood, in a pipeline that makes every result repeatable.
+"""TinyGPT: a GPT from scratch, in a pipeline that makes every result reproducible.
 
     model, tokenizer = tinygpt.load("data/model")
     tinygpt.generate(model, tokenizer, "ROMEO:", temperature=0.5)[0].text

@@ -1,4 +1,4 @@
-"""What people read in a terminal: standard streams that never fail, progress bars, prompts and numbers.
+"""Terminal input and output: robust standard streams, progress bars, prompts and number formats.
 
 `with prepared():` around a command, `with prepared(ignore_write_errors=True):` around what writes its results into
 files: printing then never fails for an encoding, and never costs a stage its work. A character that the encoding lacks

@@ -16,14 +16,14 @@ MADE_BY = {"corpus": "download", "tokenizer": "tokenize", "tokens": "tokenize", 
 
 
 def explain(problem: Exception) -> str | None:
-    """What went wrong, with the next step where the system gave none; None for what nobody foresaw, and for all where
+    """What went wrong, with the next step where the system gave none; None for unexpected errors, and for all where
     $TINYGPT_TRACEBACK is set: then whoever mends the code sees where it went wrong.
     """
     return None if os.environ.get("TINYGPT_TRACEBACK") else _told(problem)
 
 
 def _told(problem: Exception) -> str | None:
-    """The sentence, or None for what nobody foresaw."""
+    """The sentence, or None for an unexpected error."""
     if isinstance(problem, OSError) and problem.errno in NO_SPACE:
         return f"The disk is full ({problem}). What was finished before is intact; free some space and run this again."
     if out_of_memory(problem):

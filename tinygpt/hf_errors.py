@@ -1,4 +1,4 @@
-"""What can go wrong with the Hugging Face hub, as sentences: `raise explained(params.download, problem) from problem`.
+"""Errors of the Hugging Face hub as sentences: `raise explained(params.download, problem) from problem`.
 
 Each says what to do next. Left out: trying again, which the hub's library does by itself (five times, where it helps).
 """

@@ -1,4 +1,4 @@
-"""Pictures of measurements: races against time, loss against compute, speed and memory; in the look of plots/style.py.
+"""Figures of measurements: races, loss against compute, speed and memory.
 
 Each takes numbers and a path, and writes a PNG that is the same every time. Pictures of one run are in plots/curves.py.
 """

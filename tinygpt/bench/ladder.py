@@ -1,4 +1,4 @@
-"""Up a ladder of model sizes, and for each of them batches that quadruple, until memory or time runs out.
+"""Benchmark growing model sizes, each with batches that quadruple, until memory or time runs out.
 
 `run(…)` measures within a budget of seconds → a Report; what is left out is said in a sentence, with the reason.
 `write` makes a table and figures of it. Every row is measured in a process of its own, by measure.py.

@@ -1,4 +1,4 @@
-"""What this machine does: matrix products, training steps and decoding, each timed, with the memory that they take.
+"""Measure matrix products, training steps and decoding on this machine: time and memory.
 
 `fresh(job)` measures in a process of its own, so that one peak of memory does not hide the next, and what runs out of
 memory takes nothing else down. `python -m tinygpt.bench.measure` is that process: a job comes as JSON, a row goes back.

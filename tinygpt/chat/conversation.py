@@ -1,4 +1,4 @@
-"""A conversation as the terminal and the page hold it: one text, grown by turns, each of which can be taken back.
+"""A conversation, in the terminal and on the page: one text that grows by turns, with undo and retry.
 
 `Conversation[Turn]()` has `add`, `undo`, `replace_last` and `settle`; what a turn holds beside its two texts is for
 those who make turns.

@@ -1,4 +1,4 @@
-"""Talk with a model: you write a piece of text, it goes on from there, and so by turns.
+"""A chat with a model: you write a text, the model continues it, in turns.
 
 `chat = Chat(model, tokenizer, …)`, then `for piece in chat.say("ROMEO:")` streams an answer; `retry`, `undo`, `set` and
 `save` are methods. The whole text so far is the prompt of each answer, cut to the model's context as everywhere

@@ -1,4 +1,4 @@
-"""Going on from a trained model: `base, origin = open_base(name, tokenizer, params.model)`.
+"""Fine-tune from a trained model: `base, origin = open_base(name, tokenizer, params.model)`.
 
 A base keeps its shape and its tokenizer; its context may be cut shorter. A model that was made from one names it in its
 lineage, so that `base_of(folder)` finds it again. How training goes on from it is training/state.py's, LoRA is

@@ -1,4 +1,4 @@
-"""The names that others use: a GPT's configuration and weights as transformers spells them, and back.
+"""Convert a GPT's configuration and weight names to transformers' and back.
 
 Three settings of `model` have a counterpart: RMSNorm + RoPE + SwiGLU with QK-norm is Qwen3, the same without QK-norm is
 Llama, LayerNorm + learned positions + GELU with biases and tied embeddings is GPT-2. Their folders open in

@@ -1,4 +1,4 @@
-"""Models to go on from, by name: `locate("data/model")` is a folder; so is `locate("openai-community/gpt2@<commit>")`.
+"""Find base models by name: `locate("data/model")` is a folder; so is `locate("openai-community/gpt2@<commit>")`.
 
 `train.init_from` and `tokenize.from` name them. A folder is looked for here, and then in the repository itself, for a
 temporary copy of it. A name with an @ is a model of the Hugging Face hub, at a commit, since what a name alone stands

@@ -1,4 +1,4 @@
-"""What a reader finds in a model folder, ours or transformers', and the one place that checks it and builds the model.
+"""The contents of a model folder, ours or transformers', and the one place that validates them and builds the model.
 
 `build(folder, source)` → model and tokenizer. Names, shapes and types of all tensors are compared with what the
 configuration needs before memory is taken for any of them.

@@ -1,4 +1,4 @@
-"""The commands that look at what was made: `tinygpt info`, `inspect`, `compare`, `exercise`, `benchmark`.
+"""The commands that examine results: `tinygpt info`, `inspect`, `compare`, `exercise`, `benchmark`.
 
 Imports are late, so that `tinygpt --help` answers at once.
 """

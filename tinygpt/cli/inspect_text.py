@@ -1,4 +1,4 @@
-"""The inside of a model in a terminal: `for line in show(names, subject, …): print(line)`.
+"""Model internals in a terminal: `for line in show(names, subject, …): print(line)`.
 
 Every view can be read without colour as well: shades become ░▒▓█, the surprisal of a text becomes bars under its lines.
 No colour is used where the output is no terminal, or where NO_COLOR is set (no-color.org). Left out: pictures
@@ -22,7 +22,7 @@ TITLES = {
     "tokens": "How the tokenizer cuts the text",
     "embeddings": "Whose embeddings point the same way (cosine similarity)",
     "position": "What the model knows of distance",
-    "attention": "Where each head looks",
+    "attention": "Attention weights of each head",
     "lens": "What it would say after each block",
     "next": "How likely each token was, and what a sampler would cut",
     "surprisal": "What the text tells the model",
@@ -120,9 +120,9 @@ def position(subject: Subject) -> Iterator[str]:
 def attention(
     subject: Subject, acts: Activations, blocks: Sequence[int], heads: Sequence[int], colour: bool, width: int
 ) -> Iterator[str]:
-    """What each head does on average; of one head alone, where each token looks."""
+    """What each head does on average; of one head alone, its attention map."""
     of = activations.head_statistics(acts.attention)
-    yield "            share of what a token gathers from      tokens     spread"
+    yield "            mean attention weight on                tokens     spread"
     yield "block head  itself  the one before  the first      away       over"
     for block in blocks:
         for head in heads:
@@ -152,32 +152,32 @@ def attention_map(subject: Subject, weights: np.ndarray, acts: Activations, colo
 
 
 def lens(subject: Subject, acts: Activations, colour: bool, width: int) -> Iterator[str]:
-    """A line a token: the likeliest next token at each depth, with the bits of the one that came."""
+    """A line a token: the likeliest next token at each depth, with the bits of the target."""
     seen = activations.lens(subject.model, acts)
     depths = activations.spread(len(seen.best), max(2, (width - 14) // 16))
-    yield f"{'came':12}  " + " ".join(f"{'embedding' if depth == 0 else f'block {depth}':15}" for depth in depths)
-    came = [label(subject.tokenizer, token) for token in acts.ids[1:].tolist()]
+    yield f"{'target':12}  " + " ".join(f"{'embedding' if depth == 0 else f'block {depth}':15}" for depth in depths)
+    targets = [label(subject.tokenizer, token) for token in acts.ids[1:].tolist()]
     for row in range(len(acts.ids)):
         line = []
         for depth in depths:
             prediction = _fit(label(subject.tokenizer, int(seen.best[depth, row]), 9), 9)
-            if row == len(came):
+            if row == len(targets):
                 line.append(f"{prediction}      ")
                 continue
             bits = float(seen.bits[depth, row])
             right = "✓" if seen.ranks[depth, row] == 1 else " "
             line.append(_shade(f"{prediction}{right}{bits:5.1f}", 2.0 ** (-bits / 2), colour))
-        yield f"{_fit(came[row] if row < len(came) else '?', 12)}  " + " ".join(line)
-    if came:
+        yield f"{_fit(targets[row] if row < len(targets) else '?', 12)}  " + " ".join(line)
+    if targets:
         yield f"{'mean bits':12}  " + " ".join(f"{seen.bits[depth].mean():15.1f}" for depth in depths)
 
 
 def next_tokens(subject: Subject, acts: Activations, settings: Sampling, colour: bool) -> Iterator[str]:
-    """A line a token that came: how likely it was, and how many tokens each filter keeps there; ✗: not this one."""
+    """One line per target token: its probability, and how many tokens each filter keeps there; ✗: not this one."""
     steps = activations.steps(acts.logits, settings)
     bits, ranks = acts.bits, activations.ranks(acts.logits, acts.ids)
     heads = "".join(f"{name:>11}" for name in steps.kept)
-    yield f"{'came':10}{'bits':>6}{'rank':>6}{'p':>5}{f'at {settings.temperature:g}':>7}{heads}  likeliest"
+    yield f"{'target':10}{'bits':>6}{'rank':>6}{'p':>5}{f'at {settings.temperature:g}':>7}{heads}  likeliest"
     for row, token in enumerate(acts.ids[1:].tolist()):
         p, warm = float(steps.probs[row, token]), float(steps.warmed[row, token])
         kept = "".join(f"{int(k[row].sum()):9} {' ' if k[row, token] else '✗'}" for k in steps.kept.values())

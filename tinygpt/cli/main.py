@@ -1,4 +1,4 @@
-"""The `tinygpt` command: what the pipeline made, in a terminal.
+"""The `tinygpt` command.
 
 The commands stand in generate.py and inspect.py; here are `check` and `size`, which read params.yaml.
 Imports are late, so that `tinygpt --help` answers at once.

@@ -1,4 +1,4 @@
-"""Named sizes: `sizes.yaml` says what each changes in params.yaml, and `options` says it to DVC.
+"""Named sizes: sizes.yaml lists what each changes in params.yaml; `options` turns that into options for DVC.
 
 `dvc exp run $(tinygpt size hour)` runs one as an experiment, to be compared with any other. DVC leaves its values in
 params.yaml, so each size sets all of the model and its training that any of them changes: what it does not name is as

@@ -1,4 +1,4 @@
-"""What a loss means: seven simple predictors of the same text, in bits per byte. A model is good below them.
+"""Baselines: seven simple predictors of the same text, in bits per byte. A good model beats them.
 
 `measure(train, validation)` reads the two parquet files, `bits_per_byte(train, validation)` takes bytes. They go
 from knowing only which bytes occur (uniform), over counts of one, two and five bytes, to compressors that learn as

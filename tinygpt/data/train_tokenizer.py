@@ -1,4 +1,4 @@
-"""Vocabularies from a text, or from their publisher: `build(params.tokenize, texts)` → a tokenizer.
+"""Train a tokenizer on a text, or fetch a published one: `build(params.tokenize, texts)` → a tokenizer.
 
 `char` takes the text's characters. `bpe` is learned by the `tokenizers` library, `sentencepiece` by the package of that
 name (an extra), both from the training text alone, the same from the same text whatever the number of threads. The

@@ -1,4 +1,4 @@
-"""What fine-tuning gained and what it cost: bits per byte before and after, of the new text and of the old.
+"""Evaluate fine-tuning: bits per byte before and after, on the new text and on the base model's.
 
 `bits_per_byte(model, text, …)` of the base and of what it became, on the held-out part of the domain's text and, with
 `base_text`, on that of the text that the base had learned; `verdict` says it in a line.

@@ -1,4 +1,4 @@
-"""How good the model is: loss, perplexity and bits per byte over the whole held-out text, and by position.
+"""Evaluate a model: loss, perplexity and bits per byte over the whole held-out text, and loss by position.
 
 Windows of the context's length that do not overlap, so every token is predicted once; no randomness, so the same
 model gives the same numbers. Bits per byte is the one to compare: unlike nats per token it does not depend on how the

@@ -1,4 +1,4 @@
-"""What a run has left, wherever it lies: curves, samples, pictures, lineage; `gather(run)` → all of it.
+"""A run's artifacts, in a folder, git or DVC's cache: `gather(run)` reads curves, samples, figures and lineage.
 
 A folder's are read as they are; those of a git revision or an experiment come from git and DVC's cache, and the
 workspace stays as it is. What is not there is left empty, and said in a sentence. Left out: what it means

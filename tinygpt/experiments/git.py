@@ -1,4 +1,4 @@
-"""What git says of the repository of the current folder: `repository.git("rev-parse", "HEAD")`.
+"""Run git in the current repository: `repository.git("rev-parse", "HEAD")`.
 
 Where git is missing, finds no repository, or refuses the one that it finds, its reason is the error.
 """

@@ -1,4 +1,4 @@
-"""Where a model or a sample comes from: every hash it names, followed to the file that it should be the hash of.
+"""Lineage of a model or a sample: each hash that it names is compared with the file it should be the hash of.
 
 `follow(folder, params, paths)` yields one `Link` for each: what it is, what was claimed, and what is there now. A model
 names its weights (SHA256SUMS), tokenizer, text and parameters (lineage.json); dvc.lock names the model. A sample (a

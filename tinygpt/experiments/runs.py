@@ -1,4 +1,4 @@
-"""What is known of a run that was evaluated: its settings, its seed, its numbers, wherever it lies.
+"""An evaluated run, from a folder, a git revision or a DVC experiment: its settings, seed and numbers.
 
 `of_folder`, `of_revision`, `of_experiments` and `of_results` read the same three things from a pipeline's folder, a git
 revision, DVC's experiments and a results file: dvc.lock, which is DVC's own record of the parameters, the text and the

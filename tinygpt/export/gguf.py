@@ -1,4 +1,4 @@
-"""A model folder as one GGUF file, which llama.cpp and what is built on it run: `write(folder, "model.gguf")`.
+"""Export a model folder as a GGUF file for llama.cpp: `write(folder, "model.gguf")`.
 
 The three families (see checkpoints/hf_names.py) have an architecture there. What changes on the way: names; GPT-2's
 matrices, which transformers keeps transposed; and the order of rows in Llama's queries and keys, since llama.cpp turns

@@ -1,4 +1,4 @@
-"""A model folder made ready to be published: `write(paths, model folder, target)`.
+"""Export a model folder with a model card, ready to publish: `write(paths, model folder, target)`.
 
 The folder is transformers' own already, so it is copied as it is, and a model card (README.md, as the Hugging Face hub
 shows it) comes beside it: how to use the model, how good it is, one of its samples, and the hashes and parameters it

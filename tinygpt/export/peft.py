@@ -1,4 +1,4 @@
-"""LoRA's changes as an adapter that peft opens."""
+"""Export LoRA weights as an adapter for peft."""
 
 from typing import Any
 

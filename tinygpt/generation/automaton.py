@@ -1,4 +1,4 @@
-"""A suffix automaton: which parts of some texts stand in another text, in one pass over it.
+"""A suffix automaton: finds which parts of some texts occur in another text, in one pass over it.
 
 `automaton = Automaton(texts)`, then `automaton.longest(passages, least)` → the longest part of each text that stands in
 a passage. The automaton is the smallest that reads every part of the texts (Blumer et al. 1985, "The smallest automaton

@@ -1,4 +1,4 @@
-"""The GPT once more, made to write: the logits of `model(tokens)`, a token at a time, in fewer and larger steps.
+"""The decoder: the logits of `model(tokens)`, one token at a time, with a KV cache and fused operations.
 
 `decoder = Decoder(model, B)`; `decoder.logits(windows)` → the next token's logits of B sequences of any lengths. Where
 a step computes little, it waits: for weights to come from memory, and for PyTorch between two small operations. So
@@ -68,7 +68,7 @@ class PackedLinear:
 
 class Decoder:
     """Writes B sequences at once. Takes memory once, for keys and values, 2 × n_layer × B × kv_heads × context_length ×
-    D, and for a copy of the weights; what becomes of the model's own weights later, it does not see.
+    D, and for a copy of the weights. Later changes to the model's weights are ignored.
     """
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Text from a model: read the prompts, then write a token at a time, many sequences at once.
+"""Generate text: prefill the prompts, then decode one token at a time, many sequences at once.
 
 `generate(model, tokenizer, "ROMEO:", temperature=0.5)` → completions; `generate_batch` continues several prompts side
 by side; `stream` hands text out as it comes. A full context slides: its last half is kept and read again, from position

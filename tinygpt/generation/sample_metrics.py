@@ -72,7 +72,7 @@ def distinct(texts: Iterable[Sequence[str]], n: int) -> float | None:
 
 
 def of_text(texts: Sequence[str], rows: Rows, advance: Callable[[int], object] = lambda size: None) -> list[Metrics]:
-    """How each text lies to the training text: known_words, longest_copy (characters) and copied, that passage.
+    """Overlap of each text with the training text: known_words, longest_copy (characters) and copied, that passage.
 
     rows: (document, text) of the training text, read once; `advance` hears their bytes. Time grows with them: two
     or three minutes of a core for 1 GB and a hundred texts.

@@ -1,4 +1,4 @@
-"""Samples to look at: every prompt continued, and a grid that shows what temperature and top-p do.
+"""Samples: a continuation of every prompt, and a grid over temperature and top-p.
 
 `collect` makes the records, one dictionary a sample, each with its seed, its settings, the hashes that trace it, and
 what sample_metrics.py says of it; `beside` sets them beside the training text, `summary` sums up each pair of the grid,

@@ -1,4 +1,4 @@
-"""The text of a row as its tokens come, ended before the first text of `stop`.
+"""Stream the text of a row token by token, up to the first occurrence of a `stop` text.
 
 `text = StoppingDecoder(tokenizer, ["\\n\\n"])`, then `text.add(token)` is the text that is certain after each token,
 until `text.ended`; `text.add(None)` hands out what waited. Half a character waits for its other half, half a stop for

@@ -1,4 +1,4 @@
-"""The window of a text that a model with a limited context sees: `window_start`, and the logits of every window.
+"""The context window over a long text: `window_start`, and the logits of every window.
 
 A full context slides: its last half is kept and read again, from position 0. Generation, its uncached form, and
 whatever looks at a text that was generated follow this one rule.

@@ -1,4 +1,4 @@
-"""Looking inside a GPT: what it attends to, how sure it is, and what it would say after each block.
+"""Inspect a GPT's activations: attention weights, surprisal, embeddings, and the logit lens.
 
 `acts = get_activations(model, ids)` runs the model over a text and keeps what `model(tokens)` throws away; the
 functions below turn that into arrays, which cli/inspect_text.py prints and figures.py draws. All numbers come from the
@@ -123,8 +123,8 @@ def head_statistics(weights: Tensor) -> HeadStatistics:
 
 def ranks(logits: Tensor, ids: Tensor) -> np.ndarray:
     """The place of each token among all that could have come, 1 the likeliest: (T, V), (T,) → int64 (T − 1,)."""
-    came = logits[:-1].gather(-1, ids[1:, None])  # (T − 1, 1)
-    places: np.ndarray = (1 + (logits[:-1] > came).sum(-1)).numpy()
+    targets = logits[:-1].gather(-1, ids[1:, None])  # (T − 1, 1)
+    places: np.ndarray = (1 + (logits[:-1] > targets).sum(-1)).numpy()
     return places
 
 
@@ -156,7 +156,7 @@ class Lens:
     """What the model would say if it ended after 0, 1, … L blocks."""
 
     best: np.ndarray  # (L + 1, T) int64: the likeliest token
-    bits: np.ndarray  # (L + 1, T − 1) float64: the surprisal of the token that came
+    bits: np.ndarray  # (L + 1, T − 1) float64: the surprisal of the target token
     ranks: np.ndarray  # (L + 1, T − 1) int64: and its place
 
 

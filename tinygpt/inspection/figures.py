@@ -1,4 +1,4 @@
-"""Pictures of the inside of a model, one function each, in the look of plots/style.py: `draw(folder, names, subject,
+"""Figures of model internals, one function each: `draw(folder, names, subject,
 …)`.
 
 Maps and tables share one scale of shades, and show tokens as text.py writes them. Left out: what a terminal shows
@@ -160,7 +160,7 @@ def attention(path: Path, subject: Subject, acts: Activations, blocks: Sequence[
 
 
 def lens(path: Path, subject: Subject, acts: Activations) -> None:
-    """What the model would say after each block, ✓ where it came; shaded by the probability of what came."""
+    """The most likely next token after each block, ✓ where it is the target; shaded by the target's probability."""
     seen = activations.lens(subject.model, acts)
     depths = spread(len(seen.best), DEPTHS)
     labels = [*(label(subject.tokenizer, token) for token in acts.ids.tolist()), "?"]
@@ -190,17 +190,17 @@ def lens(path: Path, subject: Subject, acts: Activations) -> None:
     curve.spines[["top", "right"]].set_visible(False)
     style: Any = {"location": "bottom", "shrink": 0.6, "aspect": 40, "pad": 0.02}
     bar = figure.colorbar(ScalarMappable(WEIGHT_SCALE, SHADES), ax=table, ticks=[0, 0.05, 0.2, 0.5, 1], **style)
-    bar.set_label("probability of the token that came")
+    bar.set_label("probability of the target token")
     save(figure, path)
 
 
 def next_token(path: Path, subject: Subject, acts: Activations, settings: Sampling) -> None:
-    """Left: how likely each token was that came. Right: what could come after the last, and what each filter keeps."""
+    """Left: the probability of each target token. Right: what could come after the last, and what each filter keeps."""
     steps = activations.steps(acts.logits, settings)
     rows = min(max(20, len(acts.ids) - 1), ROWS)
     figure = Figure(figsize=(10, ROW * rows + 1.4), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
-    _came(left, subject, acts, steps)
+    _targets(left, subject, acts, steps)
     _coming(right, subject, steps, settings.temperature, rows)
     for axes in (left, right):
         axes.set_ylim(rows + 0.5, -1.7)
@@ -208,8 +208,8 @@ def next_token(path: Path, subject: Subject, acts: Activations, settings: Sampli
     save(figure, path)
 
 
-def _came(axes: Axes, subject: Subject, acts: Activations, steps: activations.Steps) -> None:
-    """The probability of each token that came, its bits and rank, and what was likelier."""
+def _targets(axes: Axes, subject: Subject, acts: Activations, steps: activations.Steps) -> None:
+    """The probability of each target token, its bits and rank, and what was likelier."""
     bits, ranks = acts.bits[-ROWS:], activations.ranks(acts.logits, acts.ids)[-ROWS:]
     axes.barh(range(len(bits)), 2.0**-bits, color=DARK, height=0.7)
     name_ticks(axes.yaxis, [label(subject.tokenizer, token) for token in acts.ids[1:].tolist()[-ROWS:]])
@@ -217,7 +217,7 @@ def _came(axes: Axes, subject: Subject, acts: Activations, steps: activations.St
     write(axes, 1.04, -1, " bits  rank  likeliest", color="0.35", fontsize=8)
     for row, (told, rank, best) in enumerate(zip(bits, ranks, likeliest, strict=True)):
         write(axes, 1.04, row, f"{told:5.1f} {rank:5}  {label(subject.tokenizer, best, 10)}", fontsize=8)
-    axes.set(xlim=(0, 1.9), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="probability", title="Each token that came")
+    axes.set(xlim=(0, 1.9), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="probability", title="Target tokens")
 
 
 def _coming(axes: Axes, subject: Subject, steps: activations.Steps, temperature: float, most: int) -> None:

@@ -1,4 +1,4 @@
-"""What is looked at, and how its tokens are written for people.
+"""The text under inspection, and how its tokens are displayed.
 
 `subject = of_text(model, tokenizer, "ROMEO:")`, or `held_out(model, tokenizer, tokens)`; `label(tokenizer, id)` → a
 token as ink. `pieces` and `merge_ladders` say how tokens make up a text, and how byte pairs made up the tokens. Left

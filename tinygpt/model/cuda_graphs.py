@@ -1,4 +1,4 @@
-"""Work of a CUDA device, recorded once and started as a whole from then on (CUDA graphs).
+"""CUDA graphs: record the work of a CUDA device once, then replay it as a whole.
 
 A step of a small model is hundreds of kernels, each over in microseconds; a CPU needs longer than that to start one, so
 the GPU waits. With `replay = CUDAGraphRunner(device)`, `replay(work, used)` does what `work()` does: the same kernels

@@ -1,4 +1,4 @@
-"""The machine: which device, which precision, and the switches that make its arithmetic repeatable.
+"""The hardware: choose device and precision, and make computations deterministic.
 
 `auto` is settled here, once, for training, evaluation and generation alike.
 """

@@ -1,4 +1,4 @@
-"""Pictures of a run, one function each: they take numbers and a path, and write a picture that is the same every time.
+"""Figures of a run, one function each: numbers and a path in, a reproducible picture out.
 
 In the look of style.py. A path that ends in .svg gets a smaller picture, for a report (report/build.py).
 """

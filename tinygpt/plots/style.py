@@ -1,4 +1,4 @@
-"""The look of every picture, and the canvas: readable in black and white, no decoration that carries nothing.
+"""The style of all figures: readable in black and white, without decoration.
 
 `figure, axes = canvas()`, draw, `save(figure, path)` → a PNG or an SVG that is the same bytes every time. Pictures of a
 run are in curves.py, of the inside of a model in inspection/figures.py, of measurements in bench/figures.py; words of a

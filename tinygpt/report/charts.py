@@ -29,9 +29,9 @@ CAPTIONS = {  # of what a run drew, in the order of the model
     "embeddings": "Tokens of a row point nearly the same way: what could stand in one place has come to lie together.",
     "position": "What its positions let the model know of distance.",
     "by_position": "Loss by position: it falls as long as more context helps.",
-    "attention": "Where each head looks: a row is a token that asks, dark is where most of what it gathers comes from.",
-    "lens": "What the model would say after each block; ✓ where that came.",
-    "next": "How likely each token was that came, and what each filter of a sampler would keep.",
+    "attention": "Attention weights of each head: a row for each query token; darker columns weigh more.",
+    "lens": "The most likely next token after each block; ✓ where it is the target.",
+    "next": "The probability of each target token, and what each filter of a sampler would keep.",
     "surprisal": "A passage it never saw: the darker a token, the more bits it told the model. Their mean is the loss.",
 }
 

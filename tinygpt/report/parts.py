@@ -1,4 +1,4 @@
-"""What every part of a report (build.py) is made of: sections and tables, as HTML."""
+"""HTML sections and tables for the report (build.py)."""
 
 import html
 from collections.abc import Iterable, Iterator, Sequence

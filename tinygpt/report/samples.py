@@ -1,4 +1,4 @@
-"""The samples of a report (build.py), with what was counted of each, and the table over temperature and top-p."""
+"""The report's samples with their metrics, and the table over temperature and top-p."""
 
 import html
 from collections.abc import Sequence

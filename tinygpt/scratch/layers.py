@@ -1,4 +1,4 @@
-"""What is done to each vector alone: matrices, softmax, norms, the bends between two matrices, dropout.
+"""Operations on each vector alone: linear layers, softmax, norms, activation functions, dropout.
 
 Functions on tensors of any shape (…, C), which leave all but the last dimension as it is; below them `Linear`, `Norm`
 and `MLP`, which hold the learned numbers that the functions need (nn.Module keeps the books, as embedding.py says).

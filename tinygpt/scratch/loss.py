@@ -23,7 +23,7 @@ def log_softmax(logits: Tensor) -> Tensor:  # (…, V) → (…, V)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    """−ln p(target): how surprised the model is by the token that came, in nats; computed in float32.
+    """−ln p(target): the surprisal of the target token, in nats; computed in float32.
 
     logits (B, T, V), targets int64 (B, T) → a scalar for the reductions "mean" and "sum", (B·T,) for "none".
     0 for a token that was certain; ln V for one of V that seemed all alike; without bound for one held impossible. On

@@ -1,4 +1,4 @@
-"""How to change the weights, given their gradients: AdamW and Muon.
+"""Optimizers: AdamW and Muon change the weights, given their gradients.
 
 `AdamW(groups, betas)`, `Muon(groups)`; after each backward pass, `optimizer.step(learning_rate)`. A gradient says for
 each weight how the loss would change with it, but not how far to go, and how far is all that optimizers differ in.

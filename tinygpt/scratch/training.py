@@ -1,4 +1,4 @@
-"""One step of training: predict, measure, find the gradient, clip it, change the weights. And the next.
+"""One training step: forward pass, loss, gradients, clipping, optimizer step.
 
     optimizers = build(model, settings)
     for step, (inputs, targets) in enumerate(batches):

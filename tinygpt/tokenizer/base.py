@@ -1,4 +1,4 @@
-"""What a tokenizer is: text → integers with `encode`, and back with `decode`; `save` writes what transformers reads.
+"""The tokenizer interface: `encode` text → integers, `decode` back; `save` writes what transformers reads.
 
 The id of <|endoftext|> is the last; it stands for no text, so that a literal "<|endoftext|>" in a text is plain text
 like any other (in transformers it becomes the special token). The kinds: one token a character (char.py), byte

@@ -1,4 +1,4 @@
-"""Whether torch.compile pays: it writes the blocks as fewer, larger kernels, and takes a while to write them.
+"""Decide whether torch.compile pays: compiled blocks run as fewer, larger kernels, but compiling takes time.
 
 `choose` settles `train.compile`, and says why in a line; `compile_blocks` does it. The choice rests on counted FLOPs
 and the table below, never on a timing: compiled and eager arithmetic round differently, and the same parameters on

@@ -1,4 +1,4 @@
-"""Several processes, one training: `torchrun --standalone --nproc_per_node=2 -m stages.train`, a process for each GPU.
+"""Distributed training: `torchrun --standalone --nproc_per_node=2 -m stages.train`, a process for each GPU.
 
 Each process holds the whole model and takes its part of every batch; then all average their gradients and take the
 same step, so that the result is that of one process, but for rounding. `with joined():` makes them a group; the rest

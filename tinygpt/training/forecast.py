@@ -1,4 +1,4 @@
-"""What a run will cost, told before it is paid: parameters, tokens, FLOPs, memory, time.
+"""Forecast of a run's cost: parameters, tokens, FLOPs, memory, time.
 
 `count` needs next to no memory, so it comes first; `seconds_left` times a pass of the real size. Both leave the run
 as it was. Several processes must ask together, since a pass ends where they exchange their gradients. Left out of the

@@ -1,4 +1,4 @@
-"""A run's curves in a logger as well (`runtime.logger`), of which there is one: wandb.
+"""Experiment loggers (`runtime.logger`): wandb.
 
 `check(name)` before any work; then `with opened(name, fingerprint, metadata, warn) as logger:` and `logger.note(state)`
 after each step. A logger changes no result: it reads the curves and writes none; where it fails, at any moment, that is

@@ -1,4 +1,4 @@
-"""Learning: one step, and the loop.
+"""The training step and the training loop.
 
 `for state in train(state, ...)` takes one optimizer step an item; between two items the caller may save
 `state.tensors()` and `state.metadata()`, draw progress, or stop. What a step does is a function of the state, the seed

@@ -1,4 +1,4 @@
-"""LoRA: learn a small change to a trained model, and leave the model as it is (Hu et al. 2021).
+"""LoRA: train low-rank changes to a frozen model (Hu et al. 2021).
 
 A matrix W that was learned on much text needs only a change of low rank to suit a little more of it: W + (alpha /
 rank) · B·A, where A squeezes the input into `rank` numbers and B spreads them out again. Only A and B learn. `adapt`

@@ -1,4 +1,4 @@
-"""Which way to step, how far, and when: AdamW, Muon, weight decay for matrices only, schedules.
+"""Optimizers and learning-rate schedules: AdamW, Muon, weight decay for matrices only.
 
 `build(model, ...)` returns the optimizers of a model, to be stepped together; `schedule(step, ...)` is the fraction of
 the peak learning rate at a step, a pure function, so that a resumed run needs no memory of it. Muon's update has the
@@ -217,8 +217,8 @@ class Optimizers:
 def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Optimizers:
     """The optimizers that `settings` asks for. Weight decay pulls on matrices, never on norms and biases.
 
-    AdamW alone is GPT-2's recipe. Beside Muon it is left with the two ends and the vectors, and an embedding that is
-    not the head as well learns at EMBEDDING_LR. dtype: of Muon's iteration.
+    AdamW alone is GPT-2's recipe. With Muon, AdamW handles only embeddings, head, norms and biases; an embedding that is
+    not tied to the head learns EMBEDDING_LR times as fast. dtype: of Muon's iteration.
     """
     hidden, ends, vectors = split_parameters(model)
     decay, (beta1, beta2) = settings.weight_decay, settings.betas

@@ -1,4 +1,4 @@
-"""What a run leaves: its curves and its last numbers in data/training, and its seconds outside all that DVC tracks.
+"""The results of a run: curves and metrics in data/training, and timings outside of DVC.
 
 `clock = Clock(file, step)`; `clock.note(step)` while it trains; `clock.keep(curve)` at the end files the seconds in
 .tinygpt/times under the MD5 of the run's train.tsv, by which dvc.lock names that curve, too; `seconds_of_curve(md5)`

@@ -1,4 +1,4 @@
-"""A training run from start to end: prepared, resumed, announced, trained with its state saved as it goes.
+"""A training run from start to end: prepare, resume, announce, train, and save the state on the way.
 
 `prepared = prepare(params, paths)`, then `state = start(prepared)`, `resume(saves, state, tell)`, `announce(prepared,
 state)`, `train(prepared, state, saves, …)` and `save(prepared, state)`; stages/train.py calls them in turn. What is to

@@ -1,4 +1,4 @@
-"""A run in progress: a locked folder of saves, .tinygpt/runs/<fingerprint>, from which training goes on after a kill.
+"""A run in progress: a locked folder of saves, .tinygpt/runs/<fingerprint>, from which training resumes.
 
 `fingerprint(lineage, machine)` names it; `with RunFolder(folder, keep=2) as run`, then `run.latest()`, `run.save(…)`,
 `run.finish()`. A damaged save is passed over. Everything is JSON or safetensors: nothing here can execute what it

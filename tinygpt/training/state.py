@@ -1,4 +1,4 @@
-"""Training state: all that a run is made of between two steps, its saving and resuming.
+"""Training state: everything that a run needs between two steps; saving and resuming it.
 
 `initial_state(config, settings, …)` is a fresh one; `state.tensors()` and `state.metadata()` are what to save, `check`
 says whether something saved fits, and `restore` goes back to it, to the bit. What a step does to it is loop.py's.

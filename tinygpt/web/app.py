@@ -1,4 +1,4 @@
-"""The page in the browser: `tinygpt web`: write with a model, see every token's chances, look at attention.
+"""The web page, `tinygpt web`: generate text, see each token's probabilities, view attention.
 
 `page(serving)` builds it with Gradio, `run(…)` serves it. All the work is done in service.py, all HTML of texts made in
 token_html.py, what events do stands in handlers.py, the looks and the keyboard in static/, and middleware.py before

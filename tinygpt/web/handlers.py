@@ -1,4 +1,4 @@
-"""What the events of the page in the browser do (app.py binds them): `Page(serving)`, a method an event.
+"""Event handlers of the web page: `Page(serving)` has one method for each event (app.py binds them).
 
 Each takes what came from outside, as it came, and gives back what is to be shown; service.py does the work, and what a
 visitor can mend is told on the page in a sentence. app.py tells Gradio to be quiet before this is imported.

@@ -1,4 +1,4 @@
-"""What stands between the network and the page: who may ask, for what, and how much at once.
+"""Middleware between the network and the page: access control and rate limits.
 
 `SecurityMiddleware(app, password, hosts)` wraps an ASGI app. It knows the few addresses that the page needs and refuses
 all others, caps what a request may carry, asks for the password where there is one (HTTP Basic, on every address), and

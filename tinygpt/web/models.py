@@ -1,4 +1,4 @@
-"""The models that can be chosen here: folders below the current one, and DVC's experiments; loaded a few at a time.
+"""The model registry: folders below the current one and DVC experiments, a few loaded at a time.
 
 `shelf = ModelRegistry([Path("data/model")])`, `shelf.find()` → what there is, by name, and `shelf.load(name)` → the
 model and its tokenizer. An experiment's model comes out of DVC's cache into `.tinygpt/experiments`; the workspace stays

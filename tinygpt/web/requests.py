@@ -1,4 +1,4 @@
-"""What visitors ask for, checked: texts, numbers, and orders made of them.
+"""Validation of what visitors send: texts, numbers, generation requests.
 
 All of it comes from outside and may be of any type and size; what does not fit is refused in a sentence (ValueError).
 `command(order, folder)` is what prints the same text in a terminal.

@@ -1,4 +1,4 @@
-"""What answers the page: what each visitor wrote so far, writing that can be stopped, reading, and attention.
+"""The service behind the page: each visitor's conversation, interruptible generation, surprisal and attention.
 
 `serving = Serving(shelf)`; `serving.begin(visitor, …)` checks an order and `serving.write(visitor)` carries it out, a
 little at a time; `serving.stop(visitor)` ends it within a token. `read` and `attend` look at any text. What comes from
@@ -216,7 +216,7 @@ class Serving:
     def attend(
         self, written: object, model: object, block: object, head: object
     ) -> tuple[LoadedModel, list[int], Tensor, bool]:
-        """Where one head, counted from 1, looks in the first tokens of a text: the model, T ids, weights (T, T), and
+        """Attention of one head, counted from 1, over the first tokens of a text: the model, T ids, weights (T, T), and
         whether there are more.
         """
         opened = self.models.load(model)
@@ -244,13 +244,13 @@ def predictions(model: GPT, ids: Sequence[int], first: int, sampling: Sampling |
         yield from _seen(logits, targets, sampling)
 
 
-def _seen(logits: Tensor, came: Tensor, sampling: Sampling | None) -> Iterator[Seen]:
-    """Logits (N, V) and the tokens that came (N,) → what is to be told of each."""
+def _seen(logits: Tensor, targets: Tensor, sampling: Sampling | None) -> Iterator[Seen]:
+    """Logits (N, V) and the target tokens (N,) → what is to be told of each."""
     plain = probabilities(logits, AS_IT_IS)
     chosen = plain if sampling is None else probabilities(logits, sampling)
-    ranks = 1 + (logits > logits.gather(-1, came[:, None])).sum(-1)
+    ranks = 1 + (logits > logits.gather(-1, targets[:, None])).sum(-1)
     best = plain.topk(min(ALTERNATIVES, plain.shape[-1]), dim=-1)
-    for row, token in enumerate(came.tolist()):
+    for row, token in enumerate(targets.tolist()):
         order = best.indices[row].tolist()
         others = zip(order, best.values[row].tolist(), chosen[row, order].tolist(), strict=True)
         sampled = None if sampling is None else float(chosen[row, token])

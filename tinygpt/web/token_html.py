@@ -1,4 +1,4 @@
-"""What the page shows of texts, as HTML in which every character of a text is a character, never a tag.
+"""Tokens and attention as HTML, with every character of a text escaped.
 
 `transcript(turns)`: what was written by whom; `reading(tokens, …)`: a text shaded by surprisal; both with tokens that
 open in a card (static/page.js fills it). `attention(labels, weights)`: a map, and the same in words. Everything

@@ -44,7 +44,7 @@ def attention(path: Path) -> None:
         axes.set_xticks(range(len(ids)), words, rotation=60)
         axes.set_yticks(range(len(ids)), words)
         axes.set_title(name, fontsize=11)
-    canvases[0].set_ylabel("the token that looks")
+    canvases[0].set_ylabel("query token")
     style.save(figure, path)
 
 
@@ -75,7 +75,7 @@ def parameters(path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xticks([])
     axes.spines[["bottom"]].set_visible(False)
-    axes.set(title="Where the learned numbers are", xlim=(0, 1.08))
+    axes.set(title="Where the parameters are", xlim=(0, 1.08))
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     style.save(figure, path)
 

@@ -1,4 +1,4 @@
-"""People's own files: `listed(Path("data/own"), "**/*")` returns those to read, and why the others are not read.
+"""Users' own text files: `listed(Path("data/own"), "**/*")` returns those to read, and why the others are not read.
 
 A link to a file is read, wherever the file is. Errors say what DVC would fail on, or would not notice: a link to a
 folder, a broken link, a name that is not UTF-8, and a download.path that overlaps with the outputs of a pipeline

@@ -1,4 +1,4 @@
-"""How surprised the model is: −ln of the probability that it gave to the token that came.
+"""How surprised the model is: −ln of the probability that it gave to the target token.
 
 The logits are V numbers of one position. softmax makes probabilities of them: exp(logit), divided by the sum of all
 exp(logit). For the logits of `test`, exp overflows (above 88 it is infinite): only differences of logits count, so
@@ -14,5 +14,5 @@ from torch import Tensor
 
 
 def cross_entropy(logits: Tensor, target: int) -> Tensor:
-    """logits (V,), the token that came → the loss, in nats, a tensor of one number, ()."""
+    """logits (V,), the target token → the loss, in nats, a tensor of one number, ()."""
     raise NotImplementedError

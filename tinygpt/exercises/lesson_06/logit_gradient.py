@@ -12,5 +12,5 @@ from torch import Tensor
 
 
 def logit_gradient(logits: Tensor, target: int) -> Tensor:
-    """logits (V,), the token that came → (V,)."""
+    """logits (V,), the target token → (V,)."""
     raise NotImplementedError
