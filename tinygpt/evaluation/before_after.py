@@ -34,7 +34,7 @@ def base_text(folder: str, tokenizer: Tokenizer) -> Text:
 def bits_per_byte(
     model: GPT, text: Text, tokenizer: Tokenizer, batch_size: int, cast: AbstractContextManager[Any]
 ) -> float:
-    """Of a model on a text, in windows of its context that do not overlap."""
+    """Bits per byte of a model on a text, over non-overlapping context windows."""
     tokens, size = text
     windows = evaluation_windows(tokens, model.config.context_length, batch_size)
     return evaluate(model, windows, tokenizer, cast).bits_per_byte(size)[0]
@@ -49,7 +49,7 @@ def compare(
     batch_size: int,
     cast: AbstractContextManager[Any],
 ) -> dict[str, dict[str, float]]:
-    """Text → bits per byte "before", of the base, and "after", of what it became; `known`: those of the latter."""
+    """For each text, bits per byte "before" (base model) and "after" (fine-tuned); `known`: values of the latter."""
     found = {}
     for name, text in texts:
         found[name] = {"before": bits_per_byte(base, text, tokenizer, batch_size, cast)}
@@ -59,7 +59,7 @@ def compare(
 
 
 def verdict(numbers: dict[str, Any]) -> str:
-    """What fine-tuning gained and what it cost, in a line. numbers: text → bits per byte before and after."""
+    """The change by fine-tuning, in one line. numbers: text → bits per byte before and after."""
     parts = []
     for name, bits in numbers.items():
         change = f"{bits['after'] / bits['before'] - 1:+.0%}"

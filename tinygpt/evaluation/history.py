@@ -10,7 +10,7 @@ KEPT = 1000  # evaluations
 
 
 def append(numbers: dict[str, Any]) -> dict[str, Any] | None:
-    """Add this evaluation; hand back the one before it, if there is one."""
+    """Append this evaluation; return the previous one, or None."""
     log = hidden("evaluations.jsonl")
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     write_text(log, "".join(line + "\n" for line in [*lines[1 - KEPT :], json.dumps(numbers)]))

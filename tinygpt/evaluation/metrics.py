@@ -24,7 +24,7 @@ UNICODE = 0x110000  # code points: what naming a character means choosing among
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The losses of a text: all that the metrics are made from."""
+    """The losses on a text, from which all metrics are computed."""
 
     nats: np.ndarray  # (windows,) float64: summed over a window's tokens
     bytes: np.ndarray  # (windows,) int64: of the text that these tokens stand for
@@ -106,7 +106,7 @@ def metrics(evaluation: Evaluation, baselines: dict[str, Any]) -> dict[str, Any]
 
 
 def verdict(metrics: dict[str, Any], before: dict[str, Any] | None) -> str:
-    """One line: this run beside the baselines, and beside the run before on the same text; both as `metrics` makes."""
+    """One line: this run compared with the baselines and with the previous run on the same text."""
     bits, error = metrics["bits_per_byte"], metrics["bits_per_byte_standard_error"]
     marks = sorted(metrics["baselines"].items(), key=lambda mark: -mark[1])
     beaten = [f"{name} {value:.3f}" for name, value in marks if value > bits]

@@ -67,8 +67,8 @@ class PackedLinear:
 
 
 class Decoder:
-    """Writes B sequences at once. Takes memory once, for keys and values, 2 × n_layer × B × kv_heads × context_length ×
-    D, and for a copy of the weights. Later changes to the model's weights are ignored.
+    """Decodes B sequences at once. Allocates memory once, for keys and values, 2 × n_layer × B × kv_heads × context_length
+    × D, and for a copy of the weights. Later changes to the model's weights are ignored.
     """
 
     @torch.inference_mode()
@@ -119,7 +119,7 @@ class Decoder:
             return self.step([window[-1] for window in windows])
 
     def select_rows(self, rows: list[int]) -> None:
-        """Go on with these sequences only, in this order."""
+        """Keep only these sequences, in this order."""
         self.cache, self.rows = self.cache[:, :, rows], self.rows[: len(rows)]
         self.newest = self.newest[:, : len(rows)]
         self.lengths = [self.lengths[row] for row in rows]
@@ -181,7 +181,7 @@ class Decoder:
         return self.head(self.rescaled(self.blocks(tokens, at, attend)))
 
     def padding_mask(self, at: Tensor, end: int) -> Tensor:
-        """What is added to attention scores, so that no sequence sees what lies behind its end: (B,) → zeros and −∞,
+        """Mask added to attention scores, so that no sequence attends beyond its end: (B,) → zeros and −∞,
         (B·kv_heads, 1, end).
         """
         behind = torch.arange(end, device=at.device) > at[:, None]

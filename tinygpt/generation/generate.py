@@ -103,7 +103,7 @@ def generate_ids(
 
 
 def seen_tokens(prompts: list[list[int]], vocab_size: int) -> Tensor:
-    """Which tokens of the vocabulary each prompt holds: bool (B, V)."""
+    """The tokens that occur in each prompt: bool (B, V)."""
     seen = torch.zeros(len(prompts), vocab_size, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         seen[row, prompt] = True
@@ -162,7 +162,7 @@ def generate_batch(
     advance: Callable[[int], object] = lambda tokens: None,
     **settings: Unpack[Settings],
 ) -> list[Completion]:
-    """Continue each prompt once: what `generate` makes of each alone, but together.
+    """Continue each prompt once, in one batch; each result equals that of `generate` alone.
 
     `seed`: prompt i has seed + i; or one for each. All else, and TypeError and ValueError, as in `generate`.
     """

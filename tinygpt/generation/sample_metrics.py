@@ -42,7 +42,7 @@ Metrics = dict[str, Any]
 
 
 def of_model(model: GPT, tokenizer: Tokenizer, completion: Completion) -> Metrics:
-    """What needs no other text: surprisal under the model at temperature 1, and distinct-1, -2 and -3.
+    """Metrics that need no other text: surprisal under the model at temperature 1, and distinct-1, -2 and -3.
 
     bits_per_token and bits_per_byte are those of the completion, after its prompt. None where there is nothing to
     count.
@@ -137,7 +137,7 @@ def stretches(text: str) -> np.ndarray:
 
 
 def held_out(rows: Rows, tokenizer: Tokenizer, count: int, length: int) -> list[Completion]:
-    """Passages of real text as if a model had written them, spread over its beginning; each of `length` tokens.
+    """Passages of real text, of `length` tokens each, spread over its beginning, as completions.
 
     Fewer where the text is short, and shorter ones where there is only one.
     """
@@ -154,7 +154,7 @@ def held_out(rows: Rows, tokenizer: Tokenizer, count: int, length: int) -> list[
 
 
 def together(metrics: Sequence[Metrics], texts: Sequence[str]) -> Metrics:
-    """Several samples of one setting as one: means, but for distinct-n, which is that of all of them together."""
+    """Metrics of several samples of one setting: their means; distinct-n is over all of them together."""
     names = ("bits_per_token", "bits_per_byte", "known_words", "longest_copy")
     values = {name: [one[name] for one in metrics if one.get(name) is not None] for name in names}
     means = {name: _ratio(sum(found), len(found)) for name, found in values.items()}

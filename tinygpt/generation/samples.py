@@ -26,7 +26,7 @@ SHOWN = 60  # characters of a copied passage that are shown
 
 
 def settings_of(section: Sample) -> Sampling:
-    """The `sample` section's way of choosing tokens."""
+    """The sampling settings of the `sample` section."""
     return Sampling(
         temperature=section.temperature,
         top_k=section.top_k,
@@ -115,7 +115,7 @@ def record(completion: Completion, settings: Sampling, max_new_tokens: int, hash
 
 
 def as_markdown(records: list[Record], metrics: dict[str, Any], before: list[Record]) -> str:
-    """The samples as a page; model text stands in code, so that it is shown and never interpreted.
+    """The samples as Markdown; model text is in code blocks, so that it is never interpreted.
 
     metrics: what `summary` made. Of each pair of the grid the first sample is shown. before: what the model that it
     was fine-tuned from makes of the same prompts with the same seeds, if there is one.
@@ -162,7 +162,7 @@ def as_markdown(records: list[Record], metrics: dict[str, Any], before: list[Rec
 
 
 def told(metrics: sample_metrics.Metrics) -> str:
-    """What is known of a sample, in a line of Markdown."""
+    """The metrics of a sample, in a line of Markdown."""
     distinct = " / ".join(number(metrics[f"distinct_{n}"], ".2f") for n in (1, 2, 3))
     bits, each = (number(metrics[f"bits_per_{unit}"], ".2f") for unit in ("byte", "token"))
     parts = [f"{bits} bits per byte ({each} a token)", f"distinct-1/2/3 {distinct}"]

@@ -15,7 +15,7 @@ from tinygpt.model.loss import surprisal
 
 
 def window_start(length: int, context: int) -> int:
-    """Where the model's window starts in a sequence of `length` tokens, for a context of so many; counted from 0.
+    """Where the model's window starts in a sequence of `length` tokens, for this `context`; counted from 0.
 
     0 until the context is full; then all but its last half is dropped, until it is full again, and so on. A function
     of the length alone, so that a long prompt and a long answer are treated alike.

@@ -19,7 +19,7 @@ ALONE = threading.Lock()  # all recordings share a stream, and the workspaces th
 
 
 class CUDAGraphRunner(Generic[Result]):
-    """Remembers a piece of work that reads and writes tensors which stay where they are.
+    """Records work on tensors at fixed addresses, and replays it.
 
     It is recorded once it has been called `plain` times on the same memory: then everything is there that a first call
     makes, such as gradients, running means, compiled code and the workspaces of libraries.

@@ -49,7 +49,7 @@ class GPTConfig:
 
     @property
     def head_width(self) -> int:
-        """D, the numbers of a head."""
+        """D, the width of a head."""
         return self.head_dim or self.n_embd // self.n_head
 
     @property
@@ -109,7 +109,7 @@ class Rotary(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention (Vaswani et al. 2017): each token gathers from the tokens up to itself.
+    """Causal multi-head attention (Vaswani et al. 2017): each token attends to the tokens up to itself.
 
     Query heads may share heads of keys and values in groups (GQA, Ainslie et al. 2023), and queries and keys may be
     normalised per head (QK-norm, Henry et al. 2020).
@@ -141,7 +141,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two or three matrices applied to each token alone: where a block computes on what attention gathered.
+    """The feed-forward network: two or three matrices, applied to each token alone.
 
     GELU (Hendrycks & Gimpel 2016; its tanh form as in GPT-2, or itself, which on a CPU takes half the time or less), or
     SwiGLU (Shazeer 2020), in which one projection gates another.
@@ -241,7 +241,7 @@ class GPT(nn.Module):
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers a model holds; tied ones count once."""
+    """The number of parameters; tied ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

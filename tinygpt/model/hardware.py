@@ -60,7 +60,7 @@ def make_deterministic() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let freed memory serve the next tensor, where glibc would hand it back to the system above 128 KB.
+    """Reuse freed memory for the next tensor; by default glibc returns blocks above 128 KB to the system.
 
     Each step frees and takes the same hundreds of megabytes; taken from the system, each page of them is cleared
     again first, which cost 3 to 12% of a step. Elsewhere than on glibc it does nothing, and no result changes.
@@ -75,7 +75,7 @@ def keep_freed_memory() -> None:
 
 
 def clock() -> tuple[float, float]:
-    """Now, in seconds: on the wall, and of processor time that this thread has had."""
+    """The time now, in seconds: wall-clock time, and CPU time of this thread."""
     return time.perf_counter(), time.thread_time()
 
 

@@ -45,7 +45,7 @@ class RMSNorm(torch.autograd.Function):
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
     """softmax(q kᵀ / √D) v over the tokens up to each: (B, H, T, D) and twice (B, kv_heads, T, D) → (B, H, T, D).
 
-    All of one floating type; p: the p of attention weights that dropout sets to zero.
+    All of one floating type; p: the fraction of attention weights that dropout sets to zero.
     """
     if q.device.type == "cpu" and torch.is_grad_enabled() and (p or q.dtype == torch.bfloat16):
         return naive_attention(q, k, v, p)
@@ -54,7 +54,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
 
 
 def naive_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
-    """The same with its matrix of attention weights written out, which training on a CPU does sooner in some types."""
+    """The same, storing the matrix of attention weights: faster on a CPU in some dtypes."""
     B, H, T, D = q.shape
     groups = H // k.shape[1]
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, T, D)
@@ -65,7 +65,7 @@ def naive_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
 
 
 def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
-    """Dropout (Srivastava et al. 2014): while training, set a random p p of x, of any shape, to zero and multiply
+    """Dropout (Srivastava et al. 2014): while training, set a random fraction p of x (any shape) to zero and multiply
     the rest by 1 / (1 − p).
 
     On a CPU PyTorch draws 64 random bits for each number; here a draw serves four.

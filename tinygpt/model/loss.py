@@ -20,6 +20,6 @@ def token_losses(logits: Tensor, targets: Tensor) -> np.ndarray:
 
 
 def surprisal(logits: Tensor, targets: Tensor) -> np.ndarray:
-    """How many bits each token told the model, −log₂ of its probability: (N, V), (N,) → float64 (N,)."""
+    """Surprisal of each token in bits, −log₂ of its probability: (N, V), (N,) → float64 (N,)."""
     bits: np.ndarray = token_losses(logits[None], targets[None])[0] / math.log(2)
     return bits

@@ -23,7 +23,7 @@ from tinygpt.model.gpt import GPT
 
 @dataclass(frozen=True)
 class CompileGain:
-    """What is assumed of a kind of device. Only the order of magnitude matters (docs/speed.md)."""
+    """Assumptions about a kind of device. Only the order of magnitude matters (docs/speed.md)."""
 
     speed: float  # FLOP/s of eager training; on a CPU, of one thread
     saved: float  # share of the time that compiled blocks save
@@ -81,12 +81,12 @@ def missing(device: torch.device) -> str:
 
 
 def as_written() -> AbstractContextManager[None]:
-    """In the block nothing runs compiled. Where nothing is, the compiler is not loaded for it, which takes a second."""
+    """Run without compilation in the block, without loading the compiler if nothing is compiled."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def compile_blocks(model: GPT) -> None:
-    """From now on run each block compiled, at the shapes that come first.
+    """Compile each block, for the first shapes that it sees.
 
     Block by block, since they share one code: a deep model compiles as fast as a shallow one. The modules stay the
     same, and so do the names of their weights and the hooks between them.

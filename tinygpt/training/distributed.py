@@ -48,12 +48,12 @@ def joined() -> Iterator[None]:
 
 
 def size() -> int:
-    """How many processes train together."""
+    """The number of processes (world size)."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """The rank of this process, from 0."""
     return distributed.get_rank() if size() > 1 else 0
 
 

@@ -39,7 +39,7 @@ class Forecast:
 
 
 def count(state: State, settings: Train, text_tokens: int, precision: str) -> Forecast:
-    """Count what a run will cost, before it takes any memory to speak of.
+    """Estimate the cost of a run before it allocates memory.
 
     What a step keeps for its backward pass is counted on one sequence and on two, and drawn on. On a CPU the memory is
     that of the process, beyond what it takes before the model is there; elsewhere that of tensors on the device.
@@ -59,7 +59,7 @@ def count(state: State, settings: Train, text_tokens: int, precision: str) -> Fo
 
 
 def lasting_memory(state: State) -> int:
-    """Bytes that a step takes whatever its batch: weights, gradients, what the optimizers remember and work in.
+    """Bytes that a step takes whatever its batch: weights, gradients, optimizer state and workspace.
 
     Every tenth step the weights are copied, to see how far they move; their running mean is another copy of those that
     learn; on a CPU the best so far lie there, too.

@@ -20,13 +20,13 @@ Warn = Callable[[str], object]
 
 
 class Silent:
-    """No logger: it takes everything and does nothing."""
+    """A logger that does nothing."""
 
     def note(self, state: State) -> None:
         """Take the newest rows of the run's curves."""
 
     def close(self, code: int) -> None:
-        """The run is over, with this exit status."""
+        """End the run with this exit status."""
 
 
 class Wandb(Silent):

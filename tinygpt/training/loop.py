@@ -109,7 +109,7 @@ def train_step(state: State, passes: Passes, batch: Batch, settings: Train) -> T
 
 
 def remedy(step: int, what: str, settings: Train) -> str:
-    """What is no number after so many steps, and what to try: a sentence each."""
+    """What diverged, and what to try: a sentence each."""
     if step == 0 and settings.init_from is not None:
         return f"With the weights of {settings.init_from} as they are {what}. Try train.precision=fp32."
     rate = settings.learning_rate * schedule(min(step, settings.steps - 1), settings)
@@ -136,7 +136,7 @@ def examined_step(state: State, passes: Passes, batch: Batch, settings: Train) -
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The length of all tensors, of any shapes, as one vector: a scalar."""
+    """The L2 norm of all tensors together: a scalar."""
     return torch.stack(torch._foreach_norm(list(tensors))).norm()
 
 

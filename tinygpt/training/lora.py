@@ -48,12 +48,12 @@ def adapt(model: GPT, rank: int, alpha: float, generator: torch.Generator) -> No
 
 
 def learned(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of the weights of an adapted model what learned: each A, (rank, inputs), and each B, (outputs, rank)."""
+    """The trained weights of an adapted model: each A, (rank, inputs), and each B, (outputs, rank)."""
     return {name: weight for name, weight in weights.items() if name.endswith((A, B))}
 
 
 def added(model: GPT) -> int:
-    """How many numbers `adapt` has added to a model; none where it has not."""
+    """The number of parameters that `adapt` added; 0 for a plain model."""
     return sum(weight.numel() for weight in learned(dict(model.named_parameters())).values())
 
 

@@ -23,13 +23,13 @@ EMBEDDING_LR = 5.0  # times the learning rate, for the token embedding: few toke
 
 
 class Optimizer:
-    """Groups of parameters, and tensors that are remembered of each, as torch.optim has them. But to make one of those
+    """Parameter groups and per-parameter state, as in torch.optim. But to make one of those
     loads PyTorch's compiler, which takes a second of every start.
 
     groups: each with its `params`, its `lr`, and what else a step asks for.
     """
 
-    state_keys: tuple[str, ...]  # the names of what is remembered of a parameter, once it has been stepped
+    state_keys: tuple[str, ...]  # names of a parameter's state tensors, once it has been stepped
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         self.param_groups = groups
@@ -128,7 +128,7 @@ class Muon(Optimizer):
                 torch._foreach_add_(parameters, list(update.to(parameters[0].dtype).unbind()), alpha=-size)
 
     def update(self, parameters: list[Tensor], momentum: float) -> Tensor:
-        """Which way each of N matrices of one shape goes: (N, rows, columns)."""
+        """The update direction of each of N matrices of one shape: (N, rows, columns)."""
         return orthogonalise(torch.stack([self._direction(p, momentum) for p in parameters]).to(self.dtype))
 
     def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
@@ -217,8 +217,8 @@ class Optimizers:
 def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Optimizers:
     """The optimizers that `settings` asks for. Weight decay pulls on matrices, never on norms and biases.
 
-    AdamW alone is GPT-2's recipe. With Muon, AdamW handles only embeddings, head, norms and biases; an embedding that is
-    not tied to the head learns EMBEDDING_LR times as fast. dtype: of Muon's iteration.
+    AdamW alone is GPT-2's recipe. With Muon, AdamW handles only embeddings, head, norms and biases; an untied embedding
+    learns EMBEDDING_LR times as fast. dtype: of Muon's iteration.
     """
     hidden, ends, vectors = split_parameters(model)
     decay, (beta1, beta2) = settings.weight_decay, settings.betas

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class History(Protocol):
-    """What is known of a run, by whichever training loop."""
+    """The history of a run, from either training loop."""
 
     train_rows: list[dict[str, float]]  # one a step
     validation_rows: list[dict[str, float]]  # one a validation
@@ -66,12 +66,12 @@ class Clock:
         self._begin = time.perf_counter() - max(self.seconds.values(), default=0.0)
 
     def note(self, step: int) -> None:
-        """So many steps have been taken."""
+        """Record the time after `step` steps."""
         self.seconds[step] = time.perf_counter() - self._begin
         write_text(self.file, _seconds_table(self.seconds))
 
     def keep(self, curve: Path) -> None:
-        """File the seconds for good, under the curve that they belong to."""
+        """Store the seconds permanently, under the MD5 of their curve."""
         write_text(
             _place(hashlib.md5(curve.read_bytes(), usedforsecurity=False).hexdigest()), _seconds_table(self.seconds)
         )

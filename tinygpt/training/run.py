@@ -36,7 +36,7 @@ from tinygpt.training.state import State, initial_state
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a run needs to start: checked, opened, chosen."""
+    """Everything that a run needs to start, validated."""
 
     params: Params
     paths: Paths
@@ -144,7 +144,7 @@ def announce(run: Prepared, state: State) -> Iterator[str]:
 
 
 def learning(state: State) -> str:
-    """How many of the parameters learn, where not all do."""
+    """The number of trainable parameters, if not all are."""
     learned = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
     return f" of which {thousands(learned)} learn" if learned < count_parameters(state.model) else ""
 

@@ -107,7 +107,7 @@ class RunFolder:
         return None
 
     def finish(self) -> None:
-        """Remove the run: its results are written, nothing is left to go on with."""
+        """Remove the run, once its results are written."""
         shutil.rmtree(self.folder)
         self._lock.release()
         self.folder.with_suffix(".lock").unlink(missing_ok=True)

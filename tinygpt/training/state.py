@@ -43,7 +43,7 @@ class Metadata(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
 
 @dataclass
 class State:
-    """All that a run is made of between two steps."""
+    """Everything that a run needs between two steps."""
 
     model: GPT  # on the device that it is trained on, in float32
     optimizers: Optimizers
@@ -129,7 +129,7 @@ class State:
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the learned numbers on the CPU, by parameter name, of the parameters' own shapes; tied ones once."""
+    """A copy of the trained parameters on the CPU, by name, in their own shapes; tied ones once."""
     return {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}
 
 
