@@ -67,8 +67,8 @@ class PackedLinear:
 
 
 class Decoder:
-    """Decodes B sequences at once. Allocates memory once, for keys and values, 2 × n_layer × B × kv_heads × context_length
-    × D, and for a copy of the weights. Later changes to the model's weights are ignored.
+    """Decodes B sequences at once. Allocates memory once, for a copy of the weights and for keys and values, 2 × n_layer ×
+    B × kv_heads × context_length × D numbers. Later changes to the model's weights are ignored.
     """
 
     @torch.inference_mode()
