@@ -67,8 +67,10 @@ class PackedLinear:
 
 
 class Decoder:
-    """Decodes B sequences at once. Allocates memory once, for a copy of the weights and for keys and values, 2 × n_layer ×
-    B × kv_heads × context_length × D numbers. Later changes to the model's weights are ignored.
+    """Decodes B sequences at once. Later changes to the model's weights are ignored.
+
+    Memory is allocated once: a copy of the weights, and 2 × n_layer × B × kv_heads × context_length × D numbers for
+    keys and values.
     """
 
     @torch.inference_mode()
