@@ -91,8 +91,12 @@ class Project:
         for worker in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if "queue-worker" in worker.cmdline() and Path(worker.cwd()).is_relative_to(self.folder):
-                    for process in (worker, *worker.children(recursive=True)):
+                    family = [worker, *worker.children(recursive=True)]
+                    for process in family:
                         process.kill()
+                    psutil.wait_procs(family, timeout=10)
+        for lock in (self.folder / ".git/refs").rglob("*.lock"):  # of a reference that a killed one was writing
+            lock.unlink(missing_ok=True)
 
     def dvc(self, *words: str, code: int = 0) -> list[str]:
         """The stages that a dvc command ran, in the order of the pipeline; where two could be next DVC takes either."""
