@@ -111,7 +111,7 @@ def sizes_table(pairs: Sequence[tuple["Entry", list[Run]]], best: Sequence[Run])
 
 
 def forecast_lines(best: Sequence[Run], large: Sequence[Run]) -> list[str]:
-    """The law, what it says of the larger size, and what came of it."""
+    """The scaling law, its forecast for the larger size, and the measurement."""
     law, compute = scaling.law_of(best), large[0].flops / scaling.TERA
     whole, least, most = scaling.forecasts(best, compute)
     side = Side("", list(large))

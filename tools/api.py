@@ -28,8 +28,10 @@ What can be called from Python, made of the docstrings by `python -m tools.api`.
     model, tokenizer = tinygpt.load("data/model")
     print(tinygpt.generate(model, tokenizer, "ROMEO:", max_new_tokens=100, temperature=0.5, stop="\\n\\n")[0].text)
 
-`tinygpt` itself offers {names}, each fetched on first use; all else is imported from its module, as in
-`from tinygpt.training.loop import train`. Everything is typed: `mypy --strict` and editors see it.
+{offers}
+
+All else is imported from its module, as in `from tinygpt.training.loop import train`. Everything is typed:
+`mypy --strict` and editors see it.
 
 Letters for sizes: B sequences in a batch, T tokens in a sequence, C = n_embd, H heads, D = head_dim, V = vocab_size.
 Losses are in nats per token where nothing else is said. A file or a value that is not what it should be is answered
@@ -94,12 +96,13 @@ def page() -> str:
     public = next(
         node.value for node in package.body if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node)
     )
-    parts = [HEAD.format(names=", ".join(f"`{name}`" for name in ast.literal_eval(public)))]
+    names = ", ".join(f"`{name}`" for name in ast.literal_eval(public))
+    parts = [HEAD.format(offers=textwrap.fill(f"`tinygpt` itself offers {names}, each fetched on first use.", 120))]
     parts.append("\n".join(f"- [{name}](#tinygpt{name.replace('.', '')})" for name in MODULES) + "\n")
     for name in MODULES:
         file = source_file(name)
         text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
-        parts.append(f"## `tinygpt.{name}`\n\n[The source](../{file.relative_to(ROOT)}). {text}\n")
+        parts.append(f"## `tinygpt.{name}`\n\n{text}\n\n[Source](../{file.relative_to(ROOT)})\n")
         parts += [line for entry in entries(name) for line in _written(entry, "###")]
     return "\n".join(parts)
 

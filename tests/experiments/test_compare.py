@@ -45,6 +45,9 @@ def test_the_degrees_of_freedom_are_welchs_where_the_spreads_differ() -> None:
     test, t = welch([1, 2, 3], [4, 6, 8]), 4 / math.sqrt(5 / 3)
     x = t / math.sqrt(4 + t * t)
     assert 1 - x * (3 - x * x) / 2 < test.p < 1 - t / math.sqrt(2 + t * t)  # between those of 4 and of 2 degrees
+    assert test.p == pytest.approx(0.054786766041, rel=1e-9)  # by Gauss and Legendre's rule
+    assert (test.low, test.high) == pytest.approx((4 - 4.155399503182, 4 + 4.155399503182), rel=1e-9)
+    assert welch([4, 6, 8], [1, 2, 3]).p == pytest.approx(test.p)
 
 
 def test_samples_without_spread_are_the_same_or_not() -> None:

@@ -352,7 +352,7 @@ def test_a_mistake_is_told_on_the_page(opened: Open) -> None:
 
 
 def contrast_of_knob(slider: Any) -> float:
-    """Of a slider at its least, between the setting's middle and what surrounds it (WCAG 2.2)."""
+    """Of a slider at its least, between the knob's middle and what surrounds it (WCAG 2.2)."""
     box = slider.bounding_box()
     around = {"x": box["x"] - 4, "y": box["y"] - 4, "width": 12 + 4, "height": box["height"] + 8}
     picture = Image.open(io.BytesIO(slider.page.screenshot(clip=around))).convert("RGB")

@@ -139,7 +139,7 @@ def attention(
 
 
 def attention_map(subject: Subject, weights: np.ndarray, acts: Activations, colour: bool, width: int) -> Iterator[str]:
-    """A line a token: how much it gathers from each token up to itself, as a shade, and those that give most."""
+    """A line a token: its attention weight on each token up to itself, as a shade, and the largest ones."""
     labels = [label(subject.tokenizer, token, 10) for token in acts.ids.tolist()]
     fits = width >= 11 + len(labels) + 33  # a name, the shades, and two names with their weights
     for row, (text, given) in enumerate(zip(labels, weights, strict=True)):

@@ -191,8 +191,8 @@ class Decoder:
         return hidden.repeat_interleave(self.config.kv_heads, dim=0)[:, None]
 
     def blocks(self, tokens: Tensor, at: int | Tensor, attend: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """The stack, for tokens (N,) at one position or each at its own: (N, C). `attend` gathers from those that each
-        of them sees.
+        """The stack, for tokens (N,) at one position or each at its own: (N, C). `attend` is attention over the tokens
+        that each of them sees.
         """
         x = self.embedding[tokens]
         if self.position is not None:

@@ -36,7 +36,7 @@ class Activations:
 
     ids: Tensor  # (T,) int64
     streams: Tensor  # (L + 1, T, C): the residual stream after the embedding, and after each block
-    attention: Tensor  # weights (L, H, T, T): row t gathers from columns up to t; rows sum to one
+    attention: Tensor  # weights (L, H, T, T): row t attends to columns up to t; rows sum to one
     logits: Tensor  # (T, V)
 
     @property
@@ -93,7 +93,7 @@ class HeadStatistics:
     itself: np.ndarray  # attention weight of the token itself
     previous: np.ndarray  # … to the token before
     first: np.ndarray  # … to the first token of all: where heads look that find nothing
-    distance: np.ndarray  # tokens between the one that asks and what it gathers from
+    distance: np.ndarray  # tokens between the query and what it attends to
     spread: np.ndarray  # 2 to the entropy in bits: as many tokens, evenly, would be as spread out
 
 

@@ -136,7 +136,7 @@ def position(path: Path, learned: np.ndarray | None, rotary: np.ndarray | None) 
 
 
 def attention(path: Path, subject: Subject, acts: Activations, blocks: Sequence[int], heads: Sequence[int]) -> None:
-    """A map for each head: a row is what its token gathers from, dark where much. At most PANELS each way."""
+    """A map for each head: a row is a token's attention weights, darker is larger. At most PANELS each way."""
     rows, columns = ([among[place] for place in spread(len(among), PANELS)] for among in (blocks, heads))
     labels = [label(subject.tokenizer, token) for token in acts.ids.tolist()]
     side = min(6.0, 9.0 / max(len(rows), len(columns)))  # inches

@@ -65,16 +65,16 @@ def _loss(each: Outputs) -> str:
 def _learned(known: dict[str, Outputs]) -> Iterator[str]:
     """Bits per byte of each run, against all that it can be measured by."""
     marks, size = marks_of(list(known.values())), {name: _bytes_per_token(each) for name, each in known.items()}
-    steps_of = (
+    each_mark = (
         "Each mark is a validation step, on a part of the held-out text; the number at the top of the report is on all "
         "of it. "
     )
     if len(known) > 1:
         by_step = {n: {int(row["step"]): row["step"] for row in e.validation} for n, e in known.items()}
         steps = {n: curves.by_time(e.validation, by_step[n], size[n]) for n, e in known.items()}
-        yield _learning("steps", steps_of, steps, marks, "step", "Loss by step")
+        yield _learning("steps", each_mark, steps, marks, "step", "Loss by step")
     compute = {n: curves.by_compute(e.validation, e.run.flops / e.run.steps, size[n]) for n, e in known.items()}
-    why = steps_of + "At equal compute, lower is better, whatever the size of the model."
+    why = each_mark + "At equal compute, lower is better, whatever the size of the model."
     yield _learning("compute", why, compute, marks, *curves.COMPUTE)
     seconds = {n: curves.by_time(e.validation, e.seconds, size[n]) for n, e in known.items()}
     lacking = [name for name, points in seconds.items() if not points]

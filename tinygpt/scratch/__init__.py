@@ -3,7 +3,7 @@
      1. bpe.py         text → tokens: which pairs of bytes are merged, and watching it happen
      2. embedding.py   tokens → vectors; where in the text each one stands
      3. layers.py      what is done to each vector alone: matrices, softmax, norms, GELU, SwiGLU, dropout
-     4. attention.py   how tokens gather from each other, in five steps
+     4. attention.py   how tokens attend to each other, in five steps
      5. gpt.py         the parts put together: a block, the stack, the starting weights
      6. loss.py        how wrong a prediction was: cross-entropy, bits per byte
      7. optimizers.py  how to change the weights, given their gradients: AdamW, Muon

@@ -1,6 +1,6 @@
-"""Attention: how each token gathers from the others, in five steps, each with one new thing.
+"""Attention: how each token attends to the others, in five steps, each with one new thing.
 
-    1. attention_without_weights   tokens gather from those that resemble them
+    1. attention_without_weights   tokens attend to those that resemble them
     2. attention                   + query, key and value: what resembles what is learned
     3. causal_head                 + no look at tokens that come later
     4. heads_in_a_loop             + several heads, each with its own idea of what matters
@@ -61,7 +61,7 @@ def causal_head(x: Tensor, head: Head) -> Tensor:  # (T, C) → (T, D)
     """Step 3. New: no token sees those after it, or predicting the next one would be copying it.
 
     That makes each of the T tokens an exercise of its own: one pass over a text predicts after its first token, after
-    its first two, … The first token has only itself to gather from.
+    its first two, … The first token can attend only to itself.
     """
     query, key, value = (x @ matrix for matrix in head)  # (T, D) each
     scores = query @ key.T / math.sqrt(query.shape[-1])  # (T, T)
@@ -83,7 +83,7 @@ class MultiHeadAttention(nn.Module):
 
     Also new is what this model adds, each by a setting: queries and keys normalised per head, so that scores cannot
     grow without bound (QK-norm, Henry et al. 2020); rotary positions; biases; heads of keys and values that several
-    query heads weight (GQA, Ainslie et al. 2023), which makes the cache smaller; dropout on the weights.
+    query heads share (GQA, Ainslie et al. 2023), which makes the cache smaller; dropout on the weights.
     """
 
     def __init__(self, config: GPTConfig) -> None:

@@ -67,7 +67,7 @@ def causal_head_backward(x: Tensor, head: Head, dfound: Tensor) -> tuple[Tensor,
 
     # found = weights v: the first rule, with weights for x and v for W.
     dweights = dfound @ v.T  # (T, D) @ (D, T) → (T, T)
-    dv = weights.T @ dfound  # (T, T) @ (T, D) → (T, D): each token hears from all that gathered from it
+    dv = weights.T @ dfound  # (T, T) @ (T, D) → (T, D): each token receives from all that attended to it
 
     # The mask needs no rule of its own: a score of −∞ had a weight of 0, and so gets a gradient of 0.
     dscores = softmax_backward(weights, dweights)  # (T, T)

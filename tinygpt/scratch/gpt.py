@@ -16,7 +16,7 @@ from tinygpt.scratch.layers import MLP, Linear, Norm, dropout
 
 
 class Block(nn.Module):
-    """Tokens gather from each other (attention), then each one thinks about what it found (MLP).
+    """Attention between tokens, then an MLP on each token alone.
 
     Both are added to the vector that came in, the residual stream, rather than replacing it: so a block needs to learn
     only what to change, and gradients reach the first block undiminished (He et al. 2015). The norm stands inside the

@@ -123,7 +123,7 @@ def generate(
     """Continue a prompt by at most `max_new_tokens`, or until the model says that the text ends.
 
     It writes a token, reads all that is there now, its own token included, and writes the next. The same seed gives the
-    same generator, and the same text.
+    same random numbers, and the same text.
     """
     model.eval()
     generator = torch.Generator().manual_seed(seed)

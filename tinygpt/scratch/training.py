@@ -22,7 +22,7 @@ from tinygpt.scratch.gpt import GPT
 from tinygpt.scratch.loss import cross_entropy
 from tinygpt.scratch.optimizers import AdamW, Muon, Optimizer, grouped
 
-EMBEDDING_LR = 5.0  # times the learning rate, for the token embedding: few tokens of a batch move a given row
+EMBEDDING_LR_MULTIPLIER = 5.0  # for the token embedding: few tokens of a batch move a given row
 
 
 def train_step(
@@ -128,6 +128,6 @@ def build(model: GPT, settings: Train) -> Optimizers:
     groups = [grouped(ends, decay), grouped(vectors, 0.0)]
     if not model.config.tie_embeddings:
         embedding, *others = ends
-        fast = grouped([embedding], decay / EMBEDDING_LR, EMBEDDING_LR)
+        fast = grouped([embedding], decay / EMBEDDING_LR_MULTIPLIER, EMBEDDING_LR_MULTIPLIER)
         groups = [grouped(others, decay), grouped(vectors, 0.0), fast]
     return Optimizers(AdamW(groups, (beta1, beta2)), Muon([grouped(inside, decay)]))

@@ -149,7 +149,7 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
 
 @torch.no_grad()
 def average_weights(average: dict[str, Tensor], newest: Mapping[str, Tensor], steps: int, fraction: float) -> None:
-    """Update a running mean of the weights in place with the `newest`, those after `steps` ≥ 1 steps.
+    """Update a running mean of the weights in place with the `newest`, those after `steps` ≥ 1.
 
     The mean covers about the last `fraction` > 0 of the run. Late in a run the weights oscillate around an optimum and
     fit noise of single batches; their mean predicts unseen text better (Polyak & Juditsky 1992). The newest count

@@ -19,7 +19,7 @@ from tinygpt.config import Train
 from tinygpt.model.cuda_graphs import CUDAGraphRunner
 from tinygpt.model.gpt import GPT
 
-EMBEDDING_LR = 5.0  # times the learning rate, for the token embedding: few tokens of a batch are there to move a row
+EMBEDDING_LR_MULTIPLIER = 5.0  # for the token embedding: few tokens of a batch are there to move a given row
 
 
 class Optimizer:
@@ -218,7 +218,7 @@ def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Op
     """The optimizers that `settings` asks for. Weight decay pulls on matrices, never on norms and biases.
 
     AdamW alone is GPT-2's recipe. With Muon, AdamW handles only embeddings, head, norms and biases; an untied embedding
-    learns EMBEDDING_LR times as fast. dtype: of Muon's iteration.
+    learns EMBEDDING_LR_MULTIPLIER times as fast. dtype: of Muon's iteration.
     """
     hidden, ends, vectors = split_parameters(model)
     decay, (beta1, beta2) = settings.weight_decay, settings.betas
@@ -229,7 +229,8 @@ def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Op
     ]
     if muon and ends and not model.config.tie_embeddings:
         embedding, *groups[0]["params"] = ends
-        groups.append({"params": [embedding], "weight_decay": decay / EMBEDDING_LR, "lr_multiplier": EMBEDDING_LR})
+        multiplier = EMBEDDING_LR_MULTIPLIER
+        groups.append({"params": [embedding], "weight_decay": decay / multiplier, "lr_multiplier": multiplier})
     first = AdamW([{"lr": settings.learning_rate} | group for group in groups], (beta1, beta2))
     if not muon:
         return Optimizers(first)
