@@ -18,6 +18,7 @@ from typing import Self
 
 from tests.conftest import ROOT
 
+LAST_SPACE = "\x08\x1b[2C"  # how prompt_toolkit writes the space at the end of a prompt
 STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 CTRL_C, CTRL_D = "\x03", "\x04"
 
@@ -31,7 +32,8 @@ class Screen:
         self.command, self.cwd = command, cwd
         self.env = (
             os.environ
-            | {"PYTHONPATH": str(cwd if (cwd / "tinygpt").is_dir() else ROOT), "TERM": "xterm", "INPUTRC": "/dev/null"}
+            | {"PYTHONPATH": str(cwd if (cwd / "tinygpt").is_dir() else ROOT), "TERM": "xterm"}
+            | {"PROMPT_TOOLKIT_NO_CPR": "1"}  # nobody here answers where the cursor stands
             | (env or {})
         )
         if "NO_COLOR" not in (env or {}):
@@ -92,7 +94,7 @@ class Screen:
     @property
     def text(self) -> str:
         """All that appeared, without escape sequences."""
-        return STEERING.sub("", self.raw).replace("\r", "")
+        return STEERING.sub("", self.raw.replace(LAST_SPACE, " ")).replace("\r", "")
 
     def _more(self, seconds: float) -> bool:
         """Take what appears next; False where the program has closed the terminal."""

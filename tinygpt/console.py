@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from tqdm import tqdm
 
 Item = TypeVar("Item")
@@ -148,6 +149,17 @@ def above(bar: "tqdm[Any]", text: str) -> None:
 def wants_colour(stream: TextIO) -> bool:
     """Whether this stream is a terminal, and nobody has asked for no colours."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def styled(stream: TextIO) -> "Console":
+    """A stream on which rich prints text as it stands, with colours and faint or bold only where they are wanted.
+
+    rich itself drops colours alone where NO_COLOR is set.
+    """
+    from rich.console import Console
+
+    system: Any = "auto" if wants_colour(stream) else None
+    return Console(file=stream, color_system=system, markup=False, emoji=False, highlight=False)
 
 
 def progress(total: float | None, unit: str, what: str, show: bool) -> "tqdm[Any]":

@@ -242,6 +242,9 @@ def test_a_conversation_in_a_terminal(model_folder: Path, tmp_path: Path) -> Non
         say("Romeo")
         assert "O\nRomeo" in say("/show")
         assert "/style play JULIET" in say("/help")
+        terminal.type("/see\t")
+        terminal.wait_for("/seed")  # the tab key completes a command
+        assert say(" 1338") == "seed 1338"
         assert str(file) in say(f"/save {file}").replace("\n", "")
         assert "is there already" in say(f"/save {file}").replace("\n", "")
         terminal.type(CTRL_D)
@@ -306,4 +309,4 @@ def test_a_models_control_characters_are_shown_and_steer_no_terminal(tmp_path: P
         assert "\\x1b" in terminal.wait_for("\n> ")
         terminal.type("/quit\n")
         assert terminal.end()[0] == 0
-    assert not set("\x1b\x07\u202e\x9b") & set(terminal.raw.replace("\x1b[?2004h", "").replace("\x1b[?2004l", ""))
+    assert not set("\x1b\x07\u202e\x9b") & set(terminal.raw)

@@ -9,14 +9,14 @@ an answer and not the program. Left out: a history on the disk.
 import io
 import signal
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
 from tinygpt.chat.session import SETTINGS, Chat, style
 from tinygpt.checkpoints.hf_names import family
-from tinygpt.console import wants_colour
+from tinygpt.console import styled
 from tinygpt.errors import explain
 from tinygpt.generation.generate import for_terminal
 from tinygpt.generation.windows import window_start
@@ -163,8 +163,7 @@ class Repl:
         self.out.flush()
 
     def note(self, text: str) -> None:
-        faint, plain = ("\x1b[2m", "\x1b[0m") if wants_colour(self.notes) else ("", "")
-        self.notes.write(f"{faint}{for_terminal(text, self.notes)}{plain}\n")
+        styled(self.notes).print(for_terminal(text, self.notes), style="dim", soft_wrap=True)
         self.notes.flush()
 
 
@@ -186,11 +185,16 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 
 
 def reader(stdin: TextIO, out: TextIO, notes: TextIO) -> Callable[[str], str]:
-    """What reads lines: with editing and a history (which is kept nowhere) in a terminal, without a word in a pipe."""
-    if stdin.isatty() and out.isatty():
-        with suppress(ImportError):  # Windows has none
-            import readline  # noqa: F401  (importing it is what gives `input` its editing)
-        return input
+    """A function that reads a line: in a terminal with editing, history and completion of commands, else plainly.
+
+    The history lasts as long as the chat. A text pasted into a terminal is one line, with its newlines.
+    """
+    if stdin.isatty() and out.isatty() and not styled(out).is_dumb_terminal:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import WordCompleter
+
+        commands = WordCompleter([f"/{name}" for name in (*SETTINGS, *PLAIN_COMMANDS)], sentence=True)
+        return PromptSession[str](completer=commands, complete_while_typing=False).prompt
     if isinstance(stdin, io.TextIOWrapper):
         stdin.reconfigure(errors="replace")  # a line that is not UTF-8 is no reason to lose those after it
 
