@@ -55,7 +55,7 @@ check: setup
 	@python -m tinygpt check
 
 test: setup .venv/ready-for-tests
-	python -m pytest -n auto --dist loadfile $(TESTS)
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: .venv/ready-for-tests
 	python -m ruff check

@@ -11,6 +11,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded
 import tinygpt  # noqa: F401  # likewise: it bounds how long PyTorch's threads spin
 
 # isort: split
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from tinygpt import config
 from tinygpt.checkpoints.model_folder import save_model
@@ -43,6 +45,19 @@ MIXED = "naïve café, 東京タワー, Ωμέγα, 🙂👍🏽 don't  we'll\n\
 CPU = torch.device("cpu")
 # `dvc`, `torchrun` and the `python` of dvc.yaml are those beside this interpreter, also where no environment is active
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+# What takes longest comes first, so that no worker is left with it at the end
+LONGEST = (
+    "pipeline/test_faults.py", "pipeline/test_dvc.py", "pipeline/test_pipeline.py", "pipeline/test_finetune.py",
+    "pipeline/test_scratch.py", "pipeline/test_packaging.py", "pipeline/test_matrix.py",
+    "training/test_distributed.py", "web/test_browser.py", "web/test_app.py", "experiments/test_compare.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 def params(**changes: Any) -> config.Params:
@@ -128,13 +143,18 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, characters: Tokenizer
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> "Project":
-    """A project whose pipeline has run, and is committed."""
-    from tests.project import Project
+    """A project whose pipeline has run, and is committed: each worker has a copy of the one that the first made."""
+    from tests.project import STAGES, Project
 
-    project = Project(tmp_path_factory.mktemp("project"))
-    assert project.dvc("repro") == ["download", "tokenize", "train", "evaluate", "sample"]
-    project.commit()
-    return project
+    base = tmp_path_factory.getbasetemp()
+    original = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-project"
+    with FileLock(f"{original}.lock"):
+        if not original.exists():
+            made = Project(tmp_path_factory.mktemp("project"))
+            assert made.dvc("repro") == STAGES
+            made.commit()
+            made.folder.rename(original)
+    return Project.at(Path(shutil.copytree(original, tmp_path_factory.mktemp("project") / "copy", symlinks=True)))
 
 
 @pytest.fixture

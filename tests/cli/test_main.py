@@ -352,6 +352,7 @@ def test_the_tab_key_completes_and_waits_for_no_torch(typed: str, offered: list[
     assert not {"torch", "numpy", "tqdm"} & set(run.stderr.split())
 
 
+@pytest.mark.slow
 def test_no_command_colours_where_nobody_wants_it(pipeline: Path) -> None:
     paint = re.compile(r"\x1b\[[0-9;]*m")
     look = ("inspect", "O Romeo", "--what", "surprisal", "--model", str(pipeline / "data/model"))
@@ -401,6 +402,7 @@ def test_a_path_with_a_nul_in_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         assert (code, "embedded null" in printed) == (2, True), printed
 
 
+@pytest.mark.slow
 def test_the_benchmark_moves_within_a_row_in_a_terminal() -> None:
     """A row may take a minute; what is measured stands there, with seconds that go on."""
     with screen.tinygpt("benchmark", "--quick") as terminal:

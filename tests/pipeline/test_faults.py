@@ -170,24 +170,17 @@ def names(process: psutil.Process) -> list[str]:
     return [Path(word).name for word in process.cmdline()[:2]]
 
 
-def test_training_killed_at_random_moments_ends_in_the_same_bytes(project: Project) -> None:
-    harness = Harness(project, seed=1, steps=60)
-    harness.round("dvc repro", "dvc", "x")
-    assert harness.results() == harness.expected  # the orphan's
-    for victim in ("trainer", "everything"):
-        harness.round("dvc repro", victim, "x")
-    assert "going on after step" in harness.finish("dvc repro", "x")
-    assert harness.results() == harness.expected
-    assert "no save" not in harness.hits
-
-
 @pytest.mark.slow
-def test_twenty_kills_in_four_ways_of_running_end_in_the_same_bytes(project: Project) -> None:
+def test_training_killed_at_random_moments_ends_in_the_same_bytes(project: Project) -> None:
     harness = Harness(project, seed=2, steps=150)
     for way in WAYS:
         for number in range(5):
-            harness.round(way, VICTIMS[number % 3], f"x{number}-{way.split()[-1].strip('-')}")
-        harness.finish(way, f"end-{way.split()[-1].strip('-')}")
+            victim = VICTIMS[number % 3]
+            harness.round(way, victim, f"x{number}-{way.split()[-1].strip('-')}")
+            if (way, victim) == ("dvc repro", "dvc"):
+                assert harness.results() == harness.expected  # the orphan's
+        printed = harness.finish(way, f"end-{way.split()[-1].strip('-')}")
+        assert "going on after step" in printed or way == "dvc queue start"  # whose worker prints elsewhere
         assert harness.results() == harness.expected, way
     print(harness.hits)
     assert len(harness.hits) == 20

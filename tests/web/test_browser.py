@@ -366,6 +366,7 @@ def luminance(colour: Any) -> float:
     return sum(share * c for share, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
+@pytest.mark.slow
 def test_the_page_stays_where_it_is_in_every_tab_and_state(opened: Open, slowly: threading.Event) -> None:
     opened.page.get_by_label("number input for Max new tokens").fill("1000")
     edges: dict[int, set[float]] = {390: set(), 800: set(), 1280: set(), 1920: set()}

@@ -74,6 +74,7 @@ def test_what_is_there_is_looked_for_again(folder: Path, monkeypatch: pytest.Mon
     assert "new" in ours.find()
 
 
+@pytest.mark.slow
 def test_an_experiments_model_comes_out_of_the_cache_and_the_workspace_stays(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -324,6 +324,7 @@ def test_a_folder_of_pointers_of_git_lfs_says_how_to_fetch_them(served: Hub, her
 # Under DVC
 
 
+@pytest.mark.slow
 def test_the_stage_reads_the_hub_that_hf_endpoint_names_and_repeats_without_it(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
