@@ -62,6 +62,6 @@ def test_what_is_killed_survives_or_is_explained_is_told_apart(tmp_path: Path) -
         "clip.py:2 operator: clip: x = +x → x = x   # nothing changes",
         "clip.py:2 statement: clip: x = +x → pass   # unexplained",
     ]
-    assert done.stdout.splitlines()[-1].split("\t") == ["clip.py", "all", "5", "3", "0", "2", "60.0%", "1"]
+    assert done.stdout.splitlines()[-1].split("\t") == ["clip.py", "5", "3", "0", "2", "60.0%", "1"]
     assert "Some survived unexplained" in done.stderr
     assert (tmp_path / "clip.py").read_text(encoding="utf-8") == CLIP

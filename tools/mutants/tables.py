@@ -36,25 +36,33 @@ def reasons(file: Path) -> dict[tuple[str, str], str]:
     }
 
 
+HEAD = ("file", "mutants", "killed", "timed out", "survived", "killed or timed out", "survived unexplained")
+
+
 def counts(found: Sequence[Outcome], explained: dict[tuple[str, str], str]) -> list[list[Any]]:
-    """How many of each kind, a row a file and kind; the last row of a file is all of it."""
+    """How many mutants of each file were killed, and how many survived: a row a file."""
     table: list[list[Any]] = []
     for file in dict.fromkeys(one.file for one in found):
         here = [one for one in found if one.file == file]
-        kinds = sorted({one.mutant.kind for one in here})
-        for kind in [*kinds, "all"]:
-            some = [one for one in here if kind in (one.mutant.kind, "all")]
-            number = Counter(one.result for one in some)
-            dead = number["killed"] + number["timed out"]
-            open_ = sum(one.result == "survived" and (file, one.mutant.name) not in explained for one in some)
-            share = f"{100 * dead / len(some):.1f}%"
-            table.append(
-                [file, kind, len(some), number["killed"], number["timed out"], number["survived"], share, open_]
-            )
+        number = Counter(one.result for one in here)
+        unexplained = sum(one.result == "survived" and key(one) not in explained for one in here)
+        detected = f"{100 * (number['killed'] + number['timed out']) / len(here):.1f}%"
+        table.append(
+            [file, len(here), number["killed"], number["timed out"], number["survived"], detected, unexplained]
+        )
     return table
 
 
-HEAD = ("file", "kind", "mutants", "killed", "timed out", "survived", "killed or timed out", "survived unexplained")
+def survivors(found: Sequence[Outcome], explained: dict[tuple[str, str], str]) -> list[tuple[str, str, int, str]]:
+    """File, functions, number of mutants and reason: a row for each reason of a file."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for one in found:
+        if one.result == "survived":
+            grouped.setdefault((one.file, explained.get(key(one), "")), []).append(one.mutant.where)
+    return [
+        (file.removeprefix("tinygpt/"), ", ".join(map(code, dict.fromkeys(where))), len(where), reason)
+        for (file, reason), where in grouped.items()
+    ]
 
 
 def key(one: Outcome) -> tuple[str, str]:
@@ -94,15 +102,6 @@ def update(page: Path, found: Sequence[Outcome], explained: dict[tuple[str, str]
 
     text = page.read_text(encoding="utf-8")
     text = renewed(text, "counts", markdown(HEAD, counts(found, explained)))
-    cells = [
-        (
-            one.file.removeprefix("tinygpt/"),
-            code(one.mutant.where),
-            code(one.mutant.change),
-            explained.get(key(one), ""),
-        )
-        for one in found
-        if one.result == "survived"
-    ]
-    text = renewed(text, "survivors", markdown(("file", "where", "change", "why"), cells))
+    head = ("file", "functions", "mutants", "why they may survive")
+    text = renewed(text, "survivors", markdown(head, survivors(found, explained)))
     page.write_text(text, encoding="utf-8")
