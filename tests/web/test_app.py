@@ -66,9 +66,9 @@ def test_an_answer_equals_that_of_the_command_line(visitor: Visitor, model: str)
     status, queued = visitor.at_once("submit", None, "ROMEO:", model, *PLAIN)
     assert status == 200
     assert "Waiting in the queue" in queued
-    status, came = visitor.queued("generate")
+    status, streamed = visitor.queued("generate")
     assert status == 200
-    assert '"msg":"process_completed"' in came
+    assert '"msg":"process_completed"' in streamed
     words = ["generate", "ROMEO:", "--model", model, "--max-new-tokens", "20"]
     assert (
         CliRunner().invoke(main.app, words).output
@@ -111,7 +111,7 @@ def test_a_button_is_enabled_only_if_it_does_something(page: tuple[str, Service]
 
 
 def test_a_conversation_survives_a_reload_with_its_token_details(page: tuple[str, Service], model: str) -> None:
-    one, again = Client(page[1], "before"), Client(page[1], "after")
+    one, reloaded_client = Client(page[1], "before"), Client(page[1], "after")
     one("open_page", None)
     for text in ("ROMEO:", "\nJULIET:"):
         one("submit", None, text, model, *PLAIN)
@@ -119,12 +119,12 @@ def test_a_conversation_survives_a_reload_with_its_token_details(page: tuple[str
     assert shown["turns"].count("data-t=") == 40
     stored = json.loads(json.dumps(one.stored))
     one.handlers.close_page(one.request)
-    reloaded = again("open_page", stored)
+    reloaded = reloaded_client("open_page", stored)
     assert reloaded["turns"] == shown["turns"]
     assert enabled(reloaded) == enabled(shown)
     stored[1]["version"] = "another"  # the model was retrained: the text stays, without details
-    assert Client(page[1], "later")("refresh", stored)["turns"].count("data-t=") == 20
-    assert again("clear", stored)["stored"] == []
+    assert Client(page[1], "later")("open_page", stored)["turns"].count("data-t=") == 20
+    assert reloaded_client("clear", stored)["stored"] == []
 
 
 def test_a_page_that_the_server_forgot_continues_its_conversation(page: tuple[str, Service], model: str) -> None:
@@ -172,7 +172,7 @@ def test_stop_frees_the_worker(page: tuple[str, Service], visitor: Visitor, mode
     settings = (0.8, 0, 0.95, 0.0, 1000, 1337)
     with ThreadPoolExecutor() as threads:
         visitor.at_once("submit", None, "ROMEO:", model, *settings)
-        held = threads.submit(visitor.queued, "write")
+        held = threads.submit(visitor.queued, "generate")
         assert until(lambda: service.running == 1 or held.done())
         assert visitor.at_once("stop")[0] == 200
         assert until(lambda: service.running == 0, seconds=1)

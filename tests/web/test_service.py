@@ -204,12 +204,12 @@ def test_an_answer_stays_until_another_replaces_it(service: Service, monkeypatch
 def test_the_number_of_visitors_is_limited_and_dropped_ones_are_stopped(service: Service) -> None:
     first = service.visitor("first")
     service.submit(first, "ROMEO:", only(service), *SETTINGS)
-    order = first.request
+    request = first.request
     for count in range(service_module.MAX_VISITORS + 50):
         service.visitor(f"visitor {count}")
     assert len(service._visitors) == service_module.MAX_VISITORS
-    assert order
-    assert order.stop.is_set()
+    assert request
+    assert request.stop.is_set()
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
