@@ -13,7 +13,7 @@ from tests.visiting import browser, served
 from tinygpt.files.paths import Paths
 
 FOLDER = Path(__file__).parents[1] / "docs/web"
-WIDE: dict[str, Any] = {"viewport": {"width": 1240, "height": 800}}
+WIDE: dict[str, Any] = {"viewport": {"width": 1240, "height": 840}}
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 DARK: dict[str, Any] = {"color_scheme": "dark"}
 

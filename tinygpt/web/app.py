@@ -122,7 +122,7 @@ def write_tab(handlers: Handlers, parts: Components) -> None:
         with gr.Column(scale=2, min_width=250, elem_id="settings"):
             html("<h2>Sampling</h2>")
             sliders = [slider(name, *ends, SAMPLING[name].help) for name, ends in SLIDERS.items()]
-            sliders.append(slider("max_new_tokens", 1, MAX_NEW_TOKENS, 1, "Of one answer."))
+            sliders.append(slider("max_new_tokens", 1, MAX_NEW_TOKENS, 1, "The limit for one answer."))
             seed = gr.Number(
                 DEFAULTS["seed"], label=LABELS["seed"], info="The same seed gives the same text.", precision=0
             )
