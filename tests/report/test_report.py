@@ -184,7 +184,7 @@ def test_runs_on_different_texts_are_not_set_beside_one_baseline(tmp_path: Path,
     other.evaluation = EVALUATION | {"bytes": 7}
     other.evaluation["baselines"] = {"xz": 3.0}
     found = written(tmp_path, outputs(picture, "a"), other)
-    assert "the runs were measured on different texts" in found.text
+    assert "the runs were evaluated on different texts" in found.text
     assert "baselines" not in found.figures
 
 
@@ -192,7 +192,7 @@ def test_what_is_not_there_is_said_and_the_rest_is_shown(tmp_path: Path) -> None
     alone = gather(run(1, 2.36, "a row of results"))
     found = written(tmp_path, alone)
     assert "2.360 bits per byte" in found.text
-    assert "Of a row of results the report lacks data/evaluation/metrics.json" in found.text
+    assert "The report on a row of results lacks data/evaluation/metrics.json" in found.text
     assert "only the numbers in the results file are known" in found.text
     assert found.figures == []
     assert {link[1:] for link in found.links} <= set(found.places)  # none to a section that is not there
@@ -225,7 +225,7 @@ def test_a_report_takes_experiments_from_the_cache_and_leaves_the_workspace_alon
     found = Parsed(tmp_path / "two.html")
     assert project.results() == before
     assert "Too few runs" in found.text  # the verdict on one run each
-    assert "the report lacks" not in found.text
+    assert "soft missing" not in found.source
     assert theirs in found.text
     assert '<tr class="differs"><td>train.learning_rate</td><td>0.01</td><td>0.02</td></tr>' in found.source
     assert {"steps", "compute", "seconds", "temperatures-HEAD", "temperatures-fast"} <= set(found.figures)
@@ -237,7 +237,7 @@ def test_a_report_takes_experiments_from_the_cache_and_leaves_the_workspace_alon
     finally:
         config.write_text(kept)
     lost = Parsed(tmp_path / "lost.html")
-    assert "Of fast the report lacks data/training/train.tsv" in lost.text
+    assert "The report on fast lacks data/training/train.tsv" in lost.text
     assert "DVC's cache has lost it" in lost.text
 
 

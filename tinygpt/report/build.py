@@ -1,8 +1,7 @@
-"""The report on a run, or of several side by side: `write(file, [gather(run), …], comparisons)`.
+"""The report on one run, or on several side by side: `write(file, [gather(run), …], comparisons)`.
 
-A single HTML file without scripts that needs nothing else: pictures are inside it, so it opens offline, can be mailed
-and printed, and follows the reader's light or dark setting. Its look is report.html, its pictures are charts.py's,
-its samples samples.py's. Everything that a run wrote is escaped.
+A single HTML file with its pictures inside and without scripts: it opens offline, prints, and has a light and a dark
+look. This module gathers data; report.html and macros.html lay it out. Jinja2 escapes everything that a run wrote.
 """
 
 import contextlib
@@ -23,13 +22,13 @@ from tinygpt.plots.style import LABELS
 from tinygpt.report import charts, samples
 
 BASELINES = {
-    "uniform": "every byte value that occurs, equally likely",
-    "unigram": "how often each byte occurs",
-    "bigram": "given the byte before",
-    "five_gram": "given the four before, smoothed",
-    "bz2": "what the held-out text adds to the archive",
-    "xz": "what the held-out text adds to the archive",
-    "ppmd": "likewise, and it goes on learning as it reads",
+    "uniform": "all byte values that occur, equally likely",
+    "unigram": "byte frequencies",
+    "bigram": "given the previous byte",
+    "five_gram": "given the previous four bytes, smoothed",
+    "bz2": "size that the held-out text adds to the archive",
+    "xz": "size that the held-out text adds to the archive",
+    "ppmd": "likewise; it keeps learning as it reads",
 }
 METRICS = {  # label → key in the run's numbers, format
     "bits per byte": ("bits_per_byte", ".3f"),
@@ -37,7 +36,7 @@ METRICS = {  # label → key in the run's numbers, format
     "perplexity": ("perplexity", ".1f"),
     "parameters": ("parameters", ","),
     "tokens trained on": ("tokens", ","),
-    "arithmetic of training, TFLOP": ("tflop", ".3g"),
+    "training compute, TFLOP": ("tflop", ".3g"),
     "steps": ("steps", ","),
     "best validation loss, nats per token": ("best_validation_loss", ".4f"),
     "at step": ("best_step", ","),
@@ -48,7 +47,7 @@ MOST = 8  # runs in a report
 def write(
     file: Path, runs: Sequence[Outputs], comparisons: Sequence[Comparison] = (), notes: Sequence[str] = ()
 ) -> None:
-    """Write the report on one or more runs, with the verdict of a comparison of them, and sentences to go before."""
+    """Write the report on one or more runs, with their comparisons and with notes at the top."""
     names = labels(runs)
     settings, differing = _settings(runs)
     lineage, lineage_differing = _lineage(runs)
@@ -84,10 +83,10 @@ def write(
 def make(
     file: Path, sets: Sequence[str], results: Path | None, allowed: Sequence[str], say: Callable[[str], object]
 ) -> None:
-    """Find the runs of the sets, as experiments/compare.py names them, write their report, and say where it is.
+    """Find the runs of the sets, write their report, and `say` where it is.
 
-    Of two sets the report holds the verdict, too, or why there is none. ValueError, in a sentence, where a set is
-    empty.
+    sets: as in experiments/compare.py. The report on two sets includes the verdict, or the reason why there is none.
+    Raises ValueError for an empty set.
     """
     members = [compare.members(name, results) for name in sets]
     notes: list[str] = []
@@ -100,22 +99,22 @@ def make(
             notes.append(f"No verdict: {problem}")
     found = distinct([run for turn in itertools.zip_longest(*members) for run in turn if run is not None])
     if len(found) > MOST:
-        counted = "; the verdict counts them" if comparisons else ""
-        notes.append(f"More runs than have a place in the report: {len(found) - MOST} are left out{counted}.")
+        counted = " The verdict includes them." if comparisons else ""
+        notes.append(f"The report shows {MOST} runs and leaves out {len(found) - MOST}.{counted}")
     for line in [*notes, *compare.report(comparisons)]:
         say(line)
     write(file, [gather(run) for run in found[:MOST]], comparisons, notes)
-    say(f"{file}: {file.stat().st_size / 1e6:.1f} MB, opens in a browser, offline")
+    say(f"{file}: {file.stat().st_size / 1e6:.1f} MB, open it in a browser; it works offline")
 
 
 def labels(runs: Sequence[Outputs]) -> list[str]:
-    """What the report calls each run: its name; a number behind it where several have the same."""
+    """The name of each run in the report; equal names get a number."""
     plain = ["this folder" if each.run.name == "." else each.run.name for each in runs]
     return [name if plain.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(plain, 1)]
 
 
 def _missing(runs: Sequence[Outputs], names: Sequence[str]) -> dict[str, list[str]]:
-    """Files that are not there, and how to get them → the runs that lack them."""
+    """Missing files, with how to get them → the runs that lack them."""
     found: dict[str, list[str]] = {}
     for each, name in zip(runs, names, strict=True):
         if each.missing:
@@ -134,8 +133,8 @@ def _verdict(outputs: Outputs) -> str:
 def _metrics(runs: Sequence[Outputs]) -> dict[str, list[str]]:
     """Label → the number of each run."""
     rows = {label: [_number(each, key, form) for each in runs] for label, (key, form) in METRICS.items()}
-    seconds = [f"{max(each.seconds.values()):.0f}" if each.seconds else "not kept" for each in runs]
-    return rows | {"seconds of training, on this machine": seconds}
+    seconds = [f"{max(each.seconds.values()):.0f}" if each.seconds else "not recorded" for each in runs]
+    return rows | {"training time on this machine, seconds": seconds}
 
 
 def _number(outputs: Outputs, key: str, form: str) -> str:
@@ -146,7 +145,7 @@ def _number(outputs: Outputs, key: str, form: str) -> str:
 
 
 def _baselines(runs: Sequence[Outputs], names: Sequence[str]) -> list[tuple[float, str, str, bool]]:
-    """(bits per byte, name, what it is, whether it is a run) of runs and baselines, the worst first."""
+    """(bits per byte, name, explanation, whether it is a run) of runs and baselines, the worst first."""
     theirs = charts.baselines_of(runs)
     ours = [(each.run.bits_per_byte, name, "", True) for each, name in zip(runs, names, strict=True)] if theirs else []
     rows = [(bits, LABELS.get(name, name), BASELINES.get(name, ""), False) for name, bits in theirs.items()]
@@ -154,7 +153,7 @@ def _baselines(runs: Sequence[Outputs], names: Sequence[str]) -> list[tuple[floa
 
 
 def _settings(runs: Sequence[Outputs]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Setting → its value in each run: of all settings, and of those that differ."""
+    """Setting → its value in each run, twice: all settings, and those that differ."""
     values = [{"seed": each.run.seed} | each.run.settings for each in runs]
     rows = {key: [str(one.get(key, "–")) for one in values] for one in values for key in one}
     differing = {*compare.differing([each.run for each in runs]), *(["seed"] if len(set(rows["seed"])) > 1 else [])}
@@ -162,7 +161,7 @@ def _settings(runs: Sequence[Outputs]) -> tuple[dict[str, list[str]], dict[str, 
 
 
 def _lineage(runs: Sequence[Outputs]) -> tuple[dict[str, list[str]], list[str]]:
-    """What each run comes from → the first 16 digits of its hash in each run; and which of them differ."""
+    """Artifact → the first 16 digits of its hash in each run; and the artifacts whose hashes differ."""
     found = [_hashes(each) for each in runs]
     rows = {key: [hashes[key] for hashes in found] for key in found[0]}
     short = {key: [value[:16] or "not known" for value in values] for key, values in rows.items()}
@@ -174,18 +173,18 @@ def _hashes(outputs: Outputs) -> dict[str, str]:
     writers = {sample["hashes"]["model"] for sample in outputs.samples}
     return {
         "git commit": outputs.run.commit or (_commit_here() if outputs.run.name == "." else ""),
-        "code (of training and evaluation)": str(outputs.run.settings.get("code", "")),
+        "training and evaluation code": str(outputs.run.settings.get("code", "")),
         "training text": text.get("train", ""),
         "held-out text": text.get("validation", ""),
         "tokenizer": outputs.lineage.get("tokenizer", ""),
         "parameters": outputs.lineage.get("params", ""),
         "model": outputs.weights,
-        "samples were written by model": " ".join(sorted(writers)),
+        "model that wrote the samples": " ".join(sorted(writers)),
     }
 
 
 def _commit_here() -> str:
-    """The current commit; "" where there is none, as in an unpacked folder of results."""
+    """The current commit; "" without a repository, such as in an unpacked archive."""
     with contextlib.suppress(OSError):
         return commit_here()
     return ""

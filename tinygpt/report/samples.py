@@ -11,12 +11,12 @@ from tinygpt.report import charts
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample with its metrics in words; none where it was not measured."""
+    """A sample with its metrics as text; empty without metrics."""
 
     prompt: str
     completion: str
     metrics: list[str]
-    copied: str  # its longest passage that is in the training text
+    copied: str  # its longest passage that also occurs in the training text
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Grid:
 
 
 def by_prompt(runs: Sequence[Outputs]) -> dict[str, list[list[Sample]]]:
-    """Prompt → the samples of each run, those of the grid left out."""
+    """Prompt → the samples of each run, without those of the grid."""
     plain = [[sample for sample in each.samples if "grid" not in sample] for each in runs]
     prompts = dict.fromkeys(sample["prompt"] for samples in plain for sample in samples)
     return {p: [[_sample(s) for s in samples if s["prompt"] == p] for samples in plain] for p in prompts}
