@@ -6,7 +6,7 @@ from typing import Any
 
 from tinygpt.experiments.artifacts import Outputs
 from tinygpt.generation import sample_metrics
-from tinygpt.generation.samples import laid_out, number
+from tinygpt.generation.samples import format_number, grid_table
 from tinygpt.report import charts
 from tinygpt.report.parts import section, table
 
@@ -36,14 +36,14 @@ def _sample(sample: dict[str, Any]) -> str:
 
 
 def _metrics(metrics: dict[str, Any], seed: int) -> str:
-    distinct = " / ".join(number(metrics.get(f"distinct_{n}"), ".2f") for n in (1, 2, 3))
+    distinct = " / ".join(format_number(metrics.get(f"distinct_{n}"), ".2f") for n in (1, 2, 3))
     parts = [
         f"seed {seed}",
-        f"{number(metrics.get('bits_per_byte'), '.2f')} bits per byte",
+        f"{format_number(metrics.get('bits_per_byte'), '.2f')} bits per byte",
         f"distinct-1/2/3 {distinct}",
     ]
     if "longest_copy" in metrics:
-        parts.append(f"{number(metrics['known_words'], '.0%')} of its words known")
+        parts.append(f"{format_number(metrics['known_words'], '.0%')} of its words known")
         copied = html.escape(" ".join(metrics["copied"].split()))
         parts.append(
             f"longest copy {metrics['longest_copy']} characters" + (f": <code>{copied}</code>" if copied else "")
@@ -63,7 +63,7 @@ def grids(runs: Sequence[Outputs], names: Sequence[str]) -> str:
         }
         shown = "".join(f"<h3>temperature {t:g}, top-p {p:g}</h3>{_sample(s)}" for (t, p), s in sorted(pairs.items()))
         more = f"<details><summary>a sample of each pair</summary>{shown}</details>"
-        settings = table(*laid_out(each.sample_metrics))
+        settings = table(*grid_table(each.sample_metrics))
         columns.append(f"<div>{title}{settings}{charts.temperatures(each, name)}{more}</div>")
     if not columns:
         return ""
