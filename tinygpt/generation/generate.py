@@ -165,7 +165,7 @@ def generate_batch(
 ) -> list[Completion]:
     """Continue each prompt once, in one batch; each result equals that of `generate` for this prompt alone.
 
-    seed: prompt i gets seed + i; or a list with one seed for each. Other arguments and errors as in `generate`.
+    seed: prompt i gets seed + i; or a list with one seed for each. The rest, TypeError and ValueError as in `generate`.
     """
     if isinstance(prompts, str):
         raise TypeError("prompts is one string; pass a list of strings, or call `generate`.")
@@ -211,7 +211,7 @@ def stream(
     """The completion that `generate` gives, yielded token by token.
 
     Bytes of an incomplete character, and text that may become a `stop` text, are held back until they are decided. The
-    pieces, some of them empty, join to the whole completion. Errors as in `generate`.
+    pieces, some of them empty, join to the whole completion. TypeError and ValueError as in `generate`.
     """
     sampling, length = from_keywords(stream, settings), validated_integer("max_new_tokens", max_new_tokens, 1)
     seeds, start, text = _seeds(seed, 1), _ids(tokenizer, [prompt]), StoppingDecoder(tokenizer, stop)
