@@ -35,14 +35,16 @@ def main(params: Params, paths: Paths) -> None:
             bar.update()
     base = base_model.base_of(paths.model, model.config.context_length)
     device = next(model.parameters()).device
-    before = list(samples.continued(base[0].to(device), tokenizer, section, params.seed, base[1])) if base else []
-    real = []
+    before = (
+        list(samples.continue_prompts(base[0].to(device), tokenizer, section, params.seed, base[1])) if base else []
+    )
+    held_out = []
     if has_text(paths, traced["text"]):
-        real = samples.real(model, tokenizer, section, read_rows(paths.text("validation")))
+        held_out = samples.held_out_records(model, tokenizer, section, read_rows(paths.text("validation")))
         size = read_json(paths.baselines)["train_bytes"]
         with progress(size, "B", "looking for copies", show) as bar:
-            samples.beside([*records, *before, *real], read_rows(paths.text("train")), bar.update)
-    write(paths, records, samples.summary(records, real), before)
+            samples.add_overlap([*records, *before, *held_out], read_rows(paths.text("train")), bar.update)
+    write(paths, records, samples.summary(records, held_out), before)
     print(f"{len(records)} samples in {paths.samples / 'samples.md'}; the first:\n\n{beginning(records[0]['text'])}")
 
 

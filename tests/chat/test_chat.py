@@ -135,8 +135,8 @@ def test_words_that_cannot_be_encoded_are_refused_and_not_kept(chat: Chat) -> No
     ],
 )
 def test_a_style_says_what_stands_around_your_words(asked: str, text: str, expected: str) -> None:
-    assert style(asked).around("Hark!", text) == expected
-    assert style(asked).around("", text) == ""
+    assert style(asked).wrap("Hark!", text) == expected
+    assert style(asked).wrap("", text) == ""
 
 
 @pytest.mark.parametrize("asked", ["", "chatml", "plain text"])
@@ -159,13 +159,13 @@ def test_an_unknown_style_is_refused(asked: str) -> None:
 def test_an_answer_ends_before_the_next_speaker_however_it_is_cut(
     asked: str, written: str, kept: str, size: int
 ) -> None:
-    shown, waiting = "", ""
+    shown, pending = "", ""
     for start in range(0, len(written), size):
-        sure, waiting, met = split_at_stop(waiting + written[start : start + size], style(asked).stop)
-        shown += sure
-        if met:
+        certain, pending, matched = split_at_stop(pending + written[start : start + size], style(asked).stop)
+        shown += certain
+        if matched:
             break
-    assert shown + ("" if met else waiting) == kept
+    assert shown + ("" if matched else pending) == kept
 
 
 def test_a_play_stops_where_somebody_else_speaks(chat: Chat) -> None:
@@ -203,10 +203,10 @@ def test_what_is_saved_can_be_made_again_and_replaces_nothing_unasked(chat: Chat
     with pytest.raises(ValueError, match=r"is there already\. /save! "):
         chat.save(file)
     assert file.read_bytes() == before
-    chat.save(file, replacing=True)
+    chat.save(file, overwrite=True)
     assert len(file.read_text(encoding="utf-8").splitlines()) == 1
     with pytest.raises(ValueError, match="is a folder"):
-        chat.save(tmp_path, replacing=True)
+        chat.save(tmp_path, overwrite=True)
     assert file.exists()
 
 

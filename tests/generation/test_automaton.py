@@ -3,13 +3,13 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tinygpt.generation.automaton import Automaton
+from tinygpt.generation.automaton import SuffixAutomaton
 
 TEXTS = st.lists(st.text(alphabet="ab ", max_size=14), max_size=6)
 
 
 def by_definition(text: str, passages: list[str], least: int) -> str | None:
-    """The first longest part of a passage that stands in the text."""
+    """The first of the longest substrings of a passage that occur in the text."""
     best = ""
     for passage in passages:
         for start in range(len(passage)):
@@ -20,13 +20,15 @@ def by_definition(text: str, passages: list[str], least: int) -> str | None:
 
 @example(["aac", "aacbbbacbc"], ["cccb", "cabbcca"], 0)  # c and a are as long: the first is c
 @given(TEXTS, TEXTS, st.integers(0, 4))
-def test_the_longest_part_is_the_first_that_the_definition_finds(
+def test_the_longest_substring_is_the_first_that_the_definition_finds(
     texts: list[str], passages: list[str], least: int
 ) -> None:
     expected = {number: by_definition(text, passages, least) for number, text in enumerate(texts)}
-    assert Automaton(texts).longest(passages, least) == {number: part for number, part in expected.items() if part}
+    assert SuffixAutomaton(texts).longest(passages, least) == {
+        number: found for number, found in expected.items() if found
+    }
 
 
 def test_a_text_of_one_character_again_and_again_takes_few_states() -> None:
-    assert len(Automaton(["a" * 1000] * 3)._size) == 1001
-    assert Automaton(["a" * 1000]).longest(["b" + "a" * 2000], 7) == {0: "a" * 1000}
+    assert len(SuffixAutomaton(["a" * 1000] * 3)._length) == 1001
+    assert SuffixAutomaton(["a" * 1000]).longest(["b" + "a" * 2000], 7) == {0: "a" * 1000}

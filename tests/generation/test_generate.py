@@ -262,10 +262,10 @@ def test_a_wrong_keyword_is_refused_in_a_sentence_before_any_work(
 @pytest.mark.parametrize(
     ("call", "given", "sentence"),
     [
-        (generate, (["O", "R"],), "A prompt is a list; write a text. `generate_batch` takes several."),
-        (stream, (b"O",), "A prompt is a bytes; write a text."),
-        (generate_batch, ("ROMEO:",), "prompts is one text; write a list of texts, or call `generate`."),
-        (generate_batch, ([3, 4],), "A prompt is a int; write a text."),
+        (generate, (["O", "R"],), "A prompt is a list; pass a string, or several to `generate_batch`."),
+        (stream, (b"O",), "A prompt is a bytes; pass a string,"),
+        (generate_batch, ("ROMEO:",), "prompts is one string; pass a list of strings, or call `generate`."),
+        (generate_batch, ([3, 4],), "A prompt is a int; pass a string,"),
     ],
 )
 def test_a_prompt_that_is_no_text_is_refused_in_a_sentence(

@@ -12,7 +12,14 @@ import tinygpt
 from tests.conftest import TEXT, gpt
 from tinygpt.generation import sample_metrics
 from tinygpt.generation.generate import Completion, generate, next_logits
-from tinygpt.generation.sample_metrics import distinct, held_out, of_model, of_text, together, words
+from tinygpt.generation.sample_metrics import (
+    aggregate,
+    distinct,
+    held_out_passages,
+    model_metrics,
+    training_overlap,
+    words,
+)
 from tinygpt.generation.windows import sequence_surprisal
 from tinygpt.tokenizer.base import Tokenizer
 
@@ -34,21 +41,21 @@ def test_the_metrics_are_of_the_tokens_that_were_chosen_at_temperature_1(model_f
     cold, plain = (
         generate(model, tokenizer, "ROMEO:", max_new_tokens=40, temperature=t, top_p=1.0)[0] for t in (0.0, 1.0)
     )
-    found = of_model(model, tokenizer, plain)
+    found = model_metrics(model, tokenizer, plain)
     prompt = tokenizer.encode("ROMEO:")
     bits = sequence_surprisal(model, [*prompt, *plain.ids], len(prompt))
     assert len(plain.ids) == 40
     assert tokenizer.decode(plain.ids) == plain.completion
     assert found["bits_per_token"] == pytest.approx(bits.mean(), abs=1e-4)
     assert found["bits_per_byte"] == pytest.approx(bits.sum() / len(plain.completion.encode()), abs=1e-4)
-    assert of_model(model, tokenizer, cold)["bits_per_token"] < found["bits_per_token"]
+    assert model_metrics(model, tokenizer, cold)["bits_per_token"] < found["bits_per_token"]
 
 
 def test_an_empty_completion_has_no_numbers(model_folder: Path) -> None:
     model, tokenizer = tinygpt.load(model_folder)
     nothing = Completion("", "", 1)
-    assert set(of_model(model, tokenizer, nothing).values()) == {None}
-    assert of_text([""], [("a", TEXT)]) == [{"known_words": None, "longest_copy": 0, "copied": ""}]
+    assert set(model_metrics(model, tokenizer, nothing).values()) == {None}
+    assert training_overlap([""], [("a", TEXT)]) == [{"known_words": None, "longest_copy": 0, "copied": ""}]
 
 
 def test_distinct_n_counts_the_n_grams_of_all_texts_together() -> None:
@@ -62,12 +69,12 @@ def test_distinct_n_counts_the_n_grams_of_all_texts_together() -> None:
 
 
 def test_a_word_is_known_where_the_training_text_has_it_whole() -> None:
-    (found,) = of_text(["sun sunrise EAST liet"], [("a", "It is the east, and Juliet"), ("b", "is the sun.")])
+    (found,) = training_overlap(["sun sunrise EAST liet"], [("a", "It is the east, and Juliet"), ("b", "is the sun.")])
     assert found["known_words"] == 0.5
 
 
 def naive(text: str, documents: list[str]) -> int:
-    """The length of the longest common substring, by the book; below a stretch it counts as none."""
+    """The length of the longest common substring, by the book; shorter than an n-gram it counts as none."""
     longest = 0
     for document in documents:
         before = [0] * (len(document) + 1)
@@ -78,7 +85,7 @@ def naive(text: str, documents: list[str]) -> int:
                     now[place + 1] = before[place] + 1
             longest = max(longest, *now)
             before = now
-    return longest if longest >= sample_metrics.STRETCH else 0
+    return longest if longest >= sample_metrics.NGRAM else 0
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -90,51 +97,51 @@ def test_the_longest_copy_is_the_one_that_a_naive_search_finds(seed: int) -> Non
     texts = ["".join(generator.choices(alphabet, k=generator.randrange(40))) for _ in range(6)]
     texts.append(documents[0][3:40] + documents[1][5:60])
     rows = [(str(n), text[at : at + 7]) for n, text in enumerate(documents) for at in range(0, len(text), 7)]
-    for text, found in zip(texts, of_text(texts, rows), strict=True):
+    for text, found in zip(texts, training_overlap(texts, rows), strict=True):
         assert found["longest_copy"] == naive(text, documents)
         assert found["copied"] in text
         assert any(found["copied"] in document for document in documents)
 
 
 def test_a_passage_longer_by_one_character_takes_the_place_of_the_longest() -> None:
-    (found,) = of_text(["0123456789a"], [("a", "#0123456789#"), ("b", "#0123456789a#")])
+    (found,) = training_overlap(["0123456789a"], [("a", "#0123456789#"), ("b", "#0123456789a#")])
     assert found["copied"] == "0123456789a"
 
 
 def test_a_passage_does_not_run_from_one_document_into_the_next() -> None:
-    (found,) = of_text(["0123456789abcdefghij"], [("a", "0123456789"), ("b", "abcdefghij")])
+    (found,) = training_overlap(["0123456789abcdefghij"], [("a", "0123456789"), ("b", "abcdefghij")])
     assert found["copied"] == "0123456789"
 
 
-def test_stretches_of_one_mark_make_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample_metrics, "TABLE", 1)  # every other stretch of any text looks like one of the sample's
+def test_hash_collisions_make_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample_metrics, "HASH_BITS", 1)  # half of all n-grams collide with one of the sample
     text = "what light through yonder window breaks"
-    found = of_text([text, "zzzzzzzzzzzz"], [("play", TEXT)])
+    found = training_overlap([text, "zzzzzzzzzzzz"], [("play", TEXT)])
     assert [one["copied"] for one in found] == [text, ""]
 
 
-def test_the_training_text_is_told_of_as_it_is_read() -> None:
+def test_progress_is_reported_while_the_training_text_is_read() -> None:
     heard: list[int] = []
-    of_text(["x"], [("a", "é"), ("b", "abc")], heard.append)
+    training_overlap(["x"], [("a", "é"), ("b", "abc")], heard.append)
     assert heard == [2, 3]
 
 
 def test_held_out_passages_are_as_many_and_as_long_as_samples(characters: Tokenizer) -> None:
-    found = held_out([("a", TEXT)], characters, 16, 60)
+    found = held_out_passages([("a", TEXT)], characters, 16, 60)
     assert [len(one.ids) for one in found] == [60] * 16
     assert all(one.text in TEXT for one in found)
     assert len({one.prompt for one in found}) > 4  # TEXT repeats itself
-    (short,) = held_out([("a", TEXT[:30])], characters, 16, 60)
+    (short,) = held_out_passages([("a", TEXT[:30])], characters, 16, 60)
     assert short.text == TEXT[:30]
-    assert held_out([("a", "x")], characters, 16, 60) == []
+    assert held_out_passages([("a", "x")], characters, 16, 60) == []
 
 
-def test_samples_of_one_setting_are_measured_together() -> None:
+def test_samples_with_the_same_settings_are_aggregated() -> None:
     ones: list[sample_metrics.Metrics] = [
         {"bits_per_token": 2.0, "bits_per_byte": 1.0, "known_words": 1.0, "longest_copy": 10},
         {"bits_per_token": 4.0, "bits_per_byte": None, "known_words": 0.5, "longest_copy": 20},
     ]
-    found = together(ones, ["the cat sat", "the cat sat"])
+    found = aggregate(ones, ["the cat sat", "the cat sat"])
     assert found["bits_per_token"] == 3.0
     assert found["bits_per_byte"] == 1.0
     assert found["longest_copy"] == 15.0

@@ -15,15 +15,15 @@ from tinygpt.files.paths import Paths
 from tinygpt.generation.generate import Completion
 from tinygpt.generation.samples import (
     GRID_SAMPLES,
+    add_overlap,
     as_markdown,
     as_table,
-    beside,
     collect,
-    laid_out,
-    real,
+    grid_table,
+    held_out_records,
+    metrics_line,
     record,
     summary,
-    told,
 )
 from tinygpt.generation.sampling import Sampling
 from tinygpt.plots import curves, style
@@ -65,7 +65,7 @@ def test_the_grid_is_laid_out_once_for_every_writer() -> None:
     cell = {"bits_per_byte": 1.5, "distinct_2": 0.25, "known_words": 0.9, "longest_copy": 12.0}
     found = {"grid": [{"temperature": t, "top_p": p, **cell} for t, p in ((0.4, 0.8), (0.4, 1.0), (0.8, 0.8))]}
     text = "1.50 · 0.25 · 90% · 12"
-    heads, rows = laid_out(found | {"held_out": cell})
+    heads, rows = grid_table(found | {"held_out": cell})
     assert heads == ["temperature", "top-p 0.8", "top-p 1"]
     assert rows == [("0.4", [text, text]), ("0.8", [text, "–"]), ("held-out text", [text, ""])]
 
@@ -74,11 +74,11 @@ def test_the_page_shows_every_sample_with_its_metrics_and_one_of_each_pair(
     records: list[dict[str, Any]], model_folder: Path
 ) -> None:
     model, tokenizer = tinygpt.load(model_folder)
-    passages = real(model, tokenizer, SECTION, ROWS_OF_TEXT)
-    beside([*records, *passages], ROWS_OF_TEXT)
+    passages = held_out_records(model, tokenizer, SECTION, ROWS_OF_TEXT)
+    add_overlap([*records, *passages], ROWS_OF_TEXT)
     page = as_markdown(records, summary(records, passages), [])
     assert page.count("```text") == 4 + 6
-    assert all(told(sample["metrics"]) in page for sample in records[:4])
+    assert all(metrics_line(sample["metrics"]) in page for sample in records[:4])
     assert page.count("**temperature 1.2") == 2
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert [row.split(" | ")[0] for row in rows] == [
@@ -92,7 +92,7 @@ def test_the_page_shows_every_sample_with_its_metrics_and_one_of_each_pair(
 
 
 def test_a_cell_of_the_grid_is_that_of_its_own_samples(records: list[dict[str, Any]]) -> None:
-    beside(records, ROWS_OF_TEXT)
+    add_overlap(records, ROWS_OF_TEXT)
     found = summary(records, [])
     cell = found["grid"][3]
     assert (cell["temperature"], cell["top_p"], cell["samples"]) == (0.8, 1.0, GRID_SAMPLES)

@@ -216,9 +216,9 @@ def test_a_causal_heads_gradients_by_hand_are_autograds() -> None:
     leaves = [
         random(*size, seed=i, dtype=torch.float64).requires_grad_() for i, size in enumerate([(7, 6)] + 3 * [(6, 4)])
     ]
-    dfound = random(7, 4, seed=9, dtype=torch.float64)
+    doutput = random(7, 4, seed=9, dtype=torch.float64)
     x, wq, wk, wv = leaves
-    expected = gradients((attention.causal_head(x, (wq, wk, wv)) * dfound).sum(), *leaves)
+    expected = gradients((attention.causal_head(x, (wq, wk, wv)) * doutput).sum(), *leaves)
     with torch.no_grad():
-        dx, dhead = backward.causal_head_backward(x, (wq, wk, wv), dfound)
+        dx, dhead = backward.causal_head_backward(x, (wq, wk, wv), doutput)
     torch.testing.assert_close((dx, *dhead), expected, rtol=1e-10, atol=1e-12)

@@ -24,7 +24,7 @@ def test_the_forecast_counts_and_leaves_the_run_as_it_was(data: Data) -> None:
 def test_the_memory_forecast_grows_with_the_batch_by_what_a_sequence_keeps(data: Data) -> None:
     state = start(data, settings())
     memory = [forecast.count(state, settings(batch_size=size), 1000, "fp32").memory for size in (1, 2, 3)]
-    kept, twice = (forecast.kept_by_pass(state, sequences, "fp32") for sequences in (1, 2))
+    kept, twice = (forecast.saved_for_backward(state, sequences, "fp32") for sequences in (1, 2))
     assert memory[1] - memory[0] == memory[2] - memory[1] > kept
     assert twice == pytest.approx(2 * kept, rel=0.2)  # what does not grow with the batch is small
 

@@ -279,7 +279,7 @@ def test_a_step_that_would_spoil_the_weights_is_refused_with_a_remedy(data: Data
     [
         (None, 3, r"diverged at step 3: the validation loss is nan\. .* try -S train\.learning_rate="),
         (None, 6, r"diverged at step 6: .* The learning rate is 0\.\d*[1-9]"),  # the last step's, not the 0 after it
-        ("base", 0, r"With the weights of base as they are the validation loss is nan\. Try train\.precision=fp32"),
+        ("base", 0, r"With the unchanged weights of base, the validation loss is nan\. Try train\.precision=fp32"),
     ],
 )
 def test_a_validation_loss_that_is_no_number_is_told_with_a_remedy(

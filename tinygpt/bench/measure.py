@@ -119,7 +119,7 @@ def measure(
     starting = _timed(lambda: step(examined_step), device)
     seconds, share = _repeated(step, device)
     memory = _peak_memory(device) - baseline
-    with compilation.as_written():
+    with compilation.eager():
         cost = forecast.count(state, settings, 1, precision)
     speed = batch.numel() / (median := statistics.median(seconds))
     return Training(

@@ -1,7 +1,6 @@
 """A conversation, in the terminal and on the page: one text that grows by turns, with undo and retry.
 
-`Conversation[Turn]()` has `add`, `undo`, `replace_last` and `settle`; what a turn holds beside its two texts is for
-those who make turns.
+`Conversation[Turn]()` has `add`, `undo`, `replace_last` and `settle`. Subclasses of `Turn` may have more fields.
 """
 
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Generic, TypeVar
 
 @dataclass
 class Turn:
-    """What was put after the text, and what the model wrote then."""
+    """What the user added to the text, and how the model continued it."""
 
     said: str
     answer: str = ""
@@ -24,51 +23,51 @@ class Conversation(Generic[AnyTurn]):
 
     def __init__(self) -> None:
         self.turns: list[AnyTurn] = []
-        self._replaced: AnyTurn | None = None  # the turn in whose place the last one is, until it is settled
+        self._replaced: AnyTurn | None = None  # the turn that the last one replaces, until `settle`
 
     @property
     def text(self) -> str:
-        """All that was said and answered."""
+        """All turns, joined."""
         return "".join(turn.said + turn.answer for turn in self.turns)
 
     @property
     def prompt(self) -> str:
-        """The text up to the last answer, which goes on from it."""
+        """The text before the last answer, which continues it."""
         return self.text.removesuffix(self.turns[-1].answer) if self.turns else ""
 
     @property
     def last(self) -> AnyTurn:
-        """The last turn. ValueError, in a sentence, where there is none."""
+        """The last turn. ValueError if there is none."""
         if not self.turns:
             raise ValueError("There is nothing to take back or to try again yet: nobody has written anything.")
         return self.turns[-1]
 
     def add(self, turn: AnyTurn) -> None:
-        """One more turn."""
+        """Append a turn."""
         self.turns.append(turn)
 
     def undo(self) -> AnyTurn:
-        """Take back the last turn; ValueError as `last`."""
+        """Remove and return the last turn; ValueError as `last`."""
         last = self.last
         self.turns.pop()
         return last
 
     def replace_last(self, turn: AnyTurn) -> None:
-        """Another answer in place of the last one, which is kept until `settle`; ValueError as `last`."""
+        """Replace the last turn, which is kept until `settle`; ValueError as `last`."""
         self._replaced, self.turns[-1] = self.last, turn
 
     def settle(self) -> None:
-        """The last answer has ended; one of which nothing came gives its place back to the one that it replaced."""
+        """Call this when an answer has ended. If it is empty, the turn that it replaced is restored."""
         if self._replaced is not None and not self.turns[-1].answer:
             self.turns[-1] = self._replaced
         self._replaced = None
 
     @property
     def replacing(self) -> bool:
-        """Whether the last turn is in the place of another, and not settled."""
+        """Whether the last turn replaces another and is not settled yet."""
         return self._replaced is not None
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Remove all turns."""
         self.turns.clear()
         self._replaced = None

@@ -1,9 +1,9 @@
-"""`tinygpt chat`: the loop that reads lines, obeys commands and streams answers. The conversation itself is
-session.py's.
+"""`tinygpt chat`: the loop that reads lines, executes commands and streams answers. The conversation itself is in
+session.py.
 
-`Repl(chat, ask, out, notes).run()`. What the model writes goes to standard output and all that is said about it
-to standard error, so that lines can be piped in and text out. Model text is made harmless for a terminal; Ctrl-C ends
-an answer and not the program. Left out: a history on the disk.
+`Repl(chat, ask, out, notes).run()`. Generated text goes to standard output and messages to standard error, so that
+input and output can be piped. Generated text is made safe for a terminal; Ctrl-C ends the answer, not the program. Left
+out: a history on disk.
 """
 
 import io
@@ -23,45 +23,45 @@ from tinygpt.generation.windows import window_start
 from tinygpt.model.gpt import GPT, count_parameters
 
 HELP = """\
-What you write is put right after the text so far, and the model goes on; begin
-with a space where you want one. \\n is a new line, and so is a \\ at the end of a
-line. Enter alone lets the model go on. // begins a text with a /.
+What you write is appended to the text so far, and the model continues it; begin
+with a space where you want one. \\n is a new line, and so is a \\ at the end of
+a line. Enter alone lets the model continue. // begins a text with a /.
 
-/temperature 0.8     how freely it chooses: 0 always the likeliest, 1 as it is
-/top-k 20            only the k likeliest tokens; 0 all
-/top-p 0.95          only the likeliest that hold this much probability; 1 all
-/min-p 0.05          none less likely than this share of the likeliest; 0 all
-/repetition-penalty 1.1  above 1: what was written already is less likely
+/temperature 0.8     how random: 0 always the likeliest token, 1 unchanged
+/top-k 20            only the k likeliest tokens; 0: all
+/top-p 0.95          only the likeliest, with this total probability; 1: all
+/min-p 0.05          no token less likely than this times the likeliest; 0: all
+/repetition-penalty 1.1  above 1: tokens of the text so far are less likely
 /length 200          how many tokens an answer may have
 /seed 7              the same seed, text and settings give the same answer
 /style plain         your text as it is; or
-/style play JULIET   your words are a speech of YOU, JULIET speaks next (with no
-                     name, the model chooses who); play JULIET, ROMEO: you are ROMEO
+/style play JULIET   your words are a speech by YOU, JULIET speaks next (with no
+                     name, the model chooses); play JULIET, ROMEO: you are ROMEO
 /style Q: {}\\nA:     or a template, {} being what you write
 /retry  /undo  /clear    another answer; take back the last turn; begin again
 /show                the settings, and the text so far
-/save FILE           every turn with its settings, seed and hashes, as JSON lines
-/quit                or Ctrl-D. Ctrl-C stops an answer, and keeps what is there"""
+/save FILE           each turn with its settings, seed and hashes, as JSON lines
+/quit                or Ctrl-D. Ctrl-C stops an answer and keeps its beginning"""
 EMPTY = "The text is empty."
 PLAIN_COMMANDS = ("help", "style", "retry", "undo", "clear", "show", "save", "save!", "quit")
 
 
 class Repl:
-    """A chat, and the terminal in which it is held.
+    """The read-eval-print loop of a chat.
 
-    ask(prompt): reads a line; raises EOFError after the last. Text goes to `out`, all that is said about it to `notes`.
+    ask(prompt): reads a line; raises EOFError after the last. Text goes to `out`, messages to `notes`.
     """
 
     def __init__(self, chat: Chat, ask: Callable[[str], str], out: TextIO, notes: TextIO) -> None:
         self.chat, self.ask, self.out, self.notes = chat, ask, out, notes
-        self.told = False  # that the text has outgrown the context
+        self.warned = False  # that the text is longer than the context
 
     def run(self) -> None:
-        """Until /quit, or the end of the input. A mistake is answered with a sentence; Ctrl-C says how to leave."""
-        going = True
-        while going:
+        """Run until /quit or the end of the input. Errors are printed; Ctrl-C prints how to leave."""
+        running = True
+        while running:
             try:
-                going = self.turn(self.entry())
+                running = self.handle(self.read())
             except EOFError:
                 return
             except KeyboardInterrupt:
@@ -69,27 +69,27 @@ class Repl:
             except ValueError as problem:
                 self.note(str(problem))
 
-    def entry(self) -> str:
-        """A line, and those that a \\ at its end joins to it."""
+    def read(self) -> str:
+        """A line, joined with the next one while it ends with \\."""
         line = self.ask("> ")
         while line.endswith("\\"):
             line = line[:-1]
             try:
                 line += "\n" + self.ask("… ")
-            except EOFError:  # there is none to join: what there is counts
+            except EOFError:  # no line follows
                 break
         return line
 
-    def turn(self, line: str) -> bool:
-        """Obey a command, or let the model answer; False where the conversation is over."""
+    def handle(self, line: str) -> bool:
+        """Execute a command, or let the model answer; False after /quit."""
         if line.startswith("/") and not line.startswith("//"):
             name, _, value = line[1:].partition(" ")
-            return name != "quit" and self.obey(name, value.strip())
+            return name != "quit" and self.execute(name, value.strip())
         self.answer(self.chat.say(line.removeprefix("/" if line.startswith("//") else "").replace("\\n", "\n")))
         return True
 
-    def obey(self, name: str, value: str) -> bool:
-        """Do what a command says; True. ValueError where there is no such command, or it wants something else."""
+    def execute(self, name: str, value: str) -> bool:
+        """Execute a command; returns True. ValueError for an unknown command or a wrong value."""
         chat = self.chat
         match name:
             case "help":
@@ -108,7 +108,7 @@ class Repl:
             case "show":
                 self.show()
             case "save" | "save!":
-                self.save(value, replacing=name == "save!")
+                self.save(value, overwrite=name == "save!")
             case _ if name in SETTINGS:
                 chat.set(name, value)
                 self.note(f"{name} {value}")
@@ -118,25 +118,25 @@ class Repl:
         return True
 
     def answer(self, pieces: Generator[str]) -> None:
-        """Show an answer as it comes; Ctrl-C ends it."""
-        with stoppable() as stopped:
+        """Stream an answer; Ctrl-C ends it."""
+        with deferred_interrupt() as interrupted:
             last = ""
             for piece in pieces:
                 self.write(piece)
                 last = piece or last
-                if stopped():
+                if interrupted():
                     break
-            pieces.close()  # a retry of which nothing came gives its place back
+            pieces.close()  # settles the turn: an empty retry restores the answer before
         self.write("" if last.endswith("\n") else "\n")
         turn, context = self.chat.turns[-1], self.chat.model.config.context_length
         if turn.ended == "interrupted":
-            self.note("Stopped there; it is kept. /undo takes it back, Enter goes on.")
+            self.note("Stopped there; it is kept. /undo removes it, Enter continues it.")
         if turn.ended == "end of text":
             self.note("The model ended its text here. /clear begins a new one.")
-        if not self.told and len(self.chat.tokenizer.encode(self.chat.text)) > context:
-            self.told = True
+        if not self.warned and len(self.chat.tokenizer.encode(self.chat.text)) > context:
+            self.warned = True
             self.note(
-                f"The text is longer now than the {context} tokens that this model sees: it forgets the beginning."
+                f"The text is longer now than the {context} tokens that this model sees; it ignores the beginning."
             )
 
     def show(self) -> None:
@@ -146,16 +146,16 @@ class Repl:
         self.note(f"{chat.settings()}\nstyle {chat.style.name}; the model sees {seen} of the {count} tokens so far:")
         self.write(chat.text + "\n")
 
-    def save(self, value: str, replacing: bool) -> None:
+    def save(self, value: str, overwrite: bool) -> None:
         if not value:
-            raise ValueError("/save wants the name of a file, such as /save chat.jsonl.")
+            raise ValueError("/save needs the name of a file, such as /save chat.jsonl.")
         try:
             file = Path(value).expanduser()
-            self.chat.save(file, replacing)
+            self.chat.save(file, overwrite)
         except OSError as problem:
             raise ValueError(explain(problem)) from problem
         except RuntimeError:  # of expanduser
-            raise ValueError(f"Nobody here has the home folder of {value}; name another file.") from None
+            raise ValueError(f"The home folder of {value} is unknown; name another file.") from None
         self.note(f"{len(self.chat.turns)} turns in {file}; `tinygpt info {file}` follows their hashes.")
 
     def write(self, text: str) -> None:
@@ -168,26 +168,26 @@ class Repl:
 
 
 @contextmanager
-def stoppable() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C into a question, asked between two pieces of text; a second one, meanwhile, is an interrupt."""
-    before = signal.getsignal(signal.SIGINT)
-    asked: list[int] = []
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Defer Ctrl-C: yields a function that says whether it was pressed. A second Ctrl-C raises KeyboardInterrupt."""
+    handler = signal.getsignal(signal.SIGINT)
+    received: list[int] = []
 
-    def note(number: int, _: FrameType | None) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, before)
+    def on_signal(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, handler)
 
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, on_signal)
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)
 
 
 def reader(stdin: TextIO, out: TextIO, notes: TextIO) -> Callable[[str], str]:
-    """A function that reads a line: in a terminal with editing, history and completion of commands, else plainly.
+    """A function that reads a line: in a terminal with editing, history and completion of commands.
 
-    The history lasts as long as the chat. A text pasted into a terminal is one line, with its newlines.
+    The history ends with the chat. Text pasted into a terminal is one line that may contain newlines.
     """
     if stdin.isatty() and out.isatty() and not styled(out).is_dumb_terminal:
         from prompt_toolkit import PromptSession
@@ -196,7 +196,7 @@ def reader(stdin: TextIO, out: TextIO, notes: TextIO) -> Callable[[str], str]:
         commands = WordCompleter([f"/{name}" for name in (*SETTINGS, *PLAIN_COMMANDS)], sentence=True)
         return PromptSession[str](completer=commands, complete_while_typing=False).prompt
     if isinstance(stdin, io.TextIOWrapper):
-        stdin.reconfigure(errors="replace")  # a line that is not UTF-8 is no reason to lose those after it
+        stdin.reconfigure(errors="replace")  # bytes that are not UTF-8 must not end the chat
 
     def read(prompt: str) -> str:
         if stdin.isatty():
@@ -211,8 +211,8 @@ def reader(stdin: TextIO, out: TextIO, notes: TextIO) -> Callable[[str], str]:
 
 
 def greeting(model: GPT, name: str) -> str:
-    """Two lines: who is there, and what it can do."""
+    """Two lines: which model it is, and what it can do."""
     return (
         f"{name}: {family(model.config)}, {count_parameters(model):,} parameters. /help lists the commands.\n"
-        "A base model completes text; it does not answer. Write a beginning: it goes on."
+        "A base model completes text; it does not answer. Write a beginning; the model continues it."
     )

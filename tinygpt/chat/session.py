@@ -1,9 +1,9 @@
 """A chat with a model: you write a text, the model continues it, in turns.
 
 `chat = Chat(model, tokenizer, …)`, then `for piece in chat.say("ROMEO:")` streams an answer; `retry`, `undo`, `set` and
-`save` are methods. The whole text so far is the prompt of each answer, cut to the model's context as everywhere
-(windows.window_start), so that `tinygpt generate PROMPT --seed …` writes the same. Left out: the terminal
-(repl.py); and roles and instructions, of which a base model knows nothing: a style says what stands around a line.
+`save` are methods. The prompt of each answer is the whole text so far; the model sees the part that fits its context
+(windows.window_start), so `tinygpt generate PROMPT --seed …` writes the same. Left out: the terminal (repl.py); roles
+and instructions, since a base model was not trained on them. A style is a template for what the user writes.
 """
 
 import json
@@ -23,21 +23,23 @@ from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
 
 HEADING = r"\n\n[A-Z][^\n:]{0,40}:\n"  # of the next speech in a play: a name on a line of its own
-WHOLE, HIGHEST_SEED = {"top-k": 20, "length": 200, "seed": 7}, 2**62
-SETTINGS = {"temperature": 0.8, "top-p": 0.95, "min-p": 0.05, "repetition-penalty": 1.1} | WHOLE  # name → example
+INTEGER_SETTINGS, MAX_SEED = {"top-k": 20, "length": 200, "seed": 7}, 2**62  # name → example
+SETTINGS = {"temperature": 0.8, "top-p": 0.95, "min-p": 0.05, "repetition-penalty": 1.1} | INTEGER_SETTINGS
 
 
 @dataclass(frozen=True)
 class Style:
-    """What stands around your words, and where an answer ends."""
+    """A template for what the user writes, and where an answer ends."""
 
     name: str = "plain"
     before: str = ""
     after: str = ""
-    stop: str = ""  # a regular expression; the answer ends before it. Empty: never
+    stop: str = ""  # a regular expression before which the answer ends; empty: never
 
-    def around(self, words: str, text: str) -> str:
-        """Your words as they follow `text`; a new line is not doubled. No words ask the model to go on as it stands."""
+    def wrap(self, words: str, text: str) -> str:
+        """The words in this style, to be appended to `text`; newlines at the border are not doubled. Empty words give
+        an empty string: the model continues the text as it is.
+        """
         if not words:
             return ""
         opening = self.before if text else self.before.lstrip("\n")
@@ -47,15 +49,16 @@ class Style:
 
 
 def style(asked: str) -> Style:
-    """The style of a line that people type. ValueError says which there are.
+    """Parse a style; ValueError, which lists the styles, for an unknown one.
 
-    plain: the text as you write it. play [NAME[, YOURS]]: your words are a speech, and NAME (or whom the model chooses)
-    speaks next. Anything with {} in it: your words in its place; the answer ends where the template would begin again.
+    plain: the text as written. play [NAME[, YOURS]]: the words are a speech by YOURS, and NAME (or whom the model
+    chooses) speaks next. Any template with {}: the words replace {}, and the answer ends where the template would start
+    again.
     """
     if "{}" in asked:
         before, _, after = asked.partition("{}")
-        again = before.strip()
-        return Style(asked, "\n" + before if again else before, after, r"\n\s*" + re.escape(again) if again else "")
+        start = before.strip()
+        return Style(asked, "\n" + before if start else before, after, r"\n\s*" + re.escape(start) if start else "")
     kind, _, names = asked.partition(" ")
     if kind == "plain" and not names:
         return Style()
@@ -67,53 +70,53 @@ def style(asked: str) -> Style:
 
 @dataclass(kw_only=True)
 class ChatTurn(Turn):
-    """A turn, and how it was asked for."""
+    """A turn and its settings."""
 
     seed: int
     sampling: Sampling
     length: int
     style: Style
-    ended: str = "interrupted"  # or at: length, style, end of text
+    ended: str = "interrupted"  # the reason; or: length, style, end of text
 
 
 class Chat(Conversation[ChatTurn]):
-    """A conversation with a model. hashes: those that trace the model (model_folder.hashes)."""
+    """A conversation with a model. hashes: of model, tokenizer and text (model_folder.hashes)."""
 
     def __init__(
         self, model: GPT, tokenizer: Tokenizer, hashes: dict[str, Any], sampling: Sampling, length: int, seed: int
     ) -> None:
         super().__init__()
         self.model, self.tokenizer, self.hashes = model, tokenizer, hashes
-        self.sampling, self.length, self.seed = sampling, length, seed  # length: tokens of an answer, at most
+        self.sampling, self.length, self.seed = sampling, length, seed  # length: the most tokens of an answer
         self.style = Style()
 
     def say(self, words: str) -> Generator[str]:
-        """The model's answer as it comes. However early the iterator is left, what it gave is kept.
+        """Stream the model's answer. If the iterator is closed early, the text yielded so far is kept.
 
-        ValueError, and nothing is kept, for words that the tokenizer cannot encode.
+        ValueError for words that the tokenizer cannot encode; then nothing is kept.
         """
-        said = self.style.around(words, self.text)
+        said = self.style.wrap(words, self.text)
         yield from self._answer(self._turn(said, self.style), self.text + said, self.add)
 
     def retry(self) -> Generator[str]:
-        """Another answer to the same words, in place of the last one: with the next seed and the settings of now.
+        """Replace the last answer by another one, with the next seed and the current settings.
 
-        Where nothing comes, the last one stays.
+        If the new answer is empty, the last one stays.
         """
         turn = self.last
-        self.seed = min(turn.seed + 1, HIGHEST_SEED)
+        self.seed = min(turn.seed + 1, MAX_SEED)
         yield from self._answer(self._turn(turn.said, turn.style), self.prompt, self.replace_last)
 
     def set(self, setting: str, value: str) -> None:
-        """Turn one of SETTINGS. ValueError, a sentence, for what it cannot be."""
+        """Change one of SETTINGS. ValueError for a value that it cannot have."""
         name = setting.replace("-", "_")
         try:
-            number = int(value) if setting in WHOLE else float(value)
+            number = int(value) if setting in INTEGER_SETTINGS else float(value)
         except ValueError:
-            kind = "a whole number" if setting in WHOLE else "a number"
+            kind = "a whole number" if setting in INTEGER_SETTINGS else "a number"
             raise ValueError(f"{name} is {value!r}; it must be {kind}, such as {SETTINGS[setting]}.") from None
         if setting in ("length", "seed"):
-            least, most = (1, 2**31) if setting == "length" else (0, HIGHEST_SEED)
+            least, most = (1, 2**31) if setting == "length" else (0, MAX_SEED)
             if not least <= number <= most:
                 raise ValueError(f"{name} is {value}; it must be {least} or more, and at most {most}.")
             setattr(self, name, number)
@@ -122,7 +125,7 @@ class Chat(Conversation[ChatTurn]):
             self.sampling = replace(self.sampling, **changed)
 
     def settings(self) -> str:
-        """All settings in a line or two."""
+        """All settings, as text."""
         values = asdict(self.sampling) | {"length": self.length, "seed": self.seed}
         return ", ".join(
             f"{name.replace('_', '-')} {value if isinstance(value, int) else format(value, '.12g')}"
@@ -130,45 +133,45 @@ class Chat(Conversation[ChatTurn]):
         )
 
     def records(self) -> Iterator[Record]:
-        """A record a turn, like those of `tinygpt generate --json`, with its style and why it ended."""
+        """A record for each turn, as in `tinygpt generate --json`, with its style and the reason why it ended."""
         text = ""
         for turn in self.turns:
             text += turn.said
-            made = generate.Completion(text, turn.answer, turn.seed)
-            yield record(made, turn.sampling, turn.length, self.hashes) | {
+            completion = generate.Completion(text, turn.answer, turn.seed)
+            yield record(completion, turn.sampling, turn.length, self.hashes) | {
                 "style": turn.style.name,
                 "ended": turn.ended,
             }
             text += turn.answer
 
-    def save(self, file: Path, replacing: bool = False) -> None:
-        """Write the records as JSON lines, whole or not at all. ValueError where something is in the way."""
+    def save(self, file: Path, overwrite: bool = False) -> None:
+        """Write the records as JSON lines, atomically. ValueError without turns, for a folder or an existing file."""
         if not self.turns:
             raise ValueError("There is nothing to save: nobody has written anything yet.")
         if file.is_dir():
             raise ValueError(f"{file} is a folder; name a file.")
-        if file.exists() and not replacing:
+        if file.exists() and not overwrite:
             raise ValueError(f"{file} is there already. /save! {file} replaces it.")
-        write_text(file, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in self.records()))
+        write_text(file, "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in self.records()))
 
     def _turn(self, said: str, style: Style) -> ChatTurn:
         return ChatTurn(said=said, seed=self.seed, sampling=self.sampling, length=self.length, style=style)
 
     def _answer(self, turn: ChatTurn, prompt: str, keep: Callable[[ChatTurn], None]) -> Generator[str]:
         settings: dict[str, Any] = {"max_new_tokens": turn.length, "seed": turn.seed, **asdict(turn.sampling)}
-        waiting = ""
+        pending = ""
         try:
             for count, piece in enumerate(generate.stream(self.model, self.tokenizer, prompt, **settings)):
                 if not count:
-                    keep(turn)  # only now: a text that cannot be encoded was refused before
-                sure, waiting, met = split_at_stop(waiting + piece, turn.style.stop)
-                turn.answer += sure
-                yield sure
-                if met:
+                    keep(turn)  # not earlier, since encoding the prompt may raise
+                certain, pending, matched = split_at_stop(pending + piece, turn.style.stop)
+                turn.answer += certain
+                yield certain
+                if matched:
                     turn.ended = "style"
                     return
-            turn.answer += waiting
-            turn.ended = "length" if count == turn.length else "end of text"  # a piece a token, and one for the rest
+            turn.answer += pending
+            turn.ended = "length" if count == turn.length else "end of text"  # one piece per token, then the rest
         finally:
             self.settle()
-        yield waiting
+        yield pending

@@ -1,7 +1,7 @@
 """Evaluate fine-tuning: bits per byte before and after, on the new text and on the base model's.
 
-`bits_per_byte(model, text, …)` of the base and of what it became, on the held-out part of the domain's text and, with
-`base_text`, on that of the text that the base had learned; `verdict` says it in a line.
+`compare` measures the base model and the fine-tuned one on each text: the held-out split of the new text and, from
+`base_text`, that of the base model's text. `verdict` summarises the result in one line.
 """
 
 from collections.abc import Iterable
@@ -18,11 +18,11 @@ from tinygpt.evaluation.metrics import evaluate
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
 
-Text = tuple[Tokens, int]  # ids, (number of tokens,), and the bytes that they stand for
+Text = tuple[Tokens, int]  # ids, (number of tokens,), and the size of their text in bytes
 
 
 def base_text(folder: str, tokenizer: Tokenizer) -> Text:
-    """The held-out part of a data/corpus, tokenized; raises as `locate.find_text` does."""
+    """The held-out split of a data/corpus folder, tokenized; raises as `locate.find_text` does."""
     file = find_text(folder)
     sizes: list[int] = []
     with TemporaryDirectory() as temporary:
@@ -35,9 +35,9 @@ def bits_per_byte(
     model: GPT, text: Text, tokenizer: Tokenizer, batch_size: int, cast: AbstractContextManager[Any]
 ) -> float:
     """Bits per byte of a model on a text, over non-overlapping context windows."""
-    tokens, size = text
+    tokens, text_bytes = text
     windows = evaluation_windows(tokens, model.config.context_length, batch_size)
-    return evaluate(model, windows, tokenizer, cast).bits_per_byte(size)[0]
+    return evaluate(model, windows, tokenizer, cast).bits_per_byte(text_bytes)[0]
 
 
 def compare(
@@ -49,13 +49,16 @@ def compare(
     batch_size: int,
     cast: AbstractContextManager[Any],
 ) -> dict[str, dict[str, float]]:
-    """For each text, bits per byte "before" (base model) and "after" (fine-tuned); `known`: values of the latter."""
-    found = {}
+    """For each text, bits per byte "before" (base model) and "after" (fine-tuned).
+
+    known: values of "after", by text name, that need not be computed again.
+    """
+    results = {}
     for name, text in texts:
-        found[name] = {"before": bits_per_byte(base, text, tokenizer, batch_size, cast)}
+        before = bits_per_byte(base, text, tokenizer, batch_size, cast)
         after = known[name] if name in known else bits_per_byte(model, text, tokenizer, batch_size, cast)
-        found[name]["after"] = after
-    return found
+        results[name] = {"before": before, "after": after}
+    return results
 
 
 def verdict(numbers: dict[str, Any]) -> str:

@@ -15,4 +15,4 @@ def append(numbers: dict[str, Any]) -> dict[str, Any] | None:
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     write_text(log, "".join(line + "\n" for line in [*lines[1 - KEPT :], json.dumps(numbers)]))
     before: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-    return before if "baselines" in before else None  # an earlier version's has other names
+    return before if "baselines" in before else None  # early versions wrote other keys

@@ -1,8 +1,8 @@
 """Evaluate a model: loss, perplexity and bits per byte over the whole held-out text, and loss by position.
 
-Windows of the context's length that do not overlap, so every token is predicted once; no randomness, so the same
-model gives the same numbers. Bits per byte is the one to compare: unlike nats per token it does not depend on how the
-tokenizer cuts the text, and it is the unit of compressors.
+Windows of context length do not overlap, so every token is predicted once. Nothing is random, so the same model gives
+the same numbers. Compare models by bits per byte: unlike nats per token, it does not depend on the tokenizer, and
+compressors are measured in it, too.
 """
 
 import math
@@ -19,7 +19,7 @@ from tinygpt.model.gpt import GPT
 from tinygpt.model.loss import token_losses
 from tinygpt.tokenizer.base import Tokenizer
 
-UNICODE = 0x110000  # code points: what naming a character means choosing among
+UNICODE = 0x110000  # code points: naming a character is a choice among so many
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Evaluation:
     """The losses on a text, from which all metrics are computed."""
 
     nats: np.ndarray  # (windows,) float64: summed over a window's tokens
-    bytes: np.ndarray  # (windows,) int64: of the text that these tokens stand for
-    unknown: np.ndarray  # (windows,) int64: tokens that stand for a character outside the vocabulary
+    bytes: np.ndarray  # (windows,) int64: size of the text of these tokens
+    unknown: np.ndarray  # (windows,) int64: number of tokens for characters outside the vocabulary
     by_position: np.ndarray  # (T,) float64: mean nats of the token after 1, 2, … T tokens of context
-    tokens: int  # predicted in all
+    tokens: int  # number of predicted tokens
 
     @property
     def loss(self) -> float:
@@ -38,28 +38,27 @@ class Evaluation:
         return float(self.nats.sum() / self.tokens)
 
     def bits_per_byte(self, text_bytes: int) -> tuple[float, float | None]:
-        """(bits per byte of the text, its standard error; None where there is only one window).
+        """(bits per byte of the text, its standard error; None if there is only one window).
 
-        A character outside the vocabulary also costs the bits that name it among all of Unicode: its � is easily
-        guessed, but does not say which character it was. The error is that of a ratio of two sums over windows
-        (Cochran 1977, section 2.11): how far the number would move on another text of this length and kind. It says
-        nothing of training with another seed.
+        A character outside the vocabulary costs extra bits: those that select it from all of Unicode, since predicting
+        � does not say which character it is. The error is that of a ratio of two sums over windows (Cochran 1977,
+        section 2.11). It estimates the variation between texts of this length and kind, not between training seeds.
         """
         bits = self.nats / math.log(2) + self.unknown * math.log2(UNICODE)
         ratio, n = float(bits.sum() / text_bytes), len(bits)
         if n == 1:
             return ratio, None
-        off = bits - ratio * self.bytes
-        return ratio, math.sqrt(n / (n - 1) * float((off**2).sum())) / text_bytes
+        residuals = bits - ratio * self.bytes
+        return ratio, math.sqrt(n / (n - 1) * float((residuals**2).sum())) / text_bytes
 
 
 @torch.no_grad()
 def evaluate(
     model: GPT, windows: Iterable[Batch], tokenizer: Tokenizer, cast: AbstractContextManager[Any]
 ) -> Evaluation:
-    """Run the model over all windows: batches of inputs and targets, int64 (B, T'), T' ≤ context_length; one at least.
+    """Run the model over all windows: batches of inputs and targets, int64 (B, T'), T' ≤ context_length; at least one.
 
-    `cast`: hardware.autocast's context for the precision. The model is left in eval mode.
+    cast: the context manager for the precision, from hardware.autocast. The model is left in eval mode.
     """
     device, byte_lengths = next(model.parameters()).device, tokenizer.byte_lengths()
     model.eval()
@@ -89,8 +88,8 @@ def evaluate(
 def metrics(evaluation: Evaluation, baselines: dict[str, Any]) -> dict[str, Any]:
     """The content of data/evaluation/metrics.json; `baselines` is that of data/corpus/baselines.json.
 
-    `loss` in nats per token, `perplexity` e to that (at most e^700), `bits_per_byte` and the baselines in bits per
-    UTF-8 byte of the held-out text.
+    `loss` is in nats per token, `perplexity` is exp(loss), at most e^700; `bits_per_byte` and the baselines are in bits
+    per UTF-8 byte of the held-out text.
     """
     bits, error = evaluation.bits_per_byte(baselines["validation_bytes"])
     return {
@@ -108,9 +107,9 @@ def metrics(evaluation: Evaluation, baselines: dict[str, Any]) -> dict[str, Any]
 def verdict(metrics: dict[str, Any], before: dict[str, Any] | None) -> str:
     """One line: this run compared with the baselines and with the previous run on the same text."""
     bits, error = metrics["bits_per_byte"], metrics["bits_per_byte_standard_error"]
-    marks = sorted(metrics["baselines"].items(), key=lambda mark: -mark[1])
-    beaten = [f"{name} {value:.3f}" for name, value in marks if value > bits]
-    ahead = [f"{name} {value:.3f}" for name, value in marks if value <= bits]
+    baselines = sorted(metrics["baselines"].items(), key=lambda item: -item[1])
+    beaten = [f"{name} {value:.3f}" for name, value in baselines if value > bits]
+    ahead = [f"{name} {value:.3f}" for name, value in baselines if value <= bits]
     spread = "" if error is None else f" ± {error:.3f}"
     line = f"{bits:.3f}{spread} bits per byte: better than {', '.join(beaten) or 'none of the baselines'}"
     line += f"; not yet {', '.join(ahead)}" if ahead else ""

@@ -1,9 +1,9 @@
 """Generate text: prefill the prompts, then decode one token at a time, many sequences at once.
 
-`generate(model, tokenizer, "ROMEO:", temperature=0.5)` → completions; `generate_batch` continues several prompts side
-by side; `stream` hands text out as it comes. A full context slides: its last half is kept and read again, from position
-0 (windows.py is that rule); decoding without a cache, `use_cache=False`, follows it too, and gives the same tokens,
-slowly. `for_terminal` makes what a model wrote harmless where it is printed.
+`generate(model, tokenizer, "ROMEO:", temperature=0.5)` → completions; `generate_batch` continues several prompts in
+one batch; `stream` yields the text as it is generated. When the context is full, its last half is kept and prefilled
+again from position 0 (windows.py). Decoding without a cache (`use_cache=False`) follows the same rule and gives the
+same tokens, more slowly. `for_terminal` makes generated text safe to print.
 """
 
 import unicodedata
@@ -15,24 +15,24 @@ import torch
 from torch import Tensor
 
 from tinygpt.generation.decoder import Decoder
-from tinygpt.generation.sampling import Sampling, Settings, from_keywords, sample, whole
+from tinygpt.generation.sampling import Sampling, Settings, from_keywords, sample, validated_integer
 from tinygpt.generation.stream import StoppingDecoder
 from tinygpt.generation.windows import window_start
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
 
-THROWS = 64  # of the generators at a time
-UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's controls, formats, halves of characters, separators of lines
+DRAWS_AT_ONCE = 64  # random numbers from each generator: one call instead of many
+UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: controls, formats, surrogates, line separators
 
 
 @torch.inference_mode()
 def next_logits(
     model: GPT, prompts: list[list[int]], use_cache: bool = True
 ) -> Generator[Tensor, Sequence[int | None], None]:
-    """Logits of the next token of each sequence, float (B, V), on the CPU, again and again.
+    """Yield the logits of each sequence's next token, float (B, V), on the CPU.
 
-    prompts: ids, at least one each. Send the chosen ids to get the next logits; a row for which None is sent has
-    ended, and the next logits are without it.
+    prompts: ids, at least one each. Send the chosen ids to get the next logits. Sending None for a row ends it: the
+    next logits do not contain that row.
     """
     context, sequences = model.config.context_length, [list(prompt) for prompt in prompts]
     decoder = Decoder(model, len(prompts)) if use_cache else None
@@ -40,10 +40,10 @@ def next_logits(
         windows = [sequence[window_start(len(sequence), context) :] for sequence in sequences]
         chosen = yield (decoder.logits(windows) if decoder else uncached_logits(model, windows)).cpu()
         if None in chosen:
-            going = [row for row, token in enumerate(chosen) if token is not None]
-            sequences = [sequences[row] for row in going]
+            active = [row for row, token in enumerate(chosen) if token is not None]
+            sequences = [sequences[row] for row in active]
             if decoder:
-                decoder.select_rows(going)
+                decoder.select_rows(active)
         for sequence, token in zip(sequences, (token for token in chosen if token is not None), strict=True):
             sequence.append(token)
 
@@ -65,25 +65,26 @@ def generate_ids(
     use_cache: bool = True,
     ended: Callable[[int], bool] = lambda row: False,
 ) -> Iterator[list[int | None]]:
-    """Continue each prompt, with its own settings and seed, all at once; yields the next id of each, None for those
-    that have ended.
+    """Continue all prompts in one batch, each with its own settings and seed; yields the next id of each row, None for
+    rows that have ended.
 
-    A row ends after `max_new_tokens`, at <|endoftext|>, which is not handed out, or where `ended(row)`, asked after
-    each token, says so. It does not depend on the other rows. Tokens are chosen on the CPU, so the same logits give the
-    same text on any device. As many prompts, settings and seeds; IndexError for an id outside the vocabulary.
+    A row ends after `max_new_tokens`, at <|endoftext|> (which is not yielded), or when `ended(row)`, called after each
+    token, is true. Rows do not affect each other. Tokens are chosen on the CPU, so the same logits give the same text
+    on any device. prompts, settings and seeds have the same length. IndexError for an id outside the vocabulary.
     """
     if not prompts:
         return
     prompts = [prompt or [end_of_text] for prompt in prompts]  # documents start with <|endoftext|>
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     seen = seen_tokens(prompts, model.config.vocab_size) if any(s.repetition_penalty != 1 for s in settings) else None
-    rows = list(range(len(prompts)))  # those that go on
+    rows = list(range(len(prompts)))  # those that have not ended
     stepper = next_logits(model, prompts, use_cache)
     logits = next(stepper)
     for count in range(max_new_tokens):
-        if count % THROWS == 0:
-            uniforms = torch.stack([torch.rand(THROWS, generator=generators[row]) for row in rows])  # (B, THROWS)
-        ids = sample(logits, settings, seen, uniforms[:, count % THROWS]).tolist()
+        if count % DRAWS_AT_ONCE == 0:
+            draws = [torch.rand(DRAWS_AT_ONCE, generator=generators[row]) for row in rows]
+            uniforms = torch.stack(draws)  # (B, DRAWS_AT_ONCE)
+        ids = sample(logits, settings, seen, uniforms[:, count % DRAWS_AT_ONCE]).tolist()
         if seen is not None:
             seen[range(len(rows)), ids] = True
         chosen = [token if token != end_of_text else None for token in ids]
@@ -92,18 +93,18 @@ def generate_ids(
             return
         yield [step.get(row) for row in range(len(prompts))]
         chosen = [None if ended(row) else token for row, token in zip(rows, chosen, strict=True)]
-        going = [i for i, token in enumerate(chosen) if token is not None]
-        if not going:
+        active = [i for i, token in enumerate(chosen) if token is not None]
+        if not active:
             return
         if count + 1 < max_new_tokens:
             logits = stepper.send(chosen)
-        if len(going) < len(rows):
-            rows, settings = [rows[i] for i in going], [settings[i] for i in going]
-            uniforms, seen = uniforms[going], None if seen is None else seen[going]
+        if len(active) < len(rows):
+            rows, settings = [rows[i] for i in active], [settings[i] for i in active]
+            uniforms, seen = uniforms[active], None if seen is None else seen[active]
 
 
 def seen_tokens(prompts: list[list[int]], vocab_size: int) -> Tensor:
-    """The tokens that occur in each prompt: bool (B, V)."""
+    """Which tokens occur in each prompt: bool (B, V)."""
     seen = torch.zeros(len(prompts), vocab_size, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         seen[row, prompt] = True
@@ -117,7 +118,7 @@ class Completion:
     prompt: str
     completion: str
     seed: int
-    ids: tuple[int, ...] = ()  # the tokens as they were chosen, those of a stop included
+    ids: tuple[int, ...] = ()  # the tokens as they were sampled, including those of a stop text
 
     @property
     def text(self) -> str:
@@ -137,18 +138,18 @@ def generate(
     advance: Callable[[int], object] = lambda tokens: None,
     **settings: Unpack[Settings],
 ) -> list[Completion]:
-    """Continue `prompt` `num_samples` times; sample i has seed + i, and comes out the same when asked for alone.
+    """Continue `prompt` `num_samples` times. Sample i has seed + i and does not depend on the other samples.
 
-    An empty prompt starts a new document; one longer than the context slides. A completion has `max_new_tokens` tokens,
-    or fewer: it ends where the model ends the document, and before the first text of `stop`. `settings` are those of
-    `Sampling` (temperature, top_k, top_p, min_p, repetition_penalty), with its defaults; None turns a filter off.
-    `advance` hears how many tokens were written since it last did.
+    An empty prompt starts a new document. Of a prompt longer than the context, the end is used (windows.py). A
+    completion has at most `max_new_tokens` tokens; it ends earlier at <|endoftext|> and before the first `stop` text.
+    `settings` are the fields of `Sampling` (temperature, top_k, top_p, min_p, repetition_penalty), with its defaults;
+    None turns a filter off. `advance` is called after each step with the number of new tokens.
 
-    TypeError for a keyword that there is not, or a prompt that is no text; ValueError, in a sentence, for a value out
-    of bounds, and for a character that the tokenizer cannot write: all before any work.
+    TypeError for an unknown keyword, or a prompt that is not a string; ValueError for a value out of bounds, or a
+    character that the tokenizer cannot encode. All are raised before any work.
     """
-    sampling, count = from_keywords(generate, settings), whole("num_samples", num_samples, 1)
-    return _together(model, tokenizer, [prompt] * count, sampling, max_new_tokens, stop, seed, advance)
+    sampling, count = from_keywords(generate, settings), validated_integer("num_samples", num_samples, 1)
+    return _complete(model, tokenizer, [prompt] * count, sampling, max_new_tokens, stop, seed, advance)
 
 
 def generate_batch(
@@ -162,17 +163,17 @@ def generate_batch(
     advance: Callable[[int], object] = lambda tokens: None,
     **settings: Unpack[Settings],
 ) -> list[Completion]:
-    """Continue each prompt once, in one batch; each result equals that of `generate` alone.
+    """Continue each prompt once, in one batch; each result equals that of `generate` for this prompt alone.
 
-    `seed`: prompt i has seed + i; or one for each. All else, and TypeError and ValueError, as in `generate`.
+    seed: prompt i gets seed + i; or a list with one seed for each. The rest, TypeError and ValueError as in `generate`.
     """
     if isinstance(prompts, str):
-        raise TypeError("prompts is one text; write a list of texts, or call `generate`.")
+        raise TypeError("prompts is one string; pass a list of strings, or call `generate`.")
     sampling = from_keywords(generate_batch, settings)
-    return _together(model, tokenizer, list(prompts), sampling, max_new_tokens, stop, seed, advance)
+    return _complete(model, tokenizer, list(prompts), sampling, max_new_tokens, stop, seed, advance)
 
 
-def _together(
+def _complete(
     model: GPT,
     tokenizer: Tokenizer,
     prompts: list[str],
@@ -182,7 +183,7 @@ def _together(
     seed: int | Sequence[int],
     advance: Callable[[int], object],
 ) -> list[Completion]:
-    length, seeds = whole("max_new_tokens", max_new_tokens, 1), _seeds(seed, len(prompts))
+    length, seeds = validated_integer("max_new_tokens", max_new_tokens, 1), _seeds(seed, len(prompts))
     starts, rows = _ids(tokenizer, prompts), [StoppingDecoder(tokenizer, stop) for _ in prompts]
     settings, end = [sampling] * len(rows), tokenizer.end_of_text
     ids: list[list[int]] = [[] for _ in rows]
@@ -194,7 +195,7 @@ def _together(
                 texts[row] += rows[row].add(token)
         advance(len(step) - step.count(None))
     texts = [text + row.add(None) for text, row in zip(texts, rows, strict=True)]
-    return [Completion(*made) for made in zip(prompts, texts, seeds, map(tuple, ids), strict=True)]
+    return [Completion(*fields) for fields in zip(prompts, texts, seeds, map(tuple, ids), strict=True)]
 
 
 def stream(
@@ -207,12 +208,12 @@ def stream(
     seed: int = 1337,
     **settings: Unpack[Settings],
 ) -> Iterator[str]:
-    """The completion that `generate` gives, a token at a time; half a character waits for its other half, and what may
-    become a text of `stop` for its rest.
+    """The completion that `generate` gives, yielded token by token.
 
-    The pieces, some of them empty, make the whole when they are joined. TypeError and ValueError as in `generate`.
+    Bytes of an incomplete character, and text that may become a `stop` text, are held back until they are decided. The
+    pieces, some of them empty, join to the whole completion. TypeError and ValueError as in `generate`.
     """
-    sampling, length = from_keywords(stream, settings), whole("max_new_tokens", max_new_tokens, 1)
+    sampling, length = from_keywords(stream, settings), validated_integer("max_new_tokens", max_new_tokens, 1)
     seeds, start, text = _seeds(seed, 1), _ids(tokenizer, [prompt]), StoppingDecoder(tokenizer, stop)
     steps = generate_ids(model, start, [sampling], seeds, length, tokenizer.end_of_text, ended=lambda _: text.ended)
 
@@ -225,34 +226,35 @@ def stream(
 
 
 def _ids(tokenizer: Tokenizer, prompts: list[str]) -> list[list[int]]:
-    """The tokens of each prompt. TypeError where one is no text, or the tokenizer was left out."""
+    """The tokens of each prompt. TypeError if one is not a string, or if the tokenizer was left out."""
     if isinstance(tokenizer, str):
         raise TypeError("The tokenizer is missing: `model, tokenizer = tinygpt.load(folder)` opens both.")
     for prompt in prompts:
         if not isinstance(prompt, str):
-            raise TypeError(f"A prompt is a {type(prompt).__name__}; write a text. `generate_batch` takes several.")
+            raise TypeError(f"A prompt is a {type(prompt).__name__}; pass a string, or several to `generate_batch`.")
     return [tokenizer.encode(prompt) for prompt in prompts]
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    """A seed for each row: counted up from one, or as many as were given."""
+    """A seed for each row: counted up from a single one, or one given for each."""
     if isinstance(seed, str) or not isinstance(seed, Sequence):
-        return [whole("seed", seed, 0) + i for i in range(count)]
+        return [validated_integer("seed", seed, 0) + i for i in range(count)]
     if len(seed) != count:
         raise ValueError(f"There are {len(seed)} seeds and {count} prompts; give as many, or one seed.")
-    return [whole("seed", one, 0) for one in seed]
+    return [validated_integer("seed", one, 0) for one in seed]
 
 
 def for_terminal(text: str, stream: TextIO) -> str:
-    """The text as it may be written to the stream: to a terminal, nothing that could steer it.
+    """The text without characters that could control a terminal; unchanged if the stream is a file or a pipe.
 
-    A model may have learned from text with escape sequences in it. There, a control character other than a new line
-    or a tab is shown as its escape, \\x1b, and so are marks that turn the direction of writing; joiners of letters
-    stay. A file or a pipe gets every character as it is.
+    A model may reproduce escape sequences of its training text. For a terminal, control characters other than newline
+    and tab, and marks that change the writing direction, are shown as escapes such as \\x1b. Zero-width joiners are
+    kept, since some scripts need them.
     """
     if not stream.isatty():
         return text
     kept = {"\n", "\t", "\u200c", "\u200d"}
     return "".join(
-        sign if sign in kept or unicodedata.category(sign) not in UNSEEN else ascii(sign)[1:-1] for sign in text
+        character if character in kept or unicodedata.category(character) not in UNPRINTABLE else ascii(character)[1:-1]
+        for character in text
     )

@@ -1,8 +1,8 @@
 """Samples: a continuation of every prompt, and a grid over temperature and top-p.
 
-`collect` makes the records, one dictionary a sample, each with its seed, its settings, the hashes that trace it, and
-what sample_metrics.py says of it; `beside` sets them beside the training text, `summary` sums up each pair of the grid,
-and `as_markdown` lays all out for reading.
+`collect` makes the records, a dictionary for each sample with its seed, settings, metrics (sample_metrics.py) and the
+hashes that trace it. `add_overlap` compares them with the training text, `summary` aggregates each pair of the grid,
+and `as_markdown` formats everything for reading.
 """
 
 import itertools
@@ -20,8 +20,8 @@ from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
 
 Record = dict[str, Any]
-GRID_TOKENS = 60  # enough to hear the difference, short enough to compare
-GRID_SAMPLES = 16  # at each pair; one is shown, all are measured: the numbers of a single one are mostly chance
+GRID_TOKENS = 60  # enough to show the difference, short enough to compare
+GRID_SAMPLES = 16  # for each pair; one is shown, metrics are over all, since those of a single sample are mostly noise
 SHOWN = 60  # characters of a copied passage that are shown
 
 
@@ -37,73 +37,75 @@ def settings_of(section: Sample) -> Sampling:
 
 
 def collect(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes: dict[str, Any]) -> Iterator[Record]:
-    """All samples of the section: `num_samples` of each prompt, then GRID_SAMPLES at each pair of the grid."""
-    yield from continued(model, tokenizer, section, seed, hashes)
+    """All samples of the section: `num_samples` of each prompt, then GRID_SAMPLES for each pair of the grid."""
+    yield from continue_prompts(model, tokenizer, section, seed, hashes)
     plain, length = settings_of(section), min(GRID_TOKENS, section.max_new_tokens)
     seeds = [seed + i for i in range(GRID_SAMPLES)]
     pairs = [(temperature, top_p) for temperature in section.grid.temperature for top_p in section.grid.top_p]
     for temperature, top_p in pairs:
         settings = replace(plain, temperature=temperature, top_p=top_p)
         prompts = [section.prompts[0]] * GRID_SAMPLES
-        asked: Any = {"max_new_tokens": length, "seed": seeds, **asdict(settings)}
-        for completion in generate_batch(model, tokenizer, prompts, **asked):
-            yield record(completion, settings, length, hashes) | measured(model, tokenizer, completion) | {"grid": True}
+        options: Any = {"max_new_tokens": length, "seed": seeds, **asdict(settings)}
+        for completion in generate_batch(model, tokenizer, prompts, **options):
+            metrics = sample_metrics.model_metrics(model, tokenizer, completion)
+            yield record(completion, settings, length, hashes) | {"metrics": metrics, "grid": True}
 
 
-def continued(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes: dict[str, Any]) -> Iterator[Record]:
-    """`num_samples` of each prompt."""
+def continue_prompts(
+    model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes: dict[str, Any]
+) -> Iterator[Record]:
+    """`num_samples` records for each prompt."""
     plain, length = settings_of(section), section.max_new_tokens
     prompts = [prompt for prompt in section.prompts for _ in range(section.num_samples)]
     seeds = [seed + i for _ in section.prompts for i in range(section.num_samples)]
-    asked: Any = {"max_new_tokens": length, "seed": seeds, **asdict(plain)}
-    for completion in generate_batch(model, tokenizer, prompts, **asked):
-        yield record(completion, plain, length, hashes) | measured(model, tokenizer, completion)
+    options: Any = {"max_new_tokens": length, "seed": seeds, **asdict(plain)}
+    for completion in generate_batch(model, tokenizer, prompts, **options):
+        metrics = sample_metrics.model_metrics(model, tokenizer, completion)
+        yield record(completion, plain, length, hashes) | {"metrics": metrics}
 
 
-def real(model: GPT, tokenizer: Tokenizer, section: Sample, rows: Rows) -> list[Record]:
-    """Passages of the held-out text, as many and as long as the samples of a pair of the grid, and their metrics."""
-    passages = sample_metrics.held_out(rows, tokenizer, GRID_SAMPLES, min(GRID_TOKENS, section.max_new_tokens))
-    return [{"completion": one.completion} | measured(model, tokenizer, one) for one in passages]
+def held_out_records(model: GPT, tokenizer: Tokenizer, section: Sample, rows: Rows) -> list[Record]:
+    """Passages of held-out text with their metrics, as many and as long as the samples of a pair of the grid."""
+    length = min(GRID_TOKENS, section.max_new_tokens)
+    return [
+        {"completion": passage.completion, "metrics": sample_metrics.model_metrics(model, tokenizer, passage)}
+        for passage in sample_metrics.held_out_passages(rows, tokenizer, GRID_SAMPLES, length)
+    ]
 
 
-def measured(model: GPT, tokenizer: Tokenizer, completion: Completion) -> Record:
-    """`metrics` of a sample, as far as it needs no other text."""
-    return {"metrics": sample_metrics.of_model(model, tokenizer, completion)}
+def add_overlap(records: list[Record], rows: Rows, advance: Callable[[int], object] = lambda size: None) -> None:
+    """Add each record's overlap with the training text to its metrics; the text is read once."""
+    overlaps = sample_metrics.training_overlap([sample["completion"] for sample in records], rows, advance)
+    for sample, overlap in zip(records, overlaps, strict=True):
+        sample["metrics"] |= overlap
 
 
-def beside(records: list[Record], rows: Rows, advance: Callable[[int], object] = lambda size: None) -> None:
-    """Add the overlap of each record with the training text, which is read once, to its metrics."""
-    found = sample_metrics.of_text([sample["completion"] for sample in records], rows, advance)
-    for sample, more in zip(records, found, strict=True):
-        sample["metrics"] |= more
-
-
-def summary(records: list[Record], real: list[Record]) -> dict[str, Any]:
-    """{"grid": [a row for each pair], "held_out": the same numbers of real text}: samples of one pair as one."""
+def summary(records: list[Record], held_out: list[Record]) -> dict[str, Any]:
+    """Metrics over all samples of a pair: {"grid": [a row for each pair], "held_out": the same for held-out text}."""
     pairs: dict[tuple[float, float], list[Record]] = {}
     for sample in records:
         if "grid" in sample:
             pairs.setdefault((sample["settings"]["temperature"], sample["settings"]["top_p"]), []).append(sample)
     rows = [
-        {"temperature": t, "top_p": p, "samples": len(group), **_together(group)} for (t, p), group in pairs.items()
+        {"temperature": t, "top_p": p, "samples": len(group), **_aggregate(group)} for (t, p), group in pairs.items()
     ]
-    return {"grid": rows, "held_out": {"samples": len(real), **_together(real)}}
+    return {"grid": rows, "held_out": {"samples": len(held_out), **_aggregate(held_out)}}
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    """Rows of the grid as tab-separated values, for `dvc plots`; what is not known is left blank."""
+    """Rows of the grid as tab-separated values, for `dvc plots`; missing values are blank."""
     names = list(rows[0]) if rows else ["temperature", "top_p"]
     lines = ["\t".join("" if row[name] is None else f"{row[name]:g}" for name in names) for row in rows]
     return "\n".join(["\t".join(names), *lines]) + "\n"
 
 
-def _together(records: list[Record]) -> sample_metrics.Metrics:
+def _aggregate(records: list[Record]) -> sample_metrics.Metrics:
     texts = [sample["completion"] for sample in records]
-    return sample_metrics.together([sample["metrics"] for sample in records], texts)
+    return sample_metrics.aggregate([sample["metrics"] for sample in records], texts)
 
 
 def record(completion: Completion, settings: Sampling, max_new_tokens: int, hashes: dict[str, Any]) -> Record:
-    """One sample as `tinygpt generate --json` prints it and samples.jsonl holds it."""
+    """One sample as a dictionary, as in `tinygpt generate --json` and samples.jsonl."""
     return {
         "prompt": completion.prompt,
         "completion": completion.completion,
@@ -115,10 +117,10 @@ def record(completion: Completion, settings: Sampling, max_new_tokens: int, hash
 
 
 def as_markdown(records: list[Record], metrics: dict[str, Any], before: list[Record]) -> str:
-    """The samples as Markdown; model text is in code blocks, so that it is never interpreted.
+    """The samples as Markdown, with generated text in code blocks so that it is not interpreted.
 
-    metrics: what `summary` made. Of each pair of the grid the first sample is shown. before: what the model that it
-    was fine-tuned from makes of the same prompts with the same seeds, if there is one.
+    metrics: from `summary`. The first sample of each pair of the grid is shown. before: for a fine-tuned model, the
+    base model's samples for the same prompts and seeds; else empty.
     """
     plain = [sample for sample in records if "grid" not in sample]
     grid = [sample for sample in records if "grid" in sample]
@@ -126,14 +128,15 @@ def as_markdown(records: list[Record], metrics: dict[str, Any], before: list[Rec
     lines = [
         "# Samples",
         "",
-        f"Model `{hashes['model'][:12]}`, tokenizer `{hashes['tokenizer'][:12]}`; {_shown(first['settings'])}.",
+        f"Model `{hashes['model'][:12]}`, tokenizer `{hashes['tokenizer'][:12]}`; {_settings_line(first['settings'])}.",
     ]
     lines.append("Each text begins with its prompt. samples.jsonl holds the settings and full hashes.")
     for sample, older in itertools.zip_longest(plain, before):
         lines += ["", f"## {' '.join(sample['prompt'].split()) or '(nothing)'} · seed {sample['seed']}", ""]
         if older:
-            lines += ["Before fine-tuning:", "", *fenced(older["text"]), "", told(older["metrics"]), "", "After:", ""]
-        lines += [*fenced(sample["text"]), "", told(sample["metrics"])]
+            lines += ["Before fine-tuning:", "", *fenced(older["text"]), "", metrics_line(older["metrics"])]
+            lines += ["", "After:", ""]
+        lines += [*fenced(sample["text"]), "", metrics_line(sample["metrics"])]
     if grid:
         lines += [
             "",
@@ -161,56 +164,55 @@ def as_markdown(records: list[Record], metrics: dict[str, Any], before: list[Rec
     return "\n".join(lines) + "\n"
 
 
-def told(metrics: sample_metrics.Metrics) -> str:
-    """The metrics of a sample, in a line of Markdown."""
-    distinct = " / ".join(number(metrics[f"distinct_{n}"], ".2f") for n in (1, 2, 3))
-    bits, each = (number(metrics[f"bits_per_{unit}"], ".2f") for unit in ("byte", "token"))
-    parts = [f"{bits} bits per byte ({each} a token)", f"distinct-1/2/3 {distinct}"]
+def metrics_line(metrics: sample_metrics.Metrics) -> str:
+    """The metrics of a sample, as a line of Markdown."""
+    distinct = " / ".join(format_number(metrics[f"distinct_{n}"], ".2f") for n in (1, 2, 3))
+    per_byte, per_token = (format_number(metrics[f"bits_per_{unit}"], ".2f") for unit in ("byte", "token"))
+    parts = [f"{per_byte} bits per byte ({per_token} a token)", f"distinct-1/2/3 {distinct}"]
     if "longest_copy" in metrics:
-        parts.append(f"{number(metrics['known_words'], '.0%')} of its words known")
+        parts.append(f"{format_number(metrics['known_words'], '.0%')} of its words known")
         copied = metrics["copied"]
         parts.append(f"longest copy {len(copied)} characters" + (f": {_inline(copied)}" if copied else ""))
     return " · ".join(parts)
 
 
-def laid_out(metrics: dict[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The grid as cells: (heads, rows of a name and its cells); down are temperatures, across top-p.
-
-    The last row is of the held-out text, which has one cell. This is the one place that says where a number stands.
+def grid_table(metrics: dict[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The grid as (column headings, rows of a name and its cells): one row for each temperature, one column for each
+    top-p. The last row, of the held-out text, has one cell.
     """
-    found = {(row["temperature"], row["top_p"]): four(row) for row in metrics["grid"]}
-    across = list(dict.fromkeys(top_p for _, top_p in found))
-    down = dict.fromkeys(temperature for temperature, _ in found)
-    rows = [(f"{t:g}", [found.get((t, p), "–") for p in across]) for t in down]
-    rows.append(("held-out text", [four(metrics["held_out"]), *[""] * (len(across) - 1)]))
-    return ["temperature", *(f"top-p {p:g}" for p in across)], rows
+    cells = {(row["temperature"], row["top_p"]): cell(row) for row in metrics["grid"]}
+    columns = list(dict.fromkeys(top_p for _, top_p in cells))
+    temperatures = dict.fromkeys(temperature for temperature, _ in cells)
+    rows = [(f"{t:g}", [cells.get((t, p), "–") for p in columns]) for t in temperatures]
+    rows.append(("held-out text", [cell(metrics["held_out"]), *[""] * (len(columns) - 1)]))
+    return ["temperature", *(f"top-p {p:g}" for p in columns)], rows
 
 
 def _table(metrics: dict[str, Any]) -> list[str]:
     """The grid in Markdown."""
-    heads, rows = laid_out(metrics)
+    headings, rows = grid_table(metrics)
     *pairs, (name, cells) = rows
     lines = [[name, *cells] for name, cells in [*pairs, (f"*{name}*", cells)]]
-    return [_row(heads), "|---" * len(heads) + "|", *map(_row, lines)]
+    return [_row(headings), "|---" * len(headings) + "|", *map(_row, lines)]
 
 
 def _row(cells: list[str]) -> str:
     return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
 
 
-def four(row: dict[str, Any]) -> str:
-    """The numbers of a cell of the grid."""
+def cell(row: dict[str, Any]) -> str:
+    """The four metrics in a cell of the grid."""
     names = (("bits_per_byte", ".2f"), ("distinct_2", ".2f"), ("known_words", ".0%"), ("longest_copy", ".0f"))
-    return " · ".join(number(row.get(name), form) for name, form in names)
+    return " · ".join(format_number(row.get(name), spec) for name, spec in names)
 
 
-def number(value: float | None, form: str) -> str:
-    """A number for people; – for one that is not known."""
-    return "–" if value is None else format(value, form)
+def format_number(value: float | None, spec: str) -> str:
+    """A number in Python's format `spec`; – for None."""
+    return "–" if value is None else format(value, spec)
 
 
 def _inline(text: str) -> str:
-    """A passage as code within a line: white space as one space, the middle left out where it is long."""
+    """A passage as inline code: white space collapsed, the middle of a long one left out."""
     text = " ".join(text.split())
     if len(text) > SHOWN:
         text = f"{text[: SHOWN // 2].rstrip()} … {text[-SHOWN // 2 :].lstrip()}"
@@ -226,5 +228,5 @@ def fenced(text: str, language: str = "text") -> list[str]:
     return [f"{fence}{language}", text.rstrip("\n"), fence]
 
 
-def _shown(settings: dict[str, float]) -> str:
+def _settings_line(settings: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())

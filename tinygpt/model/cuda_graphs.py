@@ -1,9 +1,9 @@
 """CUDA graphs: record the work of a CUDA device once, then replay it as a whole.
 
-A step of a small model is hundreds of kernels, each over in microseconds; a CPU needs longer than that to start one, so
-the GPU waits. With `replay = CUDAGraphRunner(device)`, `replay(work, used)` does what `work()` does: the same kernels
-on the same memory, and so the same bits, but after a call or two in one start. Elsewhere than on CUDA it is `work()`.
-Left out: work whose shapes change from call to call, and work that waits for the GPU in its midst.
+A step of a small model launches hundreds of kernels that take microseconds each. The CPU needs longer to launch a
+kernel, so the GPU waits. With `replay = CUDAGraphRunner(device)`, `replay(work, used)` does the same as `work()`, with
+the same kernels on the same memory and so the same bits, but after one or two calls with a single launch. On other
+devices it just calls `work()`. Left out: work whose shapes change between calls, and work that waits for the GPU.
 """
 
 import threading
@@ -15,60 +15,60 @@ import torch
 from torch import Tensor
 
 Result = TypeVar("Result")
-ALONE = threading.Lock()  # all recordings share a stream, and the workspaces that libraries keep for it
+LOCK = threading.Lock()  # all graphs of a device share a stream, and the workspaces that libraries keep for it
 
 
 class CUDAGraphRunner(Generic[Result]):
     """Records work on tensors at fixed addresses, and replays it.
 
-    It is recorded once it has been called `plain` times on the same memory: then everything is there that a first call
-    makes, such as gradients, running means, compiled code and the workspaces of libraries.
+    plain: the number of calls on the same memory before recording. They allocate everything that the first call of a
+    function creates: gradients, running means, compiled code, workspaces of libraries.
     """
 
     def __init__(self, device: torch.device, plain: int = 1) -> None:
         self.device, self.on_cuda, self.plain = device, device.type == "cuda", plain
-        self.places: list[int] = []  # where the tensors lay that the last call used
-        self.calls = 0  # with these places
+        self.addresses: list[int] = []  # of the tensors that the last call used
+        self.calls = 0  # with these addresses
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, work: Callable[[], Result], used: Sequence[Tensor | None]) -> Result:
-        """What `work()` returns; the next call writes over it. `work` is the same each time.
+        """What `work()` returns; the next call overwrites it. `work` must be the same each time.
 
-        used: the tensors that `work` finds already made, and that may come to lie elsewhere (None: not made yet). Where
-        one does, the work is recorded anew.
+        used: existing tensors that `work` uses and that may be reallocated between calls (None: does not exist yet). If
+        an address changes, the work is recorded again.
         """
         if not self.on_cuda:
             return work()
-        places = [tensor.data_ptr() for tensor in used if tensor is not None]
-        if places != self.places:
-            self.graph, self.calls, self.places = None, 0, places
+        addresses = [tensor.data_ptr() for tensor in used if tensor is not None]
+        if addresses != self.addresses:
+            self.graph, self.calls, self.addresses = None, 0, addresses
         self.calls += 1
-        with ALONE:
+        with LOCK:
             if self.calls <= self.plain:
-                return self._aside(work)
+                return self._run_on_capture_stream(work)
             if self.graph is None:
                 self._record(work)
             assert self.graph is not None
             self.graph.replay()
             return self.result
 
-    def _aside(self, work: Callable[[], Result]) -> Result:
-        """Work on the stream that is recorded later, as PyTorch asks for."""
-        here, side = torch.cuda.current_stream(self.device), capture_stream(self.device)
-        side.wait_stream(here)
+    def _run_on_capture_stream(self, work: Callable[[], Result]) -> Result:
+        """Run the work on the stream that will be recorded; PyTorch requires such a warm-up."""
+        current, capture = torch.cuda.current_stream(self.device), capture_stream(self.device)
+        capture.wait_stream(current)
         try:
-            with torch.cuda.stream(side):
+            with torch.cuda.stream(capture):
                 return work()
         finally:
-            here.wait_stream(side)
+            current.wait_stream(capture)
 
     def _record(self, work: Callable[[], Result]) -> None:
-        graph, side = torch.cuda.CUDAGraph(), capture_stream(self.device)
-        # The outer block goes back to this thread's stream where recording fails. "thread_local": other threads, of a
-        # server say, may use the GPU meanwhile.
+        graph, capture = torch.cuda.CUDAGraph(), capture_stream(self.device)
+        # The outer block restores this thread's stream if recording fails. "thread_local": other threads, such as those
+        # of a server, may use the GPU meanwhile.
         with (
             torch.cuda.stream(torch.cuda.current_stream(self.device)),
-            torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"),
+            torch.cuda.graph(graph, stream=capture, capture_error_mode="thread_local"),
         ):
             self.result = work()
         self.graph = graph
@@ -76,5 +76,5 @@ class CUDAGraphRunner(Generic[Result]):
 
 @cache
 def capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream that work is recorded on: one a device, since libraries keep a workspace for each."""
+    """The stream for recording: one per device, since libraries keep a workspace for each stream."""
     return torch.cuda.Stream(device)

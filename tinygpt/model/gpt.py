@@ -1,9 +1,9 @@
 """The GPT: tokens in, logits for the next token out.
 
-Read it from top to bottom; each part is used by the one below it: configuration, norm, positions, attention, MLP,
-block, the stack. `model(tokens)` → logits. Nothing here knows of training, sampling, files or devices; what exists only
-for speed is in kernels.py. generation/decoder.py computes the same with a cache, where text is written. Letters for
-sizes: B sequences in a batch, T tokens in a sequence, C = n_embd, H heads, D = head_dim, V tokens in the vocabulary.
+Read it from top to bottom; later parts use earlier ones: configuration, norm, positions, attention, MLP, block, GPT.
+`model(tokens)` → logits. Nothing here depends on training, sampling, files or devices; code that exists only for speed
+is in kernels.py. For generation, generation/decoder.py computes the same with a KV cache. Sizes: B sequences in a
+batch, T tokens in a sequence, C = n_embd, H heads, D = head_dim, V tokens in the vocabulary.
 """
 
 import math
@@ -21,30 +21,30 @@ from tinygpt.model.kernels import causal_attention, dropout, rms_norm, to_autoca
 class GPTConfig:
     """The shape of a GPT: the `model` section of params.yaml, and the tokenizer's vocabulary size.
 
-    Nothing is checked here: config.py checks params.yaml, and checkpoints/hf_names.py what a model folder says.
+    Nothing is checked here: config.py checks params.yaml, and checkpoints/hf_names.py checks model folders.
     """
 
     vocab_size: int  # V, tokens
     n_layer: int  # blocks
-    n_head: int  # H, heads of queries
-    n_kv_head: int | None  # heads of keys and values, a divisor of n_head; None: n_head
-    head_dim: int | None  # D, numbers a head; None: n_embd / n_head
-    n_embd: int  # C, numbers a token
-    mlp_hidden: int | None  # numbers a token inside the MLP; None: see `hidden`
-    context_length: int  # tokens seen at once, at most
+    n_head: int  # H, query heads
+    n_kv_head: int | None  # key and value heads, a divisor of n_head; None: n_head
+    head_dim: int | None  # D, width of a head; None: n_embd / n_head
+    n_embd: int  # C, width of the residual stream
+    mlp_hidden: int | None  # width inside the MLP; None: see `hidden`
+    context_length: int  # the most tokens that the model can attend to
     norm: Literal["rmsnorm", "layernorm"]
-    norm_eps: float  # added to the mean square, or the variance, before its root
+    norm_eps: float  # added to the mean square, or the variance, before the square root
     position: Literal["rope", "learned"]
     rope_theta: float  # the slowest pair of coordinates turns by about 1 / rope_theta radians a token
     mlp: Literal["swiglu", "gelu", "gelu_exact"]
     qk_norm: bool  # RMSNorm of each head's queries and keys
-    bias: bool  # of matrices, and of LayerNorm
-    tie_embeddings: bool  # one matrix for the token embedding and the head
-    dropout: float  # the fraction of activations set to zero in training, 0 to below 1
+    bias: bool  # in linear layers and LayerNorm
+    tie_embeddings: bool  # token embedding and head share one matrix
+    dropout: float  # the fraction of activations set to zero in training, at least 0 and below 1
 
     @property
     def kv_heads(self) -> int:
-        """Heads of keys and values."""
+        """The number of key and value heads."""
         return self.n_kv_head or self.n_head
 
     @property
@@ -61,15 +61,15 @@ class GPTConfig:
 
     @property
     def gelu_form(self) -> Literal["tanh", "none"]:
-        """How GELU is approximated, in PyTorch's words."""
+        """The approximation of GELU, as PyTorch names it."""
         return "none" if self.mlp == "gelu_exact" else "tanh"
 
 
 class Norm(nn.Module):
     """Rescale each vector to unit size, then by learned weights.
 
-    LayerNorm (Ba et al. 2016) also subtracts the mean; RMSNorm (Zhang & Sennrich 2019) saves itself that. Computed in
-    the precision of its input, handed on in autocast's.
+    LayerNorm (Ba et al. 2016) also subtracts the mean; RMSNorm (Zhang & Sennrich 2019) does not. Computed in the
+    input's precision; the output has autocast's.
     """
 
     def __init__(self, width: int, config: GPTConfig, kind: str | None = None) -> None:
@@ -88,7 +88,7 @@ class Norm(nn.Module):
 class Rotary(nn.Module):
     """Rotary positions (Su et al. 2021): turn each pair of coordinates by an angle that grows with the position.
 
-    The product of a turned query and a turned key depends on how far apart they stand, not on where. Coordinate i
+    The dot product of a rotated query and a rotated key depends on the distance of their positions only. Coordinate i
     is paired with i + D/2 (the "rotate-half" layout of Llama and Qwen).
     """
 
@@ -98,20 +98,20 @@ class Rotary(nn.Module):
         frequencies = config.rope_theta ** (-torch.arange(0, D, 2, dtype=torch.float64) / D)  # (D/2,) radians a token
         angles = torch.outer(torch.arange(config.context_length, dtype=torch.float64), frequencies).repeat(1, 2)
         sin = angles.sin()
-        sin[:, : D // 2] *= -1  # (x, y) turns to (x·cos − y·sin, y·cos + x·sin)
+        sin[:, : D // 2] *= -1  # (x, y) → (x·cos − y·sin, y·cos + x·sin)
         self.register_buffer("cos", angles.cos().float()[:, None], persistent=False)  # (context_length, 1, D)
         self.register_buffer("sin", sin.float()[:, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, H, D), at positions 0 … T−1
         T, D = x.shape[1], x.shape[-1]
         cos, sin = (self.get_buffer(name)[:T].to(x.dtype) for name in ("cos", "sin"))  # (T, 1, D)
-        return torch.addcmul(x * cos, x.roll(D // 2, dims=-1), sin)  # roll: each coordinate's partner in its place
+        return torch.addcmul(x * cos, x.roll(D // 2, dims=-1), sin)  # roll swaps the coordinates of each pair
 
 
 class Attention(nn.Module):
     """Causal multi-head attention (Vaswani et al. 2017): each token attends to the tokens up to itself.
 
-    Query heads may share heads of keys and values in groups (GQA, Ainslie et al. 2023), and queries and keys may be
+    Groups of query heads may share a key and value head (GQA, Ainslie et al. 2023), and queries and keys may be
     normalised per head (QK-norm, Henry et al. 2020).
     """
 
@@ -134,17 +134,17 @@ class Attention(nn.Module):
         v = self.value(x).view(B, T, -1, self.D)
         if rotary is not None:
             q, k = rotary(q), rotary(k)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # heads to the front, as attention wants them
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         p = self.dropout if self.training else 0.0
         y = causal_attention(q, k.to(q.dtype), v.to(q.dtype), p)  # softmax(q kᵀ / √D) v: (B, H, T, D)
         return self.output(y.transpose(1, 2).reshape(B, T, -1))  # (B, T, C)
 
 
 class MLP(nn.Module):
-    """The feed-forward network: two or three matrices, applied to each token alone.
+    """The feed-forward network: two or three matrices, applied to each token separately.
 
-    GELU (Hendrycks & Gimpel 2016; its tanh form as in GPT-2, or itself, which on a CPU takes half the time or less), or
-    SwiGLU (Shazeer 2020), in which one projection gates another.
+    GELU (Hendrycks & Gimpel 2016) as tanh approximation, as in GPT-2, or exact, which takes at most half the time on a
+    CPU; or SwiGLU (Shazeer 2020), in which one projection gates another.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -196,8 +196,7 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of the next token after each token: int64 (B, T) → float (B, T, V), fp32 outside autocast.
 
-        ValueError where there are more tokens than the context has room for; IndexError, on a CPU, for an id of V or
-        more.
+        ValueError if T exceeds context_length; IndexError, on a CPU, for an id of V or more.
         """
         x = self.embed(tokens)  # (B, T, C)
         for block in self.blocks:
@@ -206,7 +205,7 @@ class GPT(nn.Module):
         return logits
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """What goes into the first block: int64 (B, T) → (B, T, C). ValueError as in `forward`."""
+        """The input of the first block: int64 (B, T) → (B, T, C). ValueError as in `forward`."""
         T, room = tokens.shape[1], self.config.context_length
         if room < T:
             raise ValueError(f"{T} tokens do not fit into a context of {room}.")
@@ -220,12 +219,11 @@ class GPT(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the starting weights, so that the first predictions are close to uniform: loss ≈ ln V nats.
 
-        Matrices keep the size of what passes through them (standard deviation 1/√inputs). What a block adds to the
-        residual stream starts at zero, so the stack begins as the identity and deepens as it learns (Zhang et al.
-        2019); the head starts near zero. Embeddings start at 0.5, the size of what blocks soon add to them: at GPT-2's
-        0.02 a token's own vector would be drowned (docs/speed.md). Where they are the head as well, they start at 0.02,
-        or at 1/C if that is less, since a token's score for itself is C times the square of that, and the model would
-        expect every token twice.
+        Matrices have standard deviation 1/√inputs, which preserves the scale of activations. The last matrix of each
+        branch starts at zero, so every block starts as the identity (Zhang et al. 2019); the head starts near zero.
+        Embeddings have standard deviation 0.5, the scale of what blocks soon add: with GPT-2's 0.02, block outputs
+        would outweigh a token's own vector (docs/speed.md). Tied embeddings have 0.02, or 1/C if that is less: a
+        token's logit for itself is C times the square, and if it is large, the model predicts every token twice.
         """
         embedding = min(0.02, 1 / self.config.n_embd) if self.config.tie_embeddings else 0.5
         for name, parameter in self.named_parameters():
@@ -248,9 +246,9 @@ def count_parameters(model: nn.Module) -> int:
 def training_flops_per_token(config: GPTConfig) -> int:
     """Floating-point operations (not multiply-adds) to learn from one token: forward, and twice that backward.
 
-    6 for each weight of a matrix that multiplies (embedding look-ups do not), and 12 × n_layer × H × D × T/2 for
-    attention, half of whose products the causal mask spares (Chowdhery et al. 2022, appendix B). As if all weights
-    learned: LoRA spares the frozen ones a third of it.
+    6 for each weight of a matrix product (embedding look-ups are none), and 12 × n_layer × H × D × T/2 for attention,
+    since the causal mask halves its products (Chowdhery et al. 2022, appendix B). For training all weights: with LoRA,
+    a frozen weight takes a third less.
     """
     C, D, T = config.n_embd, config.head_width, config.context_length
     attention = 2 * C * D * (config.n_head + config.kv_heads)

@@ -1,6 +1,6 @@
 """The hardware: choose device and precision, and make computations deterministic.
 
-`auto` is settled here, once, for training, evaluation and generation alike.
+`auto` is resolved here for training, evaluation and generation.
 """
 
 import contextlib
@@ -11,26 +11,24 @@ from typing import Any
 
 import torch
 
-BUSY = 0.8  # of the time: a thread that computes has a core for nearly all of it, unless other programs want one, too
+BUSY = 0.8  # core share below which other programs compete: a computing thread otherwise has a core almost always
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str, setting: str = "train.device") -> torch.device:
-    """The torch device for `auto`, `cpu`, `cuda` or `mps`; ValueError where it is not there, in a sentence that names
-    the setting.
-    """
+    """The torch device for `auto`, `cpu`, `cuda` or `mps`; ValueError, naming the setting, if unavailable."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
+        name = next(kind for kind, usable in available.items() if usable)
     if not available[name]:
         raise ValueError(f"{setting} is {name!r}, but PyTorch {torch.__version__} finds none here; use auto or cpu.")
     return torch.device(name)
 
 
 def pick_precision(name: str, device: torch.device, setting: str = "train.precision") -> str:
-    """fp32, bf16 or fp16 for `auto` or a name; ValueError where the device cannot.
+    """fp32, bf16 or fp16 for `auto` or a name; ValueError for fp16 without CUDA.
 
-    On a CPU, bf16 pays only where the hardware multiplies it (AVX512-BF16, AMX); elsewhere it is emulated, slowly.
+    On a CPU, bf16 pays only with hardware support (AVX512-BF16, AMX); otherwise it is emulated slowly.
     """
     if name == "fp16" and device.type != "cuda":
         raise ValueError(f"{setting} is 'fp16', which needs a CUDA device; use auto, fp32 or bf16 on {device.type}.")
@@ -42,16 +40,16 @@ def pick_precision(name: str, device: torch.device, setting: str = "train.precis
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Run matrix products in `precision`, keep sums and weights in fp32 (Micikevicius et al. 2018)."""
+    """Run matrix products in `precision`; sums and weights stay in fp32 (Micikevicius et al. 2018)."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 def make_deterministic() -> None:
-    """Same input, same bits, on this machine with this number of threads (one a core, or OMP_NUM_THREADS).
+    """Same input, same bits, on this machine with this number of threads (one per core, or OMP_NUM_THREADS).
 
-    A sum split among more or fewer threads rounds differently, which is why `describe` names their number.
+    The rounding of a sum depends on the number of threads, so `describe` contains it.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with this
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), but that loads the compiler: 1 s
@@ -62,14 +60,14 @@ def make_deterministic() -> None:
 def keep_freed_memory() -> None:
     """Reuse freed memory for the next tensor; by default glibc returns blocks above 128 KB to the system.
 
-    Each step frees and takes the same hundreds of megabytes; taken from the system, each page of them is cleared
-    again first, which cost 3 to 12% of a step. Elsewhere than on glibc it does nothing, and no result changes.
+    Each step frees and allocates the same hundreds of megabytes. The system clears each page that it hands out, which
+    took 3 to 12% of a step. Without glibc this does nothing. It changes no result.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    largest = 2**31 - 1  # bytes; an int is what mallopt takes
+    largest = 2**31 - 1  # bytes; mallopt takes a C int
     mallopt(-1, largest)  # M_TRIM_THRESHOLD
     mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
 
@@ -80,22 +78,23 @@ def clock() -> tuple[float, float]:
 
 
 def core_share(since: tuple[float, float], device: torch.device) -> float:
-    """The share of the time since a `clock()` in which this thread had a core, 0 to 1: less where other programs keep
-    the cores busy. Always 1 off the CPU, since there a thread waits for the device.
+    """The fraction of the time since a `clock()` in which this thread ran on a core, 0 to 1.
+
+    It is lower if other programs use the cores. Always 1 for other devices, since the thread waits for them.
     """
-    wall, processor = (now - then for now, then in zip(clock(), since, strict=True))
-    return min(1.0, processor / wall) if device.type == "cpu" and wall else 1.0
+    wall, cpu = (now - then for now, then in zip(clock(), since, strict=True))
+    return min(1.0, cpu / wall) if device.type == "cpu" and wall else 1.0
 
 
 def busy(share: float) -> str:
-    """What a `core_share` says of a measurement, in a sentence; nothing where the machine was idle."""
+    """A warning about a measurement with this `core_share`; empty if no other program competed for the cores."""
     if share >= BUSY:
         return ""
     return f"the machine seems busy: this process had a core for only {share:.0%} of the time that was measured"
 
 
 def describe(device: torch.device, precision: str, compiled: bool = False) -> str:
-    """The device in words, and how it computes, for people and for fingerprints."""
+    """A description of device, threads and precision, for messages and fingerprints."""
     precision += ", compiled" if compiled else ""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
@@ -104,11 +103,11 @@ def describe(device: torch.device, precision: str, compiled: bool = False) -> st
 
 
 def cpu_multiplies_bf16() -> bool:
-    """Whether this CPU has instructions for bf16 products; others emulate them, hundreds of times slower."""
+    """Whether this CPU has instructions for bf16 products; emulation is hundreds of times slower."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16")) or cpu_has_amx()
 
 
 def cpu_has_amx() -> bool:
-    """Whether this CPU multiplies bf16 in tiles (Intel's AMX), several times faster than by AVX512-BF16."""
+    """Whether this CPU multiplies bf16 in tiles (Intel AMX), several times faster than with AVX512-BF16."""
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))

@@ -1,8 +1,7 @@
-"""What exists only for speed in the model, one function each; tests/model/test_kernels.py says what each gains.
+"""Code that exists only for speed, one function each; tests/model/test_kernels.py says what each gains.
 
-Each stands for one line of PyTorch, which gpt.py could say instead with the same results up to rounding:
-`rms_norm` for F.rms_norm, `causal_attention` for F.scaled_dot_product_attention, `dropout` for F.dropout, and
-`zero_embedding` for nn.Embedding.
+Each replaces one PyTorch call, with the same results up to rounding: `rms_norm` F.rms_norm, `causal_attention`
+F.scaled_dot_product_attention, `dropout` F.dropout (with another random mask), `zero_embedding` nn.Embedding.
 """
 
 import math
@@ -14,14 +13,14 @@ from torch import Tensor, nn
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / √(mean x² + eps) × weight: (..., C), (C,) → (..., C); in fp32 where a CPU trains, else in x's own type."""
+    """x / √(mean x² + eps) × weight: (..., C), (C,) → (..., C); in fp32 when a CPU trains, else in x's dtype."""
     if x.device.type == "cpu" and torch.is_grad_enabled():
         return cast(Tensor, RMSNorm.apply(x.float(), weight, eps))  # type: ignore[no-untyped-call]
     return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
 
 class RMSNorm(torch.autograd.Function):
-    """RMSNorm with its backward pass by hand; PyTorch on a CPU composes both of small operations.
+    """RMSNorm with a hand-written backward pass; on a CPU, PyTorch composes both passes from small operations.
 
     With n = x / √(mean x² + eps) and g = gradient × weight: dx = (g − n · mean(g·n)) / √(mean x² + eps).
     """
@@ -43,9 +42,9 @@ class RMSNorm(torch.autograd.Function):
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
-    """softmax(q kᵀ / √D) v over the tokens up to each: (B, H, T, D) and twice (B, kv_heads, T, D) → (B, H, T, D).
+    """softmax(q kᵀ / √D) v with a causal mask: (B, H, T, D) and twice (B, kv_heads, T, D) → (B, H, T, D).
 
-    All of one floating type; p: the fraction of attention weights that dropout sets to zero.
+    All of one floating dtype. p: the fraction of attention weights that dropout sets to zero.
     """
     if q.device.type == "cpu" and torch.is_grad_enabled() and (p or q.dtype == torch.bfloat16):
         return naive_attention(q, k, v, p)
@@ -54,11 +53,11 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
 
 
 def naive_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
-    """The same, storing the matrix of attention weights: faster on a CPU in some dtypes."""
+    """`causal_attention` that stores the T × T attention weights: faster on a CPU in bf16 or with dropout."""
     B, H, T, D = q.shape
     groups = H // k.shape[1]
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, T, D)
-    future = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)  # −∞ for a token that comes later
+    future = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)  # −∞ for later tokens
     scores = torch.baddbmm(future, (q * D**-0.5).flatten(0, 1), k.flatten(0, 1).mT)  # (B·H, T, T)
     weights = dropout(scores.softmax(dim=-1), p)
     return (weights @ v.flatten(0, 1)).view(B, H, T, D)
@@ -68,26 +67,26 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     """Dropout (Srivastava et al. 2014): while training, set a random fraction p of x (any shape) to zero and multiply
     the rest by 1 / (1 − p).
 
-    On a CPU PyTorch draws 64 random bits for each number; here a draw serves four.
+    On a CPU, PyTorch draws 64 random bits for each number; here one draw serves four numbers.
     """
     if not p or not training or x.device.type != "cpu":
         return F.dropout(x, p, training)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # −32768 … 32767, all as likely
-    limit = min(round(2**16 * (1 - p)) - 2**15, 2**15 - 1)  # at most what 16 bits hold
+    bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # uniform over −32768 … 32767
+    limit = min(round(2**16 * (1 - p)) - 2**15, 2**15 - 1)  # at most the largest int16
     return x * (bits < limit).to(x.dtype).mul_(1 / (1 - p))
 
 
 def to_autocast_dtype(x: Tensor) -> Tensor:
-    """x in the type that autocast computes matrices in: cast once, and not once by each matrix that reads it."""
+    """x in autocast's dtype for matrix products: cast once, instead of once by each product that uses x."""
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def zero_embedding(count: int, width: int) -> nn.Embedding:
-    """A table of so many vectors, zeros until `GPT.initialise` or a file fills it.
+    """An embedding of `count` vectors, zeros until `GPT.initialise` or a file sets them.
 
-    nn.Embedding would draw them at random, for which PyTorch loads its compiler where only shapes are wanted
+    nn.Embedding would initialise at random, and for that PyTorch loads its compiler even when only shapes are needed
     (hf_names.weight_shapes).
     """
     return nn.Embedding.from_pretrained(torch.zeros(count, width), freeze=False)

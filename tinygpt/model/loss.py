@@ -13,13 +13,13 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> np.ndarray:
-    """The loss of each token: (B, T, V), (B, T) → float64 (B, T), nats."""
+    """The cross-entropy of each token: (B, T, V), (B, T) → float64 (B, T), nats."""
     losses = cross_entropy(logits, targets, "none").view(targets.shape)
-    values: np.ndarray = losses.cpu().double().numpy()  # the CPU first: not every device has float64
+    values: np.ndarray = losses.cpu().double().numpy()  # to the CPU first, since MPS has no float64
     return values
 
 
 def surprisal(logits: Tensor, targets: Tensor) -> np.ndarray:
-    """Surprisal of each token in bits, −log₂ of its probability: (N, V), (N,) → float64 (N,)."""
+    """Surprisal of each token, −log₂ of its probability: (N, V), (N,) → float64 (N,), bits."""
     bits: np.ndarray = token_losses(logits[None], targets[None])[0] / math.log(2)
     return bits

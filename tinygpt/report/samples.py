@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinygpt.experiments.artifacts import Outputs
-from tinygpt.generation.samples import laid_out, number
+from tinygpt.generation.samples import format_number, grid_table
 from tinygpt.report import charts
 
 
@@ -45,7 +45,7 @@ def grids(runs: Sequence[Outputs], names: Sequence[str]) -> list[Grid]:
 def _grid(outputs: Outputs, name: str) -> Grid:
     settings = [(sample["settings"], sample) for sample in reversed(outputs.samples) if "grid" in sample]
     first = {(values["temperature"], values["top_p"]): _sample(sample) for values, sample in settings}
-    return Grid(name, *laid_out(outputs.sample_metrics), charts.temperatures(outputs, name), sorted(first.items()))
+    return Grid(name, *grid_table(outputs.sample_metrics), charts.temperatures(outputs, name), sorted(first.items()))
 
 
 def _sample(sample: dict[str, Any]) -> Sample:
@@ -54,10 +54,10 @@ def _sample(sample: dict[str, Any]) -> Sample:
         return Sample(sample["prompt"], sample["completion"], [], "")
     words = [
         f"seed {sample['seed']}",
-        f"{number(metrics.get('bits_per_byte'), '.2f')} bits per byte",
-        "distinct-1/2/3 " + " / ".join(number(metrics.get(f"distinct_{n}"), ".2f") for n in (1, 2, 3)),
+        f"{format_number(metrics.get('bits_per_byte'), '.2f')} bits per byte",
+        "distinct-1/2/3 " + " / ".join(format_number(metrics.get(f"distinct_{n}"), ".2f") for n in (1, 2, 3)),
     ]
     if "longest_copy" in metrics:
-        words.append(f"{number(metrics['known_words'], '.0%')} of its words known")
+        words.append(f"{format_number(metrics['known_words'], '.0%')} of its words known")
         words.append(f"longest copy {metrics['longest_copy']} characters")
     return Sample(sample["prompt"], sample["completion"], words, " ".join(metrics.get("copied", "").split()))

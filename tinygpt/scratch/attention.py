@@ -1,15 +1,15 @@
 """Attention: how each token attends to the others, in five steps, each with one new thing.
 
-    1. attention_without_weights   tokens attend to those that resemble them
-    2. attention                   + query, key and value: what resembles what is learned
-    3. causal_head                 + no look at tokens that come later
-    4. heads_in_a_loop             + several heads, each with its own idea of what matters
-    5. MultiHeadAttention          + all sequences and heads at once; what this model adds to it
+    1. attention_without_weights   tokens attend to similar tokens
+    2. attention                   + query, key and value: the similarity is learned
+    3. causal_head                 + a mask that hides later tokens
+    4. heads_in_a_loop             + several heads with different matrices
+    5. MultiHeadAttention          + all sequences and heads at once, QK-norm, RoPE, GQA, dropout
 
 Steps 1 to 4 are functions of one sequence x, (T, C): T tokens, each a vector of C numbers. Step 5 computes the same as
-tinygpt.model.gpt.Attention; B sequences, H heads of D numbers each. Left out: the cache that spares work when a text is
-written token by token (tinygpt/generation/decoder.py), and fused kernels, which never store the T × T weights (Dao et
-al. 2022).
+tinygpt.model.gpt.Attention, for B sequences and H heads of D numbers each. Left out: the KV cache, which makes
+generation fast (tinygpt/generation/decoder.py), and fused kernels, which never store the T × T attention weights (Dao
+et al. 2022).
 """
 
 import math
@@ -21,47 +21,47 @@ from tinygpt.model.gpt import GPTConfig
 from tinygpt.scratch.embedding import rotate
 from tinygpt.scratch.layers import Linear, Norm, dropout, softmax
 
-Head = tuple[Tensor, Tensor, Tensor]  # the matrices of query, key and value, (C, D) each
+Head = tuple[Tensor, Tensor, Tensor]  # the query, key and value matrices, (C, D) each
 
 
 def attention_without_weights(x: Tensor) -> Tensor:  # (T, C) → (T, C)
-    """Step 1. Each token becomes a mixture of all tokens, with more of those that resemble it.
+    """Step 1. Replace each token's vector by a weighted average of all vectors; similar ones get larger weights.
 
-    How much two vectors resemble each other is their product: the sum of the products of their coordinates.
+    The similarity of two vectors is their dot product: the sum of the products of their coordinates.
     """
-    mixtures = []
+    averages = []
     for token in x:  # (C,)
         scores = torch.stack([token @ other for other in x])  # (T,)
         weights = softmax(scores)  # (T,), summing to one
-        mixtures.append(sum(weight * other for weight, other in zip(weights, x, strict=True)))  # (C,)
-    return torch.stack(mixtures)  # (T, C)
+        averages.append(sum(weight * other for weight, other in zip(weights, x, strict=True)))  # (C,)
+    return torch.stack(averages)  # (T, C)
 
 
 def attention(x: Tensor, head: Head) -> Tensor:  # (T, C) → (T, D)
-    """Step 2. New: three learned matrices, and the loops as matrix products (Vaswani et al. 2017).
+    """Step 2. New: learned query, key and value matrices; matrix products instead of loops (Vaswani et al. 2017).
 
-    A token asks with its query, answers with its key, and hands over its value; so a verb can learn to look for its
-    subject, though the two do not resemble each other. A sum of D random products grows like √D; divided by that, the
-    weights start out even, and softmax is not stuck at 0 and 1, where it has no gradient.
+    A token's query is compared with the keys of all tokens, and the result is a weighted average of their values. So a
+    verb can learn to attend to its subject, although their vectors are not similar. A dot product of D random numbers
+    grows like √D; dividing by √D keeps softmax away from 0 and 1, where its gradient vanishes.
     """
     query, key, value = (x @ matrix for matrix in head)  # (T, C) @ (C, D) → (T, D)
-    scores = query @ key.T / math.sqrt(query.shape[-1])  # (T, D) @ (D, T) → (T, T): row t asks, column s answers
+    scores = query @ key.T / math.sqrt(query.shape[-1])  # (T, D) @ (D, T) → (T, T): query t, key s
     return softmax(scores) @ value  # (T, T) @ (T, D) → (T, D)
 
 
 def causal_mask(scores: Tensor) -> Tensor:  # (…, T, T) → (…, T, T)
-    """Set the scores of tokens that come later to −∞, so that softmax gives them the weight 0."""
+    """Set the scores of later tokens to −∞, so that their attention weights are 0."""
     T = scores.shape[-1]
-    place = torch.arange(T, device=scores.device)
-    later = place[None, :] > place[:, None]  # (T, T): column s > row t
+    position = torch.arange(T, device=scores.device)
+    later = position[None, :] > position[:, None]  # (T, T): column s > row t
     return scores.masked_fill(later, -math.inf)
 
 
 def causal_head(x: Tensor, head: Head) -> Tensor:  # (T, C) → (T, D)
-    """Step 3. New: no token sees those after it, or predicting the next one would be copying it.
+    """Step 3. New: a causal mask. No token attends to later ones, since the model must predict them.
 
-    That makes each of the T tokens an exercise of its own: one pass over a text predicts after its first token, after
-    its first two, … The first token can attend only to itself.
+    So one pass over a text trains T predictions: after its first token, after its first two, and so on. The first token
+    attends only to itself.
     """
     query, key, value = (x @ matrix for matrix in head)  # (T, D) each
     scores = query @ key.T / math.sqrt(query.shape[-1])  # (T, T)
@@ -69,21 +69,21 @@ def causal_head(x: Tensor, head: Head) -> Tensor:  # (T, C) → (T, D)
 
 
 def heads_in_a_loop(x: Tensor, heads: list[Head], output: Tensor) -> Tensor:  # (T, C), H heads, (H·D, C) → (T, C)
-    """Step 4. New: H heads side by side. One may look for the verb while another looks for the last line break.
+    """Step 4. New: H heads in parallel. One may attend to the verb, another to the last line break.
 
-    A head's weights sum to one, so a single head can look closely at one thing only. With D = C / H, all heads together
-    cost what one wide one does. The output matrix mixes what they found.
+    A head's attention weights sum to one, so a single head can attend strongly to one thing only. With D = C / H, all
+    heads together cost as much as one wide head. The output matrix combines their results.
     """
-    found = [causal_head(x, head) for head in heads]  # H × (T, D)
-    return torch.cat(found, dim=-1) @ output  # (T, H·D) @ (H·D, C) → (T, C)
+    results = [causal_head(x, head) for head in heads]  # H × (T, D)
+    return torch.cat(results, dim=-1) @ output  # (T, H·D) @ (H·D, C) → (T, C)
 
 
 class MultiHeadAttention(nn.Module):
-    """Step 5. New: no loop, since one matrix holds all heads' queries, and a dimension more does B sequences at once.
+    """Step 5. New: no loop over heads, since one matrix computes the queries of all of them; a batch of B sequences.
 
-    Also new is what this model adds, each by a setting: queries and keys normalised per head, so that scores cannot
-    grow without bound (QK-norm, Henry et al. 2020); rotary positions; biases; heads of keys and values that several
-    query heads share (GQA, Ainslie et al. 2023), which makes the cache smaller; dropout on the weights.
+    Also new are this model's options: queries and keys normalised per head, which bounds the scores (QK-norm, Henry et
+    al. 2020); rotary positions (RoPE, Su et al. 2021); biases; key and value heads that several query heads share,
+    which makes the KV cache smaller (GQA, Ainslie et al. 2023); dropout on the attention weights.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -109,8 +109,8 @@ class MultiHeadAttention(nn.Module):
         if config.position == "rope":
             q, k = rotate(q, config.rope_theta), rotate(k, config.rope_theta)
         k, v = k.repeat_interleave(groups, dim=2), v.repeat_interleave(groups, dim=2)  # (B, T, H, D)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D): a product for each head
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D): the head as a batch dimension
         scores = q @ k.transpose(2, 3) / math.sqrt(D)  # (B, H, T, D) @ (B, H, D, T) → (B, H, T, T)
         weights = dropout(softmax(causal_mask(scores)), config.dropout, self.training)  # (B, H, T, T)
-        found = (weights @ v).transpose(1, 2).reshape(B, T, H * D)  # (B, H, T, D) → (B, T, H·D)
-        return self.output(found)  # (B, T, C)
+        results = (weights @ v).transpose(1, 2).reshape(B, T, H * D)  # (B, H, T, D) → (B, T, H·D)
+        return self.output(results)  # (B, T, C)

@@ -1,9 +1,9 @@
-"""The GPT, put together from the files before: tokens in, logits for the next token out.
+"""The GPT, made from the parts in the other files: tokens in, logits for the next token out.
 
 `model = GPT(config)`; `model.initialise(generator)`; `model(tokens)` → logits. Names and shapes of all parameters are
-those of tinygpt.model.gpt.GPT, so `load_state_dict` of one takes the weights of the other, and both then give the same
-scores; the same seed also gives the same starting weights. That is all that nn.Module is for; the arithmetic is in
-embedding.py, layers.py and attention.py. Left out: every way to be quick, and the counting of parameters and FLOPs.
+those of tinygpt.model.gpt.GPT, so each can load the other's weights with `load_state_dict`, and then both give the same
+logits. The same seed gives the same initial weights. The arithmetic is in embedding.py, layers.py and attention.py.
+Left out: everything that exists only for speed, and counting parameters and FLOPs.
 """
 
 import torch
@@ -16,11 +16,11 @@ from tinygpt.scratch.layers import MLP, Linear, Norm, dropout
 
 
 class Block(nn.Module):
-    """Attention between tokens, then an MLP on each token alone.
+    """Attention between tokens, then an MLP on each token separately.
 
-    Both are added to the vector that came in, the residual stream, rather than replacing it: so a block needs to learn
-    only what to change, and gradients reach the first block undiminished (He et al. 2015). The norm stands inside the
-    branch, and the stream itself is never rescaled (pre-norm, Xiong et al. 2020).
+    The output of both is added to their input, the residual stream. So a block learns only a change, and gradients
+    reach the first block without passing through the others (He et al. 2015). The norm is inside the branch, so the
+    stream itself is never rescaled (pre-norm, Xiong et al. 2020).
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -37,7 +37,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Embed, run the blocks one after another, normalise, and compute a logit for every token."""
+    """Embed, run the blocks, normalise, and compute a logit for every token of the vocabulary."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -49,13 +49,13 @@ class GPT(nn.Module):
         self.norm = Norm(config.n_embd, config)
         self.head = Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_embeddings:
-            # A token's logit is then how much the last vector resembles the token's own (Press & Wolf 2017).
+            # A token's logit is then the dot product of the last vector and the token's embedding (Press & Wolf 2017).
             self.head.weight = self.token_embedding.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of the next token after each token: int64 (B, T) → float (B, T, V).
 
-        ValueError where there are more tokens than the context has room for.
+        ValueError if T exceeds context_length.
         """
         T, room = tokens.shape[1], self.config.context_length
         if room < T:
@@ -70,19 +70,19 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the starting weights: the same numbers as tinygpt.model.gpt.GPT's for the same generator, on the CPU.
+        """Draw the initial weights: the same as tinygpt.model.gpt.GPT's for the same generator, on the CPU.
 
-        A sum of n products with numbers of size 1/√n keeps the size of what comes in: so matrices start with that.
-        What a block adds starts at zero, and the stack as a whole begins by changing nothing (Zhang et al. 2019).
-        Logits start near zero, so at first all tokens are about equally likely, and the first loss is ln V.
+        Matrices have standard deviation 1/√inputs, which preserves the scale of activations. The last matrix of each
+        branch starts at zero, so every block starts as the identity (Zhang et al. 2019). Logits start near zero, so all
+        tokens are about equally likely and the first loss is about ln V.
         """
         C, tied = self.config.n_embd, self.config.tie_embeddings
-        for name, parameter in self.named_parameters():  # in the order in which the parts are made above
-            if parameter.dim() == 1:  # norms begin by scaling by one, biases by adding nothing
+        for name, parameter in self.named_parameters():  # in the order of definition above
+            if parameter.dim() == 1:  # norms start with scale one, biases at zero
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             elif name.endswith(("attention.output.weight", "mlp.down.weight")):
                 parameter.zero_()
-            elif "embedding" in name:  # as large as what blocks soon add; small where it has to serve as the head
+            elif "embedding" in name:  # the scale of what blocks soon add; small if it is also the head
                 parameter.normal_(0.0, min(0.02, 1 / C) if tied else 0.5, generator=generator)
             elif name == "head.weight":
                 parameter.normal_(0.0, 0.001, generator=generator)

@@ -1,9 +1,9 @@
-"""The training loop of the reference implementation: `python -m tinygpt.scratch.train scratch`, as scratch/dvc.yaml
-runs it.
+"""The training loop of the reference implementation: `python -m tinygpt.scratch.train scratch`, as in
+scratch/dvc.yaml.
 
-It reads the tokens that the tokenize stage wrote, and writes the curves and the model folder that stages/train.py
-writes, so that evaluation, sampling and every command take its model as any other. `train` is the loop. Left out:
-resuming, fine-tuning, every device but the CPU, and every precision but fp32.
+It reads the tokens from the tokenize stage and writes the same curves and model folder as stages/train.py, so that
+evaluation, sampling and every command can use its model. `train` is the loop. Left out: resuming, fine-tuning, devices
+other than the CPU, and precisions other than fp32.
 """
 
 import math
@@ -31,7 +31,7 @@ from tinygpt.tokenizer.folder import load
 from tinygpt.training.results import metrics
 
 Weights = dict[str, Tensor]
-FIXED = {  # parameter → the values that it may have here
+SUPPORTED = {  # parameter → allowed values
     "init_from": (None,),
     "lora_rank": (0,),
     "device": ("auto", "cpu"),
@@ -42,12 +42,12 @@ FIXED = {  # parameter → the values that it may have here
 
 @dataclass
 class History:
-    """What is written about a run, and the weights that it keeps: those of the lowest validation loss."""
+    """Curves and weights of a run; `best` are the weights with the lowest validation loss."""
 
-    train_rows: list[dict[str, float]] = field(default_factory=list)  # one a step
-    validation_rows: list[dict[str, float]] = field(default_factory=list)  # one a validation
+    train_rows: list[dict[str, float]] = field(default_factory=list)  # one per step
+    validation_rows: list[dict[str, float]] = field(default_factory=list)  # one per validation
     best: Weights = field(default_factory=dict)
-    last: Weights = field(default_factory=dict)  # after the last step; the mean, where train.average asks for one
+    last: Weights = field(default_factory=dict)  # after the last step; their running mean if train.average is on
     best_step: int = 0
     best_loss: float = math.inf  # nats per token
 
@@ -59,10 +59,10 @@ def train(
     seed: int,
     advance: Callable[[], object] = lambda: None,
 ) -> History:
-    """Train from the weights that the model has, for all steps of `settings`; `advance` is called after each.
+    """Train from the model's current weights for all steps of `settings`; `advance` is called after each step.
 
-    data: token arrays `train` and `validation`, each (number of tokens,). ValueError where they are too short, or where
-    the loss is no longer a finite number.
+    data: token arrays `train` and `validation`, each (number of tokens,). ValueError if they are too short, or if loss
+    or gradient norm is not finite.
     """
     T, size = model.config.context_length, settings.batch_size * settings.accumulation
     batches = training_batches(data["train"], T, size, seed=seed, start=0, stop=settings.steps)
@@ -79,8 +79,8 @@ def train(
         if loss < history.best_loss:
             history.best, history.best_step, history.best_loss = history.last, step, loss
 
-    torch.manual_seed(seed)  # of dropout; the batches have a seed of their own
-    validate(0)  # before any learning: ln V
+    torch.manual_seed(seed)  # for dropout; batches have their own generator
+    validate(0)  # of the initial weights: about ln V
     for step, (inputs, targets) in enumerate(batches):
         model.train()
         loss, norm = train_step(model, optimizers, inputs, targets, settings, step)
@@ -101,7 +101,7 @@ def train(
 
 @torch.no_grad()
 def mean_loss(model: GPT, weights: Weights, windows: Iterable[Batch]) -> float:
-    """The mean cross-entropy over all predicted tokens, nats per token, of the model with these weights.
+    """The mean cross-entropy over all predicted tokens of the model with these weights, nats per token.
 
     windows: inputs and targets, int64 (B, T) each.
     """
@@ -115,12 +115,12 @@ def mean_loss(model: GPT, weights: Weights, windows: Iterable[Batch]) -> float:
 
 
 def check(params: Params, paths: Paths) -> None:
-    """ConfigError, with a sentence for each, for parameters that the reference implementation cannot follow."""
+    """ConfigError, which lists all, for parameters that the reference implementation does not support."""
     values = params.train.model_dump()
     problems = [
         f"train.{name} is {values[name]!r}; the reference implementation takes {' or '.join(map(repr, allowed))}. "
-        "`dvc repro` at the top level has the others."
-        for name, allowed in FIXED.items()
+        "`dvc repro` at the top level supports the others."
+        for name, allowed in SUPPORTED.items()
         if values[name] not in allowed
     ]
     if problems:
@@ -148,6 +148,6 @@ def main(params: Params, paths: Paths) -> None:
 
 
 if __name__ == "__main__":
-    from stages import run  # of the repository, where dvc.yaml runs this
+    from stages import run  # found in the repository root, where dvc.yaml runs this
 
     run(main)

@@ -4,11 +4,11 @@
     for step, (inputs, targets) in enumerate(batches):
         loss, gradient_norm = train_step(model, optimizers, inputs, targets, settings, step)
         if settings.average:
-            # newest: the model's parameters, by name; average: at first a copy of them
+            # newest: the model's parameters, by name; average: initially a copy of them
             average_weights(average, newest, step + 1, settings.average)
 
-`settings` is the `train` section of params.yaml; train.py runs this loop on a text. Left out: batches too large for
-memory, several processes, and half precision (tinygpt/training/loop.py).
+`settings` is the `train` section of params.yaml; train.py runs this loop. Left out: gradient accumulation, distributed
+training and half precision (tinygpt/training/loop.py).
 """
 
 import math
@@ -20,22 +20,22 @@ from torch import Tensor, nn
 from tinygpt.config import Train
 from tinygpt.scratch.gpt import GPT
 from tinygpt.scratch.loss import cross_entropy
-from tinygpt.scratch.optimizers import AdamW, Muon, Optimizer, grouped
+from tinygpt.scratch.optimizers import AdamW, Muon, Optimizer, parameter_group
 
-EMBEDDING_LR_MULTIPLIER = 5.0  # for the token embedding: few tokens of a batch move a given row
+EMBEDDING_LR_MULTIPLIER = 5.0  # for the token embedding, since few tokens of a batch update a given row
 
 
 def train_step(
     model: GPT, optimizers: "Optimizers", inputs: Tensor, targets: Tensor, settings: Train, step: int
 ) -> tuple[float, float]:
-    """Learn from one batch, inputs and targets int64 (B, T); returns, as they are before the step, the loss in nats per
-    token and the gradient norm.
+    """One optimizer step on a batch, inputs and targets int64 (B, T).
 
-    The targets are the inputs, one token further on: what each position should have predicted.
+    The targets are the inputs shifted by one token: the next token for each position. Returns the loss in nats per
+    token and the gradient norm, both before the step.
     """
     logits = model(inputs)  # (B, T, V)
     loss = cross_entropy(logits, targets)
-    loss.backward()  # for each weight: how the loss would change with it (backward.py)
+    loss.backward()  # the gradient of the loss for each weight (backward.py)
     norm = clip_gradients(model.parameters(), settings.gradient_clip)
     optimizers.step(settings.learning_rate * schedule(step, settings))
     optimizers.zero_grad()
@@ -44,54 +44,52 @@ def train_step(
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
-    """Shorten the gradient of all parameters, as one long vector, to length `limit`; returns its length before.
+    """Scale the gradients so that their total norm is at most `limit`; returns the norm before, a scalar.
 
-    A rare batch gives a gradient far longer than others, and one step along it could undo many. The direction stays
-    (Pascanu et al. 2013). A limit of 0 leaves everything as it is.
+    The total norm is the length of all gradients as one vector. Some batches give a very large gradient, whose step
+    could undo many others; clipping keeps its direction (Pascanu et al. 2013). A limit of 0 turns clipping off.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    length = torch.stack([(gradient**2).sum() for gradient in gradients]).sum().sqrt()
-    if limit and length > limit:
+    norm = torch.stack([(gradient**2).sum() for gradient in gradients]).sum().sqrt()
+    if limit and norm > limit:
         for gradient in gradients:
-            gradient.mul_(limit / (length + 1e-6))
-    return length
+            gradient.mul_(limit / (norm + 1e-6))
+    return norm
 
 
 @torch.no_grad()
 def average_weights(average: dict[str, Tensor], newest: Mapping[str, Tensor], steps: int, fraction: float) -> None:
-    """Update the running mean of the weights, by name, with the newest after so many steps: it is what is kept, and
-    what writes. fraction: more than 0.
+    """Update a running mean of the weights in place; the trained model gets this mean.
 
-    Each batch pulls the weights a little its own way. In the mean of many steps those pulls cancel, and what all
-    batches agree on stays (Polyak & Juditsky 1992). Early weights know little, so a mean of all of them would be poor:
-    with a fraction of 0.2, after 1000 steps, the newest get 1/200 of the whole, as if about the last 200 counted.
+    average, newest: by parameter name; newest are the weights after `steps` ≥ 1 steps. Each step also fits noise of its
+    batch; in a mean over many steps that noise cancels (Polyak & Juditsky 1992). Early weights are poor, so old ones
+    decay: with fraction = 0.2, after 1000 steps, the newest get weight 1/200, as in a mean of about the last 200.
     """
-    part = min(1.0, 1 / (fraction * steps))  # the first steps take the newest whole
+    weight = min(1.0, 1 / (fraction * steps))  # 1 in the first steps: the mean is the newest
     for name, parameter in newest.items():
-        average[name].copy_((1 - part) * average[name] + part * parameter)
+        average[name].copy_((1 - weight) * average[name] + weight * parameter)
 
 
 def schedule(step: int, settings: Train) -> float:
-    """The fraction of the peak learning rate at `step`, of which 0 is the first: up in equal steps, then down.
+    """The learning rate at `step` (0 is the first) as a fraction of its peak: linear warm-up, then decay.
 
-    Up, since AdamW's averages are not worth much yet (Goyal et al. 2017 warmed up SGD); down, since near the goal large
-    steps overshoot it. Down to `final_fraction`, in a straight line, along half a cosine (Loshchilov & Hutter 2016), or
-    not at all.
+    Warm-up, since AdamW's running means are inaccurate at first (Goyal et al. 2017, for SGD). Decay, since large steps
+    overshoot near an optimum: linear or half a cosine (Loshchilov & Hutter 2016) to `final_fraction`, or constant.
     """
     warmup = min(settings.warmup_steps, settings.steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = (step - warmup) / max(1, settings.steps - warmup)  # 0 at the peak, 1 after the last step
-    height = 1.0  # "constant": of what lies above final_fraction, how much is left
+    decay = 1.0  # "constant"
     if settings.schedule == "linear":
-        height = 1 - done
+        decay = 1 - done
     if settings.schedule == "cosine":
-        height = (1 + math.cos(math.pi * done)) / 2
-    return settings.final_fraction + (1 - settings.final_fraction) * height
+        decay = (1 + math.cos(math.pi * done)) / 2
+    return settings.final_fraction + (1 - settings.final_fraction) * decay
 
 
 class Optimizers:
-    """The optimizers of one model, stepped together."""
+    """The optimizers of one model, which step together."""
 
     def __init__(self, *members: Optimizer) -> None:
         self.members = members
@@ -102,7 +100,7 @@ class Optimizers:
             optimizer.step(learning_rate)
 
     def zero_grad(self) -> None:
-        """Drop the gradients; else the next backward pass would add to them."""
+        """Remove the gradients; otherwise the next backward pass would add to them."""
         for optimizer in self.members:
             for group in optimizer.groups:
                 for parameter in group["params"]:
@@ -110,11 +108,11 @@ class Optimizers:
 
 
 def build(model: GPT, settings: Train) -> Optimizers:
-    """The optimizers that `settings` asks for.
+    """The optimizers for `settings`: AdamW alone, or Muon with AdamW.
 
-    Matrices decay; norms and biases, which are there to set a size, do not. Muon is for matrices that turn vectors into
-    vectors; beside it AdamW keeps the two ends, where each row belongs to a token. Few tokens of a batch move a given
-    row, so an embedding that is not the head as well learns faster, and decays no faster for it.
+    Weight decay applies to matrices, not to norms and biases. Muon is for matrices inside the blocks; AdamW then
+    handles embeddings, head, norms and biases. Few tokens of a batch update a given row of the embedding, so an untied
+    embedding gets a larger learning rate, and a weight decay divided by the same factor.
     """
     inside: list[nn.Parameter] = []
     ends: list[nn.Parameter] = []
@@ -124,10 +122,10 @@ def build(model: GPT, settings: Train) -> Optimizers:
         group.append(parameter)
     decay, (beta1, beta2) = settings.weight_decay, settings.betas
     if settings.optimizer == "adamw":
-        return Optimizers(AdamW([grouped(inside + ends, decay), grouped(vectors, 0.0)], (beta1, beta2)))
-    groups = [grouped(ends, decay), grouped(vectors, 0.0)]
+        return Optimizers(AdamW([parameter_group(inside + ends, decay), parameter_group(vectors, 0.0)], (beta1, beta2)))
+    groups = [parameter_group(ends, decay), parameter_group(vectors, 0.0)]
     if not model.config.tie_embeddings:
         embedding, *others = ends
-        fast = grouped([embedding], decay / EMBEDDING_LR_MULTIPLIER, EMBEDDING_LR_MULTIPLIER)
-        groups = [grouped(others, decay), grouped(vectors, 0.0), fast]
-    return Optimizers(AdamW(groups, (beta1, beta2)), Muon([grouped(inside, decay)]))
+        fast = parameter_group([embedding], decay / EMBEDDING_LR_MULTIPLIER, EMBEDDING_LR_MULTIPLIER)
+        groups = [parameter_group(others, decay), parameter_group(vectors, 0.0), fast]
+    return Optimizers(AdamW(groups, (beta1, beta2)), Muon([parameter_group(inside, decay)]))

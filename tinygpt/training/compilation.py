@@ -1,8 +1,8 @@
 """Decide whether torch.compile pays: compiled blocks run as fewer, larger kernels, but compiling takes time.
 
-`choose` settles `train.compile`, and says why in a line; `compile_blocks` does it. The choice rests on counted FLOPs
-and the table below, never on a timing: compiled and eager arithmetic round differently, and the same parameters on
-the same machine must give the same bytes.
+`choose` decides for `train.compile` and gives the reason; `compile_blocks` compiles. The decision uses the FLOP count
+and the table below, never a timing: compiled and eager code round differently, and the same parameters on the same
+machine must give the same bytes.
 """
 
 import importlib.util
@@ -26,8 +26,8 @@ class CompileGain:
     """Assumptions about a kind of device. Only the order of magnitude matters (docs/speed.md)."""
 
     speed: float  # FLOP/s of eager training; on a CPU, of one thread
-    saved: float  # share of the time that compiled blocks save
-    cost: float  # seconds of compiling: forward and backward of one block, whose code all blocks share
+    saved: float  # fraction of the time that compiled blocks save
+    cost: float  # seconds to compile forward and backward pass of one block; all blocks share the code
 
 
 GAINS = {
@@ -38,39 +38,40 @@ GAINS = {
 
 
 def choose(asked: bool | Literal["auto"], flops: float, device: torch.device, precision: str) -> tuple[bool, str]:
-    """Whether to compile, and why, in a line. flops: of the whole run, in this process. precision: fp32, bf16 or fp16.
+    """Whether to compile, and the reason in one line.
 
-    ValueError, in a sentence, where compiling is asked for and the machine cannot.
+    flops: of the whole run, in this process. precision: fp32, bf16 or fp16. ValueError if compiling is requested and
+    this machine cannot.
     """
-    lacks = missing(device)
+    lacking = missing(device)
     if asked != "auto":
         check(asked, device)
         return asked, f"{'compiled' if asked else 'not compiled'}: train.compile is {str(asked).lower()}"
-    if lacks:
-        return False, f"not compiled: {lacks}"
+    if lacking:
+        return False, f"not compiled: {lacking}"
     kind = "cpu with AMX" if device.type == "cpu" and precision == "bf16" and hardware.cpu_has_amx() else device.type
     gain = GAINS.get(kind)
     if gain is None or not gain.saved:
         return False, f"not compiled: on {kind} it is not known to save time"
     speed = gain.speed * (torch.get_num_threads() if device.type == "cpu" else 1)
     least = gain.cost * speed / gain.saved
-    words = f"on {kind} compiling pays in a run of more than {least / 1e12:.3g} TFLOP; this one has {flops / 1e12:.3g}"
-    return flops > least, f"{'compiled' if flops > least else 'not compiled'}: {words}"
+    reason = f"on {kind} compiling pays in a run of more than {least / 1e12:.3g} TFLOP; this one has {flops / 1e12:.3g}"
+    return flops > least, f"{'compiled' if flops > least else 'not compiled'}: {reason}"
 
 
 def check(asked: bool | Literal["auto"], device: torch.device, setting: str = "train.compile") -> None:
-    """ValueError, in a sentence that names the setting, where it is true and the machine cannot."""
-    lacks = missing(device)
-    if asked != "auto" and asked and lacks:
-        raise ValueError(f"{setting} is true, but {lacks}; write auto or false.")
+    """ValueError, which names the setting, if it is true and this machine cannot compile."""
+    lacking = missing(device)
+    if asked != "auto" and asked and lacking:
+        raise ValueError(f"{setting} is true, but {lacking}; write auto or false.")
 
 
 def missing(device: torch.device) -> str:
-    """What torch.compile needs and this machine lacks, in words; empty where it lacks nothing."""
+    """What torch.compile needs but this machine does not have, in words; empty if it has everything."""
     if device.type == "mps":
         return ""  # Metal's compiler is part of the system
     default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    compiler = os.environ.get("CXX", default)  # PyTorch's own rule
+    compiler = os.environ.get("CXX", default)  # as PyTorch chooses it
     if shutil.which(compiler) is None:
         return f"there is no C++ compiler ({compiler}) here"
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
@@ -80,17 +81,17 @@ def missing(device: torch.device) -> str:
     return ""
 
 
-def as_written() -> AbstractContextManager[None]:
-    """Run without compilation in the block, without loading the compiler if nothing is compiled."""
+def eager() -> AbstractContextManager[None]:
+    """Run the block without compiled code; does not load the compiler if nothing is compiled."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def compile_blocks(model: GPT) -> None:
-    """Compile each block, for the first shapes that it sees.
+    """Compile each block, for the shapes of its first input.
 
-    Block by block, since they share one code: a deep model compiles as fast as a shallow one. The modules stay the
-    same, and so do the names of their weights and the hooks between them.
+    All blocks share one compiled code, so a deep model compiles as fast as a shallow one. Modules, parameter names and
+    hooks between modules stay the same.
     """
-    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())  # tells the compiler, too
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())  # also sets it for the compiler
     for block in model.blocks:
         block.compile(dynamic=False)

@@ -1,13 +1,13 @@
 """Distributed training: `torchrun --standalone --nproc_per_node=2 -m stages.train`, a process for each GPU.
 
-Each process holds the whole model and takes its part of every batch; then all average their gradients and take the
-same step, so that the result is that of one process, but for rounding. `with joined():` makes them a group; the rest
-asks torch.distributed about it, and changes nothing where there is one process. Left out: models that do not fit on
-one device.
+Each process holds the whole model and computes gradients on its shard of every batch. All average their gradients and
+take the same step, so the result is that of one process, up to rounding. `with joined():` initialises the process
+group; the other functions do nothing special with one process. Left out: models that do not fit on one device.
 
-Gradients are averaged as one vector after the backward pass. DistributedDataParallel would do both at once, but it
-regroups the gradients after a process's first step, and a sum of three or more numbers rounds by its place in the
-group: with three processes, a run that was stopped and resumed would end in other bits than one left alone.
+Gradients are averaged as one vector after the backward pass. DistributedDataParallel would overlap the two, but it
+regroups gradients into other buckets after a process's first step, and the rounding of a sum of three or more numbers
+depends on its place in the bucket. With three processes, a resumed run would then give other bits than an uninterrupted
+one.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from tinygpt.config import Train, nearest_multiple
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Join the processes that torchrun started, if it did; only the first prints, and one alone says what went wrong.
+    """Initialise the process group if torchrun started this process. Only rank 0 prints; only one reports an error.
 
-    CPU tensors go through gloo, CUDA tensors through NCCL where there is one.
+    CPU tensors use gloo, CUDA tensors NCCL if it is available.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -41,9 +41,9 @@ def joined() -> Iterator[None]:
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(sys.stdout if is_first() else nowhere):
             yield
     except BaseException as problem:
-        if not (isinstance(problem, SystemExit) and isinstance(problem.code, int)) and _was_said(store):
+        if not (isinstance(problem, SystemExit) and isinstance(problem.code, int)) and _already_reported(store):
             sys.exit(1)
-        raise  # the group is left to the end of the process: to take leave of others that are stuck could take for ever
+        raise  # without destroying the group, which could wait forever for processes that hang
     distributed.destroy_process_group()
 
 
@@ -63,12 +63,12 @@ def is_first() -> bool:
 
 
 def shard() -> slice:
-    """The part of a batch that this process takes: every `size`-th sequence, from `rank` on."""
+    """This process's part of a batch: every `size`-th sequence, starting at `rank`."""
     return slice(rank(), None, size())
 
 
 def check(settings: Train) -> None:
-    """ValueError, in a sentence, where the processes cannot share a batch evenly."""
+    """ValueError if the batch cannot be divided evenly among the processes."""
     sequences = settings.batch_size * settings.accumulation
     if sequences % size():
         even = nearest_multiple(settings.batch_size, size() // math.gcd(size(), settings.accumulation))
@@ -79,15 +79,15 @@ def check(settings: Train) -> None:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """The device of this process: of several GPUs, one each; ValueError where there are too few."""
+    """The device of this process: its own GPU; ValueError if there are too few."""
     if size() == 1 or device.type == "cpu":
         return device
-    there = torch.cuda.device_count() if device.type == "cuda" else 1
-    wanted = int(os.environ["LOCAL_WORLD_SIZE"])
-    if wanted > there:
+    available = torch.cuda.device_count() if device.type == "cuda" else 1
+    needed = int(os.environ["LOCAL_WORLD_SIZE"])
+    if needed > available:
         raise ValueError(
-            f"torchrun started {wanted} processes, but there is {there} {device.type} device here, and each process "
-            f"needs its own; use --nproc_per_node={there}, or train.device=cpu."
+            f"torchrun started {needed} processes, and each needs its own {device.type} device, but this machine has "
+            f"{available}; use --nproc_per_node={available}, or train.device=cpu."
         )
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     torch.cuda.set_device(device)
@@ -95,31 +95,31 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def average(tensors: list[Tensor]) -> None:
-    """Replace each tensor by its mean over the processes: the same bits in all of them. All float32, on one device."""
+    """Replace each tensor by its mean over the processes, the same bits in all of them. All float32, on one device."""
     if size() > 1:
         vector = nn.utils.parameters_to_vector(tensors)
         _reduce(vector, "SUM")
         parts = vector.div_(size()).split([tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
-            tensor.copy_(part.view_as(tensor))  # into its own memory, where recorded work looks for it
+            tensor.copy_(part.view_as(tensor))  # in place: a CUDA graph reads this address
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
-    _everywhere(0, "SUM")
+    """Wait until all processes have reached this point."""
+    _reduce_number(0, "SUM")
 
 
 def total(number: float) -> float:
-    """The sum of a number over the processes, in float64; all wait here for each other."""
-    return _everywhere(number, "SUM")
+    """The sum of a number over the processes, in float64; waits for all processes."""
+    return _reduce_number(number, "SUM")
 
 
 def largest(number: float) -> float:
-    """The largest value that a number has in any process; all wait here for each other."""
-    return _everywhere(number, "MAX")
+    """The maximum of a number over the processes, in float64; waits for all processes."""
+    return _reduce_number(number, "MAX")
 
 
-def _everywhere(number: float, operation: str) -> float:
+def _reduce_number(number: float, operation: str) -> float:
     if size() == 1:
         return number
     tensor = torch.tensor(number, dtype=torch.float64)
@@ -132,13 +132,13 @@ def _reduce(tensor: Tensor, operation: str) -> None:
         distributed.all_reduce(tensor, getattr(distributed.ReduceOp, operation))
     except RuntimeError as problem:
         raise ConnectionError(
-            "Another process of this training has ended, so this one stops, too. Run the same command again to go on "
+            "Another process of this training has ended, so this one stops, too. Run the same command again to resume "
             f"from the last save. ({problem})"
         ) from problem
 
 
-def _was_said(store: Any) -> bool:
-    """Whether another process has told already why the training stops."""
-    with contextlib.suppress(RuntimeError):  # torchrun, which holds the store, may be gone
+def _already_reported(store: Any) -> bool:
+    """Whether another process has already reported an error; counts this report."""
+    with contextlib.suppress(RuntimeError):  # torchrun, which owns the store, may have ended
         return store.add("problems", 1) > 1
     return False

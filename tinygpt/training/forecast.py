@@ -1,8 +1,8 @@
 """Forecast of a run's cost: parameters, tokens, FLOPs, memory, time.
 
-`count` needs next to no memory, so it comes first; `seconds_left` times a pass of the real size. Both leave the run
-as it was. Several processes must ask together, since a pass ends where they exchange their gradients. Left out of the
-time: the optimizer's own step (a sixth, with Muon), saving, what compiling saves, and what else the machine does.
+`count` allocates almost nothing, so it is called first; `seconds_left` times a pass of the run's size. Both leave the
+state unchanged. In a distributed run all processes must call them, since a pass ends with averaging gradients. Left out
+of the time: the optimizer step (a sixth, with Muon), saving, what compiling saves, and other load on the machine.
 """
 
 import math
@@ -22,28 +22,28 @@ from tinygpt.training.optimizer import Muon
 from tinygpt.training.passes import Passes
 from tinygpt.training.state import State
 
-LIBRARIES = 20_000_000  # bytes that a CPU's libraries take for themselves once they work
-GAPS = 1.25  # on a CPU: room that freed tensors leave and others do not quite fill, over what the tensors take
+LIBRARIES = 20_000_000  # bytes that libraries allocate on a CPU for themselves when first used
+FRAGMENTATION = 1.25  # memory taken on a CPU, divided by that of its tensors
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will cost."""
+    """The estimated cost of a run."""
 
     parameters: int
     tokens: int
-    epochs: float  # times that the training text is read
+    epochs: float  # passes over the training text
     flops: int
     memory: int  # bytes, at the peak of a step, in each process
-    memory_a_sequence: int  # bytes of it that each sequence of the batch takes
+    memory_a_sequence: int  # bytes of it for each sequence of the batch
 
 
 def count(state: State, settings: Train, text_tokens: int, precision: str) -> Forecast:
     """Estimate the cost of a run before it allocates memory.
 
-    What a step keeps for its backward pass is counted on one sequence and on two, and drawn on. On a CPU the memory is
-    that of the process, beyond what it takes before the model is there; elsewhere that of tensors on the device.
-    docs/benchmark.md sets it beside what was measured. text_tokens: in the training split.
+    The memory for the backward pass is counted with one sequence and with two, and extrapolated. On a CPU the result is
+    the memory of the process beyond what it takes without a model, elsewhere that of tensors on the device.
+    docs/benchmark.md compares it with measurements. text_tokens: size of the training split.
     """
     config = state.model.config
     tokens = settings.steps * settings.batch_size * settings.accumulation * config.context_length
@@ -53,94 +53,94 @@ def count(state: State, settings: Train, text_tokens: int, precision: str) -> Fo
         tokens=tokens,
         epochs=tokens / text_tokens,
         flops=tokens * training_flops_per_token(config),
-        memory=lasting_memory(state) + copies + in_a_pass(settings) * sequence,
+        memory=lasting_memory(state) + copies + sequences_per_pass(settings) * sequence,
         memory_a_sequence=sequence,
     )
 
 
 def lasting_memory(state: State) -> int:
-    """Bytes that a step takes whatever its batch: weights, gradients, optimizer state and workspace.
+    """Bytes that a step takes for any batch size: weights, gradients, optimizer state and workspace.
 
-    Every tenth step the weights are copied, to see how far they move; their running mean is another copy of those that
-    learn; on a CPU the best so far lie there, too.
+    Every tenth step copies the weights to measure the update; the running mean is another copy of the trainable ones;
+    on a CPU, the best weights so far are in the same memory.
     """
     on_cpu = next(state.model.parameters()).device.type == "cpu"
-    copies = 3 if on_cpu else 2  # weights, those of before the step, the best so far
-    gradients = 2 if distributed.size() > 1 else 1  # those on their way
-    learned = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
-    remembered = sum(math.prod(shape) for shape in state.optimizers.shapes().values())
-    alike: Counter[tuple[int, ...]] = Counter()  # numbers in the matrices of each shape, which Muon stacks
+    copies = 3 if on_cpu else 2  # weights, those before the step, and on a CPU the best so far
+    gradients = 2 if distributed.size() > 1 else 1  # and the vector of them that is averaged
+    trainable = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
+    optimizer_state = sum(math.prod(shape) for shape in state.optimizers.shapes().values())
+    by_shape: Counter[tuple[int, ...]] = Counter()  # numbers in the matrices of each shape, which Muon stacks
     for optimizer in state.optimizers.members:
         for parameter in optimizer.param_groups[0]["params"] if isinstance(optimizer, Muon) else []:
-            alike[tuple(parameter.shape)] += parameter.numel()
-    working = 4 * max(alike.values(), default=0)  # the stack, two steps of its iteration, and their products
-    mean = learned if state.average else 0
-    numbers = mean + copies * count_parameters(state.model) + gradients * learned + remembered + working
+            by_shape[tuple(parameter.shape)] += parameter.numel()
+    workspace = 4 * max(by_shape.values(), default=0)  # the stack, two iterates, and their products
+    mean = trainable if state.average else 0
+    numbers = mean + copies * count_parameters(state.model) + gradients * trainable + optimizer_state + workspace
     return 4 * numbers + (LIBRARIES if on_cpu else 0)
 
 
 def memory_of_pass(state: State, precision: str) -> tuple[int, int]:
-    """Bytes that a pass takes whatever its batch (copies of the weights in half precision), and those that each
-    sequence adds: what the backward pass needs, and the logits and their gradients.
+    """Bytes that a pass takes for any batch size (copies of the weights in half precision), and bytes per sequence:
+    tensors saved for the backward pass, the logits and their gradients.
     """
-    one, two = (kept_by_pass(state, sequences, precision) for sequences in (1, 2))
+    one, two = (saved_for_backward(state, sequences, precision) for sequences in (1, 2))
     config = state.model.config
-    logits = 3 * 4 * config.context_length * config.vocab_size  # and in fp32 two gradients on their way back
-    gaps = GAPS if next(state.model.parameters()).device.type == "cpu" else 1.0
-    return max(0, 2 * one - two), int(gaps * (two - one + logits))
+    logits = 3 * 4 * config.context_length * config.vocab_size  # fp32: the logits and two gradients of them
+    overhead = FRAGMENTATION if next(state.model.parameters()).device.type == "cpu" else 1.0
+    return max(0, 2 * one - two), int(overhead * (two - one + logits))
 
 
 def seconds_left(state: State, settings: Train, validation_tokens: int, precision: str) -> tuple[float, float]:
-    """How long the steps that are left will take, for which one forward and backward pass is timed and multiplied; and
-    the share of that time in which it had a core (hardware.core_share; 1 for several processes, which wait for others).
+    """Seconds that the remaining steps will take, extrapolated from one forward and backward pass; and the core share
+    of the timing (hardware.core_share; 1 in a distributed run, whose processes wait for each other).
     """
-    sequences = in_a_pass(settings)
-    quickest, share = time_pass(state, sequences, precision)
+    sequences = sequences_per_pass(settings)
+    fastest, share = time_pass(state, sequences, precision)
     left = settings.steps - state.step
-    evaluations = 1 + left // min(settings.eval_every, settings.steps)  # each takes a third of a pass a token
-    read = min(settings.eval_tokens, validation_tokens) / state.model.config.context_length
-    whole = left * settings.batch_size * settings.accumulation + evaluations * read / 3  # sequences, of all processes
-    return whole / distributed.size() / sequences * quickest, share if distributed.size() == 1 else 1.0
+    evaluations = 1 + left // min(settings.eval_every, settings.steps)  # a token takes a third of the time of training
+    evaluated = min(settings.eval_tokens, validation_tokens) / state.model.config.context_length
+    total = left * settings.batch_size * settings.accumulation + evaluations * evaluated / 3  # sequences, all processes
+    return total / distributed.size() / sequences * fastest, share if distributed.size() == 1 else 1.0
 
 
-def in_a_pass(settings: Train) -> int:
-    """How many sequences a process takes in one forward pass."""
+def sequences_per_pass(settings: Train) -> int:
+    """The number of sequences in one forward pass of a process."""
     return min(settings.batch_size, settings.batch_size * settings.accumulation // distributed.size())
 
 
 def time_pass(state: State, sequences: int, precision: str) -> tuple[float, float]:
-    """Seconds of a forward and backward pass, the quickest of five: on CUDA the last ones are recorded; and the share
-    of the time of all five in which this thread had a core.
+    """Seconds of a forward and backward pass, the fastest of five (on CUDA, the later ones replay a CUDA graph); and
+    the core share during all five.
     """
     batch, passes = _blank(state, sequences), Passes(state, precision)
     seconds, since = [], clock()
     for _ in range(5):
         begin = time.perf_counter()
-        passes.accumulate(batch, sequences)[0].item()  # waits for a GPU
+        passes.accumulate(batch, sequences)[0].item()  # waits for the GPU
         seconds.append(time.perf_counter() - begin)
     share = core_share(since, batch[0].device)
-    state.optimizers.zero_grad()  # leaves no gradient behind (on CUDA: zeros)
+    state.optimizers.zero_grad()
     return min(seconds), share
 
 
-def kept_by_pass(state: State, sequences: int, precision: str) -> int:
-    """The bytes that a forward pass keeps for its backward pass."""
-    kept: dict[int, int] = {}
+def saved_for_backward(state: State, sequences: int, precision: str) -> int:
+    """Bytes that a forward pass saves for the backward pass, without the parameters themselves."""
+    saved: dict[int, int] = {}  # address → bytes
 
     def note(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     batch, passes = _blank(state, sequences), Passes(state, precision)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         passes.accumulate(batch, sequences)
-    state.optimizers.zero_grad()  # leaves no gradient behind (on CUDA: zeros)
-    own = {p.untyped_storage().data_ptr() for p in state.model.parameters()}
-    return sum(size for pointer, size in kept.items() if pointer not in own)
+    state.optimizers.zero_grad()
+    weights = {p.untyped_storage().data_ptr() for p in state.model.parameters()}
+    return sum(size for pointer, size in saved.items() if pointer not in weights)
 
 
 def _blank(state: State, sequences: int) -> Batch:
-    """A batch of one token again and again."""
+    """A batch of zeros."""
     device = next(state.model.parameters()).device
     tokens = torch.zeros(sequences, state.model.config.context_length, dtype=torch.int64, device=device)
     return tokens, tokens

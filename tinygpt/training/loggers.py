@@ -1,10 +1,9 @@
 """Experiment loggers (`runtime.logger`): wandb.
 
 `check(name)` before any work; then `with opened(name, fingerprint, metadata, warn) as logger:` and `logger.note(state)`
-after each step. A logger changes no result: it reads the curves and writes none; where it fails, at any moment, that is
-said once, and training goes on without it. Nothing leaves the machine unless its user has set wandb up, with
-`wandb login` or WANDB_MODE=online; until then all is written to .tinygpt/wandb. Left out: the text, the weights, and
-what wandb collects of itself: code, git, the machine and its load.
+after each step. A logger only reads the curves, so it changes no result; if it fails, that is reported once and
+training continues without it. Nothing is uploaded unless the user has run `wandb login` or set WANDB_MODE=online; else
+everything is written to .tinygpt/wandb. Left out: the text, the weights, and wandb's own data on code, git and machine.
 """
 
 import contextlib
@@ -23,14 +22,14 @@ class Silent:
     """A logger that does nothing."""
 
     def note(self, state: State) -> None:
-        """Take the newest rows of the run's curves."""
+        """Log the newest rows of the run's curves."""
 
     def close(self, code: int) -> None:
         """End the run with this exit status."""
 
 
 class Wandb(Silent):
-    """Rows go to a run of wandb's that is named by the fingerprint, so that a training that goes on goes on there."""
+    """Logs to a wandb run whose id is the fingerprint, so that a resumed training continues it."""
 
     def __init__(self, fingerprint: str, metadata: dict[str, Any], warn: Warn) -> None:
         self.warn, self.run = warn, None
@@ -39,7 +38,7 @@ class Wandb(Silent):
 
     def note(self, state: State) -> None:
         curves = {"train": state.train_rows, "validation": state.validation_rows, "health": state.health_rows}
-        for step in (0, 1) if state.step == 1 else (state.step,):  # step 0: the validation loss before any learning
+        for step in (0, 1) if state.step == 1 else (state.step,):  # step 0: the first validation loss
             new = {name: row for name, rows in curves.items() for row in rows[-2:] if row["step"] == step}
             values = {
                 f"{name}/{key}": value for name, row in new.items() for key, value in row.items() if key != "step"
@@ -55,18 +54,18 @@ class Wandb(Silent):
 
     @contextlib.contextmanager
     def harmless(self) -> Iterator[None]:
-        """Whatever goes wrong in the block is told, and is the last that is heard of the logger."""
+        """Report any exception of the block, and log nothing more."""
         try:
             yield
-        except Exception as problem:  # whatever a logger raises, it must not end a training
+        except Exception as problem:  # no failure of a logger may end the training
             self.run = None
             why = " ".join(str(problem).split())[:200]
             self.warn(f"runtime.logger: wandb failed ({type(problem).__name__}: {why}); training goes on without it")
 
 
 def start(fingerprint: str, metadata: dict[str, Any], warn: Warn) -> Any:
-    """Begin a run of wandb's, or go on with it; offline where nobody has logged in, and never asking to."""
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # or the package would report its own mishaps
+    """Start or resume a wandb run; offline if nobody is logged in, without asking for a login."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb would upload its own errors
     import wandb
 
     mode: Any = None if os.environ.get("WANDB_MODE") or wandb.login(prompt=False) else "offline"
@@ -86,12 +85,12 @@ def start(fingerprint: str, metadata: dict[str, Any], warn: Warn) -> Any:
         config=metadata,
         settings=wandb.Settings(**settings),
     )
-    run.define_metric("*", step_metric="step")  # steps taken again after a kill give the same values, at the same place
+    run.define_metric("*", step_metric="step")  # steps repeated after a kill give the same values
     return run
 
 
 def check(name: str | None) -> None:
-    """ValueError, with the next step, for a logger that is not installed."""
+    """ValueError, which says how to install it, for a logger that is not installed."""
     if name is not None and importlib.util.find_spec(name) is None:
         raise ValueError(
             f"runtime.logger is {name}, which is not installed. Run `pip install -c requirements.lock -e '.[{name}]'`, "
@@ -101,7 +100,7 @@ def check(name: str | None) -> None:
 
 @contextlib.contextmanager
 def opened(name: str | None, fingerprint: str, metadata: dict[str, Any], warn: Warn) -> Iterator[Silent]:
-    """The logger of this name, None being none; closed with the block. metadata: what it should know of the run."""
+    """The logger of this name, which the end of the block closes. name: None for no logger. metadata: of the run."""
     logger = Silent() if name is None else Wandb(fingerprint, metadata, warn)
     code = 1
     try:

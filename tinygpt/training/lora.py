@@ -1,13 +1,13 @@
 """LoRA: train low-rank changes to a frozen model (Hu et al. 2021).
 
-A matrix W that was learned on much text needs only a change of low rank to suit a little more of it: W + (alpha /
-rank) · B·A, where A squeezes the input into `rank` numbers and B spreads them out again. Only A and B learn. `adapt`
-puts them into every matrix of the stack (as peft's "all-linear" does; embeddings, head, norms and biases stay),
-`merged` adds them up to a plain model, and `to_peft` says them in peft's names.
+Fine-tuning a pretrained matrix W needs only a low-rank change: W + (alpha / rank) · B·A, where A projects the input to
+`rank` numbers and B projects them to the output. Only A and B are trained. `adapt` adds them to every matrix of the
+blocks (peft's "all-linear"; embeddings, head, norms and biases stay frozen), and `merged` adds the changes to the
+weights of a plain model. export/peft.py exports them in peft's format.
 
-B starts at zero, so a run begins at exactly the model that it adapts. What is saved is the memory of the optimizer and
-of the gradients, and A and B are small to hand on; a step takes about as long. Left out: dropout of its own, ranks
-that differ from matrix to matrix, quantised weights.
+B starts at zero, so training starts at exactly the base model. LoRA saves the memory of gradients and optimizer state,
+and A and B make a small file; a step takes about as long. Left out: dropout on A's input, ranks that differ between
+matrices, quantised weights.
 """
 
 import math
@@ -22,7 +22,7 @@ A, B = ".lora_a", ".lora_b"
 
 
 class Adapted(nn.Linear):
-    """A linear layer whose matrix is frozen, with its change beside it: x → x Wᵀ + b + scale · (x Aᵀ) Bᵀ."""
+    """A linear layer with a frozen matrix and a low-rank change: x → x Wᵀ + b + scale · (x Aᵀ) Bᵀ."""
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
         nn.Module.__init__(self)
@@ -39,7 +39,7 @@ class Adapted(nn.Linear):
 
 
 def adapt(model: GPT, rank: int, alpha: float, generator: torch.Generator) -> None:
-    """Freeze a model, and put a change of rank `rank` ≥ 1 beside every matrix of its stack; A is drawn on the CPU."""
+    """Freeze a model; add a trainable change of rank `rank` ≥ 1 to every matrix of its blocks; draw A on the CPU."""
     model.requires_grad_(False)
     for module in list(model.blocks.modules()):
         for name, layer in list(module.named_children()):
@@ -48,7 +48,7 @@ def adapt(model: GPT, rank: int, alpha: float, generator: torch.Generator) -> No
 
 
 def learned(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The trained weights of an adapted model: each A, (rank, inputs), and each B, (outputs, rank)."""
+    """The trained weights of an adapted model by name: each A, (rank, inputs), and each B, (outputs, rank)."""
     return {name: weight for name, weight in weights.items() if name.endswith((A, B))}
 
 
@@ -58,12 +58,12 @@ def added(model: GPT) -> int:
 
 
 def merged(weights: dict[str, Tensor], rank: int, alpha: float) -> dict[str, Tensor]:
-    """The weights of an adapted model, by parameter name → those of a plain one that computes the same.
+    """The weights of an adapted model, by parameter name → those of a plain model that computes the same.
 
-    Each of its parameter's shape: a matrix (outputs, inputs), its A (rank, inputs), its B (outputs, rank).
+    Shapes: a matrix (outputs, inputs), its A (rank, inputs), its B (outputs, rank).
     """
-    small = learned(weights)
-    plain = {name: weight for name, weight in weights.items() if name not in small}
+    low_rank = learned(weights)
+    plain = {name: weight for name, weight in weights.items() if name not in low_rank}
     for name in changes(weights):
         change = weights[name + B] @ weights[name + A]  # (outputs, rank) (rank, inputs)
         plain[f"{name}.weight"] = plain[f"{name}.weight"] + (alpha / rank) * change
@@ -71,5 +71,5 @@ def merged(weights: dict[str, Tensor], rank: int, alpha: float) -> dict[str, Ten
 
 
 def changes(weights: dict[str, Tensor]) -> list[str]:
-    """The layers that have a change, by the name of their module: those with an A, (rank, inputs), in `weights`."""
+    """Module names of the layers with a change: those that have an A, (rank, inputs), in `weights`."""
     return [name.removesuffix(A) for name in weights if name.endswith(A)]

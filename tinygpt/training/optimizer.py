@@ -1,8 +1,8 @@
 """Optimizers and learning-rate schedules: AdamW, Muon, weight decay for matrices only.
 
-`build(model, ...)` returns the optimizers of a model, to be stepped together; `schedule(step, ...)` is the fraction of
-the peak learning rate at a step, a pure function, so that a resumed run needs no memory of it. Muon's update has the
-size of AdamW's, so one `learning_rate` serves both.
+`build(model, ...)` returns the optimizers of a model, which step together; `schedule(step, ...)` is the learning rate
+at a step as a fraction of its peak. It is a pure function, so there is no schedule state to save. Muon's updates are as
+large as AdamW's, so one `learning_rate` serves both.
 """
 
 import math
@@ -19,24 +19,24 @@ from tinygpt.config import Train
 from tinygpt.model.cuda_graphs import CUDAGraphRunner
 from tinygpt.model.gpt import GPT
 
-EMBEDDING_LR_MULTIPLIER = 5.0  # for the token embedding: few tokens of a batch are there to move a given row
+EMBEDDING_LR_MULTIPLIER = 5.0  # for the token embedding, since few tokens of a batch update a given row
 
 
 class Optimizer:
-    """Parameter groups and per-parameter state, as in torch.optim. But to make one of those
-    loads PyTorch's compiler, which takes a second of every start.
+    """Parameter groups and per-parameter state, as in torch.optim, whose optimizers load PyTorch's compiler: a second
+    at every start.
 
-    groups: each with its `params`, its `lr`, and what else a step asks for.
+    groups: each with `params`, `lr` and further settings of the optimizer.
     """
 
-    state_keys: tuple[str, ...]  # names of a parameter's state tensors, once it has been stepped
+    state_keys: tuple[str, ...]  # names of a parameter's state tensors, which exist after its first step
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         self.param_groups = groups
         self.state: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
 
     def parameters(self) -> list[Tensor]:
-        """Those of all groups, in their order, of any shapes."""
+        """The parameters of all groups, in order, of any shapes."""
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def step(self) -> None:
@@ -45,10 +45,10 @@ class Optimizer:
 
 
 class AdamW(Optimizer):
-    """Adam (Kingma & Ba 2014) with decoupled weight decay (Loshchilov & Hutter 2017), as one kernel of PyTorch's.
+    """Adam (Kingma & Ba 2014) with decoupled weight decay (Loshchilov & Hutter 2017), in PyTorch's fused kernel.
 
-    groups: each with `params`, `lr` and `weight_decay`. betas: decay of the running mean and of the mean square a step.
-    eps is so small that tiny gradients count: an untrained head is nearly zero, and so is what comes back through it.
+    groups: each with `params`, `lr` and `weight_decay`. betas: decay per step of the running mean and mean square. eps
+    is tiny because gradients are: the head starts near zero, and so do all gradients that pass through it.
     """
 
     state_keys = ("step", "exp_avg", "exp_avg_sq")
@@ -87,14 +87,14 @@ class AdamW(Optimizer):
 class Muon(Optimizer):
     """Momentum, made orthogonal (Jordan et al. 2024): every direction of a matrix's update gets the same size.
 
-    A gradient's few strong directions drown out the many weak ones; Muon replaces its momentum's singular values by
-    ones. The update is then scaled to the size that AdamW's has (0.2 root mean square, Liu et al. 2025), and weight
-    decay is decoupled. For matrices inside the stack only; matrices of one shape are stacked and orthogonalised
-    together, which is the same arithmetic in far fewer calls.
+    A gradient has a few large singular values and many small ones; Muon replaces those of the momentum by values near
+    one. The update is scaled to the root mean square of AdamW's, 0.2 (Liu et al. 2025), and weight decay is decoupled.
+    Only for matrices inside the blocks. Matrices of one shape are stacked and orthogonalised in one call: the same
+    arithmetic in far fewer kernels.
 
-    params: 2-D parameters, (rows, columns). lr: per step. momentum: decay of the running mean a step, with Nesterov's
-    look-ahead. weight_decay: times lr, the share that a weight loses a step. dtype: of the iteration; bf16 suffices
-    where the hardware multiplies it.
+    params: 2-D parameters, (rows, columns). lr: of the next step. momentum: decay per step of the running mean, with
+    Nesterov momentum. weight_decay: each step multiplies the weights by 1 − lr · weight_decay. dtype: of the iteration;
+    bf16 suffices if the hardware supports it.
     """
 
     state_keys = ("momentum",)
@@ -109,7 +109,7 @@ class Muon(Optimizer):
     ) -> None:
         super().__init__([{"params": list(params), "lr": lr, "momentum": momentum, "weight_decay": weight_decay}])
         self.dtype = dtype
-        self.recordings: dict[tuple[int, ...], CUDAGraphRunner[Tensor]] = {}  # of `update`, by the ids of its matrices
+        self.runners: dict[tuple[int, ...], CUDAGraphRunner[Tensor]] = {}  # for `update`, by the ids of its matrices
 
     @torch.no_grad()
     def step(self) -> None:
@@ -120,9 +120,9 @@ class Muon(Optimizer):
                     shapes[parameter.shape].append(parameter)
             for shape, parameters in shapes.items():
                 key = tuple(map(id, parameters))
-                play = self.recordings.setdefault(key, CUDAGraphRunner(parameters[0].device))
+                replay = self.runners.setdefault(key, CUDAGraphRunner(parameters[0].device))
                 used = [tensor for p in parameters for tensor in (p.grad, self.state[p].get("momentum"))]
-                update = play(partial(self.update, parameters, group["momentum"]), used)  # (N, rows, columns)
+                update = replay(partial(self.update, parameters, group["momentum"]), used)  # (N, rows, columns)
                 size = group["lr"] * 0.2 * math.sqrt(max(shape))
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(parameters, list(update.to(parameters[0].dtype).unbind()), alpha=-size)
@@ -132,7 +132,7 @@ class Muon(Optimizer):
         return orthogonalise(torch.stack([self._direction(p, momentum) for p in parameters]).to(self.dtype))
 
     def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
-        """Update the running mean of the gradient, and look one step ahead of it (Nesterov)."""
+        """Update the running mean of the gradient; returns the Nesterov momentum, of the parameter's shape."""
         assert parameter.grad is not None
         state = self.state[parameter]
         if "momentum" not in state:
@@ -143,15 +143,15 @@ class Muon(Optimizer):
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Bring all singular values near one, keeping the directions: (N, rows, columns) → the same shape and type.
+    """Bring all singular values near one, keeping the singular vectors: (N, rows, columns) → same shape and dtype.
 
-    Newton–Schulz: x ← a·x + b·(x xᵀ)x + c·(x xᵀ)²x applies the polynomial a·s + b·s³ + c·s⁵ to each singular value s,
-    and leaves the singular vectors alone. These coefficients lift small values fast and then keep them
-    between about 0.7 and 1.2, which is as good as one here (Jordan et al. 2024).
+    Newton–Schulz: x ← a·x + b·(x xᵀ)x + c·(x xᵀ)²x applies the polynomial a·s + b·s³ + c·s⁵ to each singular value s.
+    With these coefficients small values grow fast and then stay between about 0.7 and 1.2, which is close enough to one
+    (Jordan et al. 2024).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices  # the smaller Gram matrix is the cheaper
+    x = matrices.mT if tall else matrices  # the smaller Gram matrix is cheaper
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # every singular value ≤ 1, where the iteration converges
     for _ in range(iterations):
         gram = x @ x.mT  # (N, rows, rows)
@@ -161,23 +161,23 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Optimizers:
-    """The optimizers of one model, stepped together. `state_dict` and `load_state_dict` speak in flat tensors.
+    """The optimizers of one model, which step together. `state_dict` is a flat dictionary of tensors.
 
-    A group's `rate`, where it has one, is how many times the learning rate it steps at.
+    A group's `lr_multiplier`, if it has one, multiplies the learning rate.
     """
 
     def __init__(self, *members: Optimizer) -> None:
         self.members = members
 
     def step(self, learning_rate: float) -> None:
-        """Step every parameter that has a gradient, at this learning rate (of one step, not the peak)."""
+        """Step every parameter that has a gradient, at this step's learning rate."""
         for optimizer in self.members:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * group.get("lr_multiplier", 1.0)
             optimizer.step()
 
     def zero_grad(self) -> None:
-        """Drop the gradients; on CUDA make them zero, since recorded work finds them where they were."""
+        """Remove the gradients; on CUDA set them to zero, since CUDA graphs need them at the same address."""
         parameters = [p for optimizer in self.members for p in optimizer.parameters() if p.grad is not None]
         if parameters and parameters[0].device.type == "cuda":
             torch._foreach_zero_([p.grad for p in parameters if p.grad is not None])
@@ -186,7 +186,7 @@ class Optimizers:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """`<member>.<parameter>.<name>` → tensor, e.g. `0.3.exp_avg`; their shapes are those of `shapes`, float32."""
+        """`<member>.<parameter>.<name>` → tensor, e.g. `0.3.exp_avg`; float32, with the shapes in `shapes()`."""
         return {
             f"{i}.{j}.{name}": tensor
             for i, optimizer in enumerate(self.members)
@@ -195,17 +195,17 @@ class Optimizers:
         }
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state_dict` gave, with the same shapes, on optimizers built the same way."""
+        """Restore tensors from `state_dict`, of the same shapes, on optimizers built the same way."""
         for optimizer in self.members:
             optimizer.state.clear()
         for key, tensor in tensors.items():
-            member, place, name = key.split(".")
+            member, index, name = key.split(".")
             optimizer = self.members[int(member)]
-            parameter = optimizer.parameters()[int(place)]
+            parameter = optimizer.parameters()[int(index)]
             optimizer.state[parameter][name] = tensor.to(parameter.device, copy=True)
 
     def shapes(self) -> dict[str, torch.Size]:
-        """The shape of each tensor that `state_dict` holds after the first step, by its name."""
+        """The shape of each tensor of `state_dict` after the first step, by name."""
         return {
             f"{i}.{j}.{name}": torch.Size() if name == "step" else parameter.shape
             for i, optimizer in enumerate(self.members)
@@ -215,10 +215,10 @@ class Optimizers:
 
 
 def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Optimizers:
-    """The optimizers that `settings` asks for. Weight decay pulls on matrices, never on norms and biases.
+    """The optimizers for `settings`. Weight decay applies to matrices, not to norms and biases.
 
     AdamW alone is GPT-2's recipe. With Muon, AdamW handles only embeddings, head, norms and biases; an untied embedding
-    learns EMBEDDING_LR_MULTIPLIER times as fast. dtype: of Muon's iteration.
+    gets EMBEDDING_LR_MULTIPLIER times the learning rate. dtype: of Muon's iteration.
     """
     hidden, ends, vectors = split_parameters(model)
     decay, (beta1, beta2) = settings.weight_decay, settings.betas
@@ -238,9 +238,9 @@ def build(model: GPT, settings: Train, dtype: torch.dtype = torch.float32) -> Op
 
 
 def split_parameters(model: GPT) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices inside the stack; matrices at its two ends (embeddings, head); vectors (norms, biases).
+    """(Matrices inside the blocks; embeddings and head; vectors: norms and biases.)
 
-    Each parameter that learns once, in the order of the model; a tied head is the token embedding.
+    Each trainable parameter once, in the model's order; a tied head is the token embedding.
     """
     inside = {id(parameter) for parameter in model.blocks.parameters()}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -250,14 +250,14 @@ def split_parameters(model: GPT) -> tuple[list[nn.Parameter], list[nn.Parameter]
 
 
 def schedule(step: int, settings: Train) -> float:
-    """The fraction of the peak learning rate at `step` (0 is the first), in (0, 1]: warm-up, then the descent.
+    """The learning rate at `step` (0 is the first) as a fraction of its peak, in (0, 1]: warm-up, then decay.
 
-    Warm-up rises in equal steps and reaches the peak at step `warmup_steps`; the descent reaches `final_fraction` just
-    after the last step. Warm-up longer than the run is cut to it.
+    Warm-up is linear and reaches the peak at step `warmup_steps`; the decay reaches `final_fraction` just after the
+    last step. A warm-up longer than the run is cut to its length.
     """
     warmup = min(settings.warmup_steps, settings.steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = (step - warmup) / max(1, settings.steps - warmup)  # 0 at the peak, 1 at the end
-    fall = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[settings.schedule]
-    return settings.final_fraction + (1 - settings.final_fraction) * fall
+    decay = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[settings.schedule]
+    return settings.final_fraction + (1 - settings.final_fraction) * decay

@@ -1,7 +1,7 @@
 """Forward and backward passes in one precision: `loss, scale = Passes(state, "bf16").accumulate(batch, batch_size)`.
 
-On CUDA a pass over batches of one shape is recorded once and then replayed (model/cuda_graphs.py). What is recorded is
-no part of a run's state: make a new one for another precision, or once the model has been compiled.
+On CUDA the pass for each batch shape is recorded once and then replayed (model/cuda_graphs.py). Recorded graphs are not
+part of a run's state: make a new object for another precision, or after compiling the model.
 """
 
 import math
@@ -18,7 +18,7 @@ from tinygpt.training.state import State
 
 
 class Passes:
-    """The passes of a run, by the shape of their batches. precision: fp32, bf16 or fp16."""
+    """The passes of a run, by batch shape. precision: fp32, bf16 or fp16."""
 
     def __init__(self, state: State, precision: str) -> None:
         self.state, self.device = state, next(state.model.parameters()).device
@@ -26,11 +26,12 @@ class Passes:
         self._by_shape: dict[tuple[torch.Size, int], Pass] = {}
 
     def accumulate(self, batch: Batch, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Add up the gradient of the mean loss of `batch`, at most `batch_size` sequences at a time. Returns scalars:
-        that loss, nats per token, and the activation scale, the root mean square of what the last norm got.
+        """Accumulate the gradient of the mean loss of `batch`, with at most `batch_size` sequences at a time.
 
-        Each part's loss is summed and divided by the tokens of the whole batch, so that the parts weigh as they should.
-        Of several processes each has as large a part of the step's batch, so the mean of theirs is that of the step.
+        Returns two scalars: that loss, nats per token, and the activation scale, the root mean square of the last
+        norm's input. Each part's loss is summed and divided by the tokens of the whole batch, so that parts of
+        different sizes are weighted correctly. All processes have equal shards, so the mean of their gradients is that
+        of the whole step.
         """
         inputs, targets = batch
         total = torch.zeros((), device=inputs.device)
@@ -46,7 +47,7 @@ class Passes:
 
 
 class Pass:
-    """A forward and a backward pass over batches of one shape, (B, T); tokens: of the whole batch."""
+    """A forward and a backward pass for batches of one shape, (B, T); tokens: of the whole batch."""
 
     def __init__(self, passes: Passes, shape: torch.Size, tokens: int) -> None:
         state = passes.state
@@ -56,15 +57,15 @@ class Pass:
         self.replay: CUDAGraphRunner[tuple[Tensor, Tensor]] = CUDAGraphRunner(passes.device)
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Add to the gradients; returns `run`'s scalars, which the next call writes over."""
+        """Add to the gradients; returns the scalars of `run`, which the next call overwrites."""
         self.inputs.copy_(inputs, non_blocking=True)
         self.targets.copy_(targets, non_blocking=True)
-        if not self.model.training:  # walks all modules, so only where it changes something
+        if not self.model.training:  # walks all modules, so only if needed
             self.model.train()
         return self.replay(self.run, [*self.parameters, *(parameter.grad for parameter in self.parameters)])
 
     def run(self) -> tuple[Tensor, Tensor]:
-        """The loss, summed over the part and divided by `tokens`, and the activation scale: scalars on the device."""
+        """The loss, summed and divided by `tokens`, and the activation scale: scalars on the device."""
         scale: list[Tensor] = []
 
         def note(_module: nn.Module, inputs: tuple[Tensor]) -> None:

@@ -1,8 +1,8 @@
 """The results of a run: curves and metrics in data/training, and timings outside of DVC.
 
-`clock = Clock(file, step)`; `clock.note(step)` while it trains; `clock.keep(curve)` at the end files the seconds in
-.tinygpt/times under the MD5 of the run's train.tsv, by which dvc.lock names that curve, too; `seconds_of_curve(md5)`
-finds them, where the run was made on this machine. So no output holds a timing.
+`clock = Clock(file, step)`; `clock.note(step)` during training; `clock.keep(curve)` at the end stores the seconds in
+.tinygpt/times under the MD5 of the run's train.tsv, which dvc.lock contains, too. `seconds_of_curve(md5)` finds them
+for runs on this machine. So no output contains a timing.
 """
 
 import hashlib
@@ -30,9 +30,10 @@ class History(Protocol):
 
 
 def metrics(history: History, settings: Train, config: GPTConfig, parameters: int) -> dict[str, float]:
-    """The run in numbers, for data/training/metrics.json; no timings, so that the same run gives the same bytes.
+    """The content of data/training/metrics.json; without timings, so that the same run gives the same bytes.
 
-    Losses in nats per token; `tokens` and `flops` of all steps so far. IndexError before the first validation.
+    Losses are in nats per token; `tokens` and `flops` are those of all steps so far. IndexError before the first
+    validation.
     """
     steps, last = len(history.train_rows), [row["loss"] for row in history.train_rows[-50:]]
     tokens = steps * settings.batch_size * settings.accumulation * config.context_length
@@ -49,20 +50,20 @@ def metrics(history: History, settings: Train, config: GPTConfig, parameters: in
 
 
 def write_curves(folder: Path, state: "State", settings: Train) -> None:
-    """Write train.tsv, validation.tsv, health.tsv and metrics.json, each whole: also during the run, for live plots."""
+    """Write train.tsv, validation.tsv, health.tsv and metrics.json, each atomically; during the run for live plots."""
     curves = {"train": state.train_rows, "validation": state.validation_rows, "health": state.health_rows}
     for name, rows in curves.items():
         write_table(folder / f"{name}.tsv", rows)
-    kept = count_parameters(state.model) - lora.added(state.model)  # parameters of the model that is kept
-    write_json(folder / "metrics.json", metrics(state, settings, state.model.config, kept))
+    parameters = count_parameters(state.model) - lora.added(state.model)  # of the merged model, which is saved
+    write_json(folder / "metrics.json", metrics(state, settings, state.model.config, parameters))
 
 
 class Clock:
-    """Seconds since training began, by step; `file` is where they outlive a run that is stopped."""
+    """Seconds since training began, by step, kept in `file` for when the run is resumed."""
 
     def __init__(self, file: Path, step: int) -> None:
         self.file = file
-        self.seconds = {at: value for at, value in _read_seconds(file).items() if at <= step}
+        self.seconds = {earlier: value for earlier, value in _read_seconds(file).items() if earlier <= step}
         self._begin = time.perf_counter() - max(self.seconds.values(), default=0.0)
 
     def note(self, step: int) -> None:
@@ -72,17 +73,16 @@ class Clock:
 
     def keep(self, curve: Path) -> None:
         """Store the seconds permanently, under the MD5 of their curve."""
-        write_text(
-            _place(hashlib.md5(curve.read_bytes(), usedforsecurity=False).hexdigest()), _seconds_table(self.seconds)
-        )
+        md5 = hashlib.md5(curve.read_bytes(), usedforsecurity=False).hexdigest()
+        write_text(_seconds_file(md5), _seconds_table(self.seconds))
 
 
 def seconds_of_curve(md5: str) -> dict[int, float]:
-    """Step → seconds of the run whose train.tsv has this MD5; empty where this machine has not made it."""
-    return _read_seconds(_place(md5))
+    """Step → seconds of the run whose train.tsv has this MD5; empty if it did not run on this machine."""
+    return _read_seconds(_seconds_file(md5))
 
 
-def _place(md5: str) -> Path:
+def _seconds_file(md5: str) -> Path:
     return hidden("times") / f"{md5}.tsv"
 
 

@@ -1,8 +1,8 @@
 """A training run from start to end: prepare, resume, announce, train, and save the state on the way.
 
 `prepared = prepare(params, paths)`, then `state = start(prepared)`, `resume(saves, state, tell)`, `announce(prepared,
-state)`, `train(prepared, state, saves, …)` and `save(prepared, state)`; stages/train.py calls them in turn. What is to
-be said goes to `tell`, or is returned.
+state)`, `train(prepared, state, saves, …)` and `save(prepared, state)`; stages/train.py calls them in this order.
+Messages go to `tell`, or are returned.
 """
 
 import contextlib
@@ -43,12 +43,12 @@ class Prepared:
     config: GPTConfig
     tokenizer: Tokenizer
     data: dict[str, np.ndarray]  # split → (number of tokens,)
-    base: GPT | None  # what it goes on from
+    base: GPT | None  # fine-tuning starts from it
     device: torch.device
     precision: str
     compiled: bool
-    why: str  # or why not
-    machine: str  # in words
+    why: str  # the reason for `compiled`
+    machine: str  # a description
     lineage: dict[str, Any]
 
     @property
@@ -62,9 +62,9 @@ class Prepared:
 
 
 def prepare(params: Params, paths: Paths) -> Prepared:
-    """Check what the parameters ask for, open the tokens and the base, choose device and precision.
+    """Check the parameters, open the tokens and the base model, choose device and precision.
 
-    ValueError or FileNotFoundError, in a sentence, where something is not as it should be: before any work.
+    ValueError or FileNotFoundError for any problem, before any work.
     """
     distributed.check(params.train)
     loggers.check(params.runtime.logger)
@@ -77,7 +77,7 @@ def prepare(params: Params, paths: Paths) -> Prepared:
     )
     config = base.config if base else GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
     for split, tokens in data.items():
-        TokenDataset(tokens, config.context_length, split)  # refuses a text that is too short
+        TokenDataset(tokens, config.context_length, split)  # raises if the text is too short
     device = distributed.local_device(hardware.pick_device(settings.device))
     precision = hardware.pick_precision(settings.precision, device)
     hardware.make_deterministic()
@@ -91,8 +91,8 @@ def prepare(params: Params, paths: Paths) -> Prepared:
 
 
 def choose_compiling(settings: Train, config: GPTConfig, device: torch.device, precision: str) -> tuple[bool, str]:
-    """Whether to compile, and why, in a line."""
-    sequences = settings.batch_size * settings.accumulation // distributed.size()  # of a step, in this process
+    """Whether to compile, and the reason in one line."""
+    sequences = settings.batch_size * settings.accumulation // distributed.size()  # per step, in this process
     flops = settings.steps * sequences * config.context_length * training_flops_per_token(config)
     return compilation.choose(settings.compile, flops, device, precision)
 
@@ -104,7 +104,7 @@ def start(run: Prepared) -> State:
 
 
 def resume(saves: RunFolder, state: State, tell: Callable[[str], object]) -> None:
-    """Go on from the newest save that is whole, and say so. All read it, once the first process has locked the run."""
+    """Resume from the newest undamaged save, and say so. All processes read it, after the first has locked the run."""
     distributed.barrier()
     saved = saves.latest(state.check)
     for problem in saves.damaged:
@@ -113,18 +113,14 @@ def resume(saves: RunFolder, state: State, tell: Callable[[str], object]) -> Non
         state.restore(*saved)
         tell(f"going on after step {state.step}, from {saves.folder}")
     if distributed.largest(int(state.step != distributed.largest(state.step) or not saves.folder.is_dir())):
-        raise ValueError(f"The processes do not see the same {saves.folder}; give them a folder that they share.")
+        raise ValueError(f"The processes do not see the same {saves.folder}; use a folder that all of them share.")
     others = [folder for folder in saves.folder.parent.iterdir() if folder.is_dir() and folder != saves.folder]
     if others:
-        tell(
-            f"{len(others)} other unfinished run(s) in {saves.folder.parent}; delete those that you will not go on with"
-        )
+        tell(f"{len(others)} other unfinished run(s) in {saves.folder.parent}; delete those that you will not resume")
 
 
 def announce(run: Prepared, state: State) -> Iterator[str]:
-    """What the run will cost, a line at a time: first what can be counted, then what must be timed, which is done
-    before anything is compiled.
-    """
+    """Yield lines on the cost of the run: first what can be counted, then what must be timed, before compiling."""
     settings = run.settings
     cost = forecast.count(state, settings, len(run.data["train"]), run.precision)
     yield (
@@ -152,9 +148,9 @@ def learning(state: State) -> str:
 def train(
     run: Prepared, state: State, saves: RunFolder, note: Callable[[State], None], tell: Callable[[str], object]
 ) -> None:
-    """Take all steps, with progress shown, curves written, the state saved as it goes, and `note` told of each.
+    """Take all steps: show progress, write curves, save the state regularly, and call `note` after each step.
 
-    A signal ends the process once the step is done and saved.
+    After a signal the process ends as soon as the current step is finished and saved.
     """
     params, settings, curves = run.params, run.settings, run.paths.training
     first, begin, writes = state.step, time.perf_counter(), distributed.is_first()
@@ -180,7 +176,7 @@ def train(
                 saves.save(state.step, state.tensors(), state.metadata())
             if stop:
                 tell(f"\nstopped after step {state.step}; all is saved: run the same command again to go on")
-                distributed.barrier()  # torchrun ends all as soon as one has ended: not before the first has saved
+                distributed.barrier()  # torchrun ends all processes when one ends, so the first must have saved
                 sys.exit(128 + stop)
     if writes:
         write_curves(curves, state, settings)
@@ -188,7 +184,7 @@ def train(
 
 
 def report(state: State, settings: Train, speed: float) -> str:
-    """The latest numbers in a line. speed: steps a second."""
+    """The latest numbers in one line. speed: steps a second."""
     recent: list[dict[str, Any]] = state.train_rows[-50:]
     loss = sum(row["loss"] for row in recent) / len(recent)
     tokens = speed * settings.batch_size * settings.accumulation * state.model.config.context_length
@@ -200,12 +196,12 @@ def report(state: State, settings: Train, speed: float) -> str:
 
 
 def save(run: Prepared, state: State) -> None:
-    """Write the model folder, and what would be kept after the last step."""
+    """Write the model folder with the best weights, and last.safetensors with those after the last step."""
 
-    def plain(learned: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of a plain model, whether they were learned as such or as changes of low rank."""
+    def plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a plain model: LoRA's changes are merged."""
         settings = run.settings
-        return lora.merged(learned, settings.lora_rank, settings.lora_alpha) if settings.lora_rank else learned
+        return lora.merged(weights, settings.lora_rank, settings.lora_alpha) if settings.lora_rank else weights
 
     save_weights(run.paths.training / "last.safetensors", plain(state.kept()), run.config)
     save_model(run.paths.model, run.config, plain(state.best), run.tokenizer, run.lineage, lora.learned(state.best))
@@ -213,25 +209,25 @@ def save(run: Prepared, state: State) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], int]]:
-    """Turn Ctrl-C, SIGTERM and a closed terminal into a question, asked when it suits: the signal's number, or 0.
+    """Defer Ctrl-C, SIGTERM and a closed terminal: yields a function that returns the received signal's number, or 0.
 
-    A second Ctrl-C or SIGTERM kills. Where SIGHUP is ignored, as nohup asks for, it stays so.
+    A second Ctrl-C or SIGTERM kills the process. An ignored SIGHUP (nohup) stays ignored.
     """
-    caught: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    received: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     hangup = getattr(signal, "SIGHUP", None)  # of a closed terminal; Windows has none
     if hangup and signal.getsignal(hangup) != signal.SIG_IGN:
-        before[hangup] = signal.getsignal(hangup)
+        handlers[hangup] = signal.getsignal(hangup)
 
-    def note(number: int, _: FrameType | None) -> None:
-        caught.append(number)
-        if number != hangup:  # the shell and the system both send it
+    def on_signal(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        if number != hangup:  # shell and system both send SIGHUP, so a second one must not kill
             signal.signal(number, signal.SIG_DFL)
 
-    for number in before:
-        signal.signal(number, note)
+    for number in handlers:
+        signal.signal(number, on_signal)
     try:
-        yield lambda: caught[0] if caught else 0
+        yield lambda: received[0] if received else 0
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

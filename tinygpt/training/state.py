@@ -1,7 +1,7 @@
 """Training state: everything that a run needs between two steps; saving and resuming it.
 
-`initial_state(config, settings, …)` is a fresh one; `state.tensors()` and `state.metadata()` are what to save, `check`
-says whether something saved fits, and `restore` goes back to it, to the bit. What a step does to it is loop.py's.
+`initial_state(config, settings, …)` makes a new one; `state.tensors()` and `state.metadata()` are saved, `check`
+validates a saved state, and `restore` restores it bit for bit. The training step is in loop.py.
 """
 
 import math
@@ -20,7 +20,7 @@ from tinygpt.training.lora import adapt
 from tinygpt.training.optimizer import Optimizers, build
 
 Row = dict[str, float]
-METADATA = ("step", "best_step", "best_loss", "validation_rows", "health_rows")  # of a State, what is saved as JSON
+METADATA = ("step", "best_step", "best_loss", "validation_rows", "health_rows")  # fields of State saved as JSON
 
 
 class ValidationRow(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
@@ -31,7 +31,7 @@ class ValidationRow(BaseModel, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Metadata(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
-    """What metadata.json of a saved state must hold."""
+    """The schema of a saved state's metadata.json."""
 
     step: PositiveInt
     best_step: int
@@ -45,34 +45,35 @@ class Metadata(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
 class State:
     """Everything that a run needs between two steps."""
 
-    model: GPT  # on the device that it is trained on, in float32
+    model: GPT  # on the training device, in float32
     optimizers: Optimizers
-    scaler: torch.amp.GradScaler  # keeps fp16 gradients from vanishing; switched off in other precisions
+    scaler: torch.amp.GradScaler  # keeps fp16 gradients from underflowing; disabled in other precisions
     step: int = 0  # steps taken
-    best_step: int = 0  # the one after which the lowest validation loss was seen
+    best_step: int = 0  # the step with the lowest validation loss
     best_loss: float = math.inf  # the lowest validation loss so far, nats per token
-    best: dict[str, Tensor] = field(default_factory=dict)  # the weights that reached it, by parameter name
-    average: dict[str, Tensor] = field(default_factory=dict)  # running mean of what learns (LoRA: of A and B), or empty
-    train_rows: list[Row] = field(default_factory=list)  # one a step
+    best: dict[str, Tensor] = field(default_factory=dict)  # the weights with that loss, by parameter name
+    average: dict[str, Tensor] = field(default_factory=dict)  # running mean of trainable weights, or empty
+    train_rows: list[Row] = field(default_factory=list)  # one per step
     health_rows: list[Row] = field(default_factory=list)  # one every HEALTH_EVERY steps
-    validation_rows: list[Row] = field(default_factory=list)  # one an evaluation
+    validation_rows: list[Row] = field(default_factory=list)  # one per validation
 
     @cached_property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The model's, by name; looked for once, since a search walks all modules, and a step asks five times."""
+        """The model's, by name; cached, since finding them walks all modules, and a step needs them five times."""
         return dict(self.model.named_parameters())
 
     def kept(self) -> dict[str, Tensor]:
-        """The weights to keep after this step, by parameter name and of its shape, on the CPU: their running mean where
-        one is wanted, else the newest.
+        """The weights to keep after this step: their running mean if train.average is on, else the current ones.
+
+        By parameter name, of the parameter's shape, on the CPU.
         """
         return {name: self.average.get(name, p).detach().cpu().clone() for name, p in self.parameters.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything to save that is a tensor, by `<part>.<name>`.
 
-        Each float32 and of its parameter's shape; and `rows.train`, float64 (steps, 4): step, loss, learning rate,
-        gradient norm.
+        Each is float32 and of its parameter's shape, except `rows.train`, float64 (steps, 4): step, loss, learning
+        rate, gradient norm.
         """
         rows = {"train": torch.tensor([list(row.values()) for row in self.train_rows], dtype=torch.float64)}
         parts = {
@@ -89,15 +90,15 @@ class State:
         return {name: getattr(self, name) for name in METADATA} | {"scaler": self.scaler.state_dict()}
 
     def check(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-        """ValueError, in a sentence, where what was saved is not of such a model and such optimizers: names, shapes
-        and dtypes of tensors, names and types of metadata.
+        """ValueError if a saved state does not fit this model and these optimizers: names, shapes and dtypes of
+        tensors, names and types of metadata.
         """
         Metadata.model_validate(metadata)
         if metadata["scaler"].keys() != self.scaler.state_dict().keys():
-            raise ValueError("The state is of a run in another precision.")
+            raise ValueError("The state was saved in another precision.")
         shapes = {f"{part}.{name}": p.shape for part in ("model", "best") for name, p in self.parameters.items()}
         shapes |= {f"average.{name}": tensor.shape for name, tensor in self.average.items()}
-        if any(name.startswith("optimizers.") for name in tensors):  # none where every step so far overflowed
+        if any(name.startswith("optimizers.") for name in tensors):  # none if every step so far overflowed
             shapes |= {f"optimizers.{name}": shape for name, shape in self.optimizers.shapes().items()}
         shapes["rows.train"] = torch.Size((metadata["step"], 4))
         for name in sorted(shapes.keys() | tensors.keys()):
@@ -107,9 +108,7 @@ class State:
                 raise ValueError(f"The state does not fit this run: its {name} is {found}.")
 
     def restore(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-        """Go back to a saved state, on a model and optimizers built the same way; `check` says whether it fits, shapes
-        and all.
-        """
+        """Restore a saved state, on a model and optimizers built the same way; call `check` first (shapes, names)."""
         parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for key, tensor in tensors.items():
             part, name = key.split(".", 1)
@@ -129,7 +128,7 @@ class State:
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the trained parameters on the CPU, by name, in their own shapes; tied ones once."""
+    """A copy of all parameters on the CPU, by name, in their own shapes; tied ones once."""
     return {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}
 
 
@@ -141,10 +140,10 @@ def initial_state(
     precision: str,
     base: dict[str, Tensor] | None = None,
 ) -> State:
-    """A fresh state on `device`: initial weights drawn from `seed`, or those of a `base`.
+    """A new state on `device`: initial weights drawn from `seed`, or those of a `base`.
 
-    base: parameter name → a tensor of the shape that GPT(config) has. precision: fp32, bf16 or fp16. With
-    settings.lora_rank the base is frozen, and its changes learn (lora.py).
+    base: parameter name → tensor, with the shapes of GPT(config). precision: fp32, bf16 or fp16. With
+    settings.lora_rank the base is frozen, and low-rank changes are trained (lora.py).
     """
     model, generator = GPT(config), torch.Generator().manual_seed(seed)
     model.initialise(generator)

@@ -7,7 +7,7 @@ import torch
 
 from tinygpt.exercises import need, same, shown
 from tinygpt.scratch import backward, loss
-from tinygpt.scratch.optimizers import AdamW, grouped
+from tinygpt.scratch.optimizers import AdamW, parameter_group
 
 NAMES = ("weight", "gradient", "mean", "square")
 LOGITS = torch.tensor([2.0, -1.0, 0.5, 3.0])
@@ -30,7 +30,7 @@ def logit_gradient(yours: Callable[..., Any]) -> None:
 def adamw_step(yours: Callable[..., Any]) -> None:
     """as AdamW in tinygpt/scratch/optimizers.py"""
     parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
-    optimizer = AdamW([grouped([parameter], weight_decay=0.1)], (0.9, 0.95))
+    optimizer = AdamW([parameter_group([parameter], weight_decay=0.1)], (0.9, 0.95))
     weight, mean, square = parameter.detach().clone(), torch.zeros(3), torch.zeros(3)
     for step, gradient in enumerate((torch.tensor([0.3, -4.0, 0.0]), torch.tensor([0.1, 5.0, 0.02])), start=1):
         parameter.grad = gradient.clone()
