@@ -132,7 +132,7 @@ def export(
         from tinygpt.files.paths import Paths
 
         hf.check_free(target)
-        hf.check_ours(model)
+        hf.check_trained_here(model)
         if kind == "gguf":
             gguf.write(model, target)
             messages = [f"{target} is written. Try it: llama-completion -m {shlex.quote(str(target))} -p 'ROMEO:'"]
