@@ -174,10 +174,18 @@ class Setting(NamedTuple):
 
 
 SAMPLING = {
-    "temperature": Setting(NotNegative, "0 or more", 0.8, None, "0: always the likeliest; 1: the model as it is."),
+    "temperature": Setting(NotNegative, "0 or more", 0.8, None, "0: greedy; 1: the model's own distribution."),
     "top_k": Setting(NotNegativeInt, "0 (off) or more", 0, 0, "Keep the k likeliest tokens; 0 keeps all."),
-    "top_p": Setting(TopP, "above 0 and at most 1", 0.95, 1, "Keep the likeliest tokens of this probability; 1: all."),
-    "min_p": Setting(BelowOne, "0 or more, and below 1", 0.0, 0, "Drop what is below this share of the likeliest."),
+    "top_p": Setting(
+        TopP,
+        "above 0 and at most 1",
+        0.95,
+        1,
+        "Keep the likeliest tokens up to this total probability; 1 keeps all.",
+    ),
+    "min_p": Setting(
+        BelowOne, "0 or more, and below 1", 0.0, 0, "Drop tokens below this fraction of the highest probability."
+    ),
     "repetition_penalty": Setting(Positive, "above 0", 1.0, 1, "Above 1: make tokens already seen less likely."),
 }
 

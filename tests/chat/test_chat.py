@@ -116,7 +116,7 @@ def test_every_knob_turns_and_says_what_it_cannot_be(chat: Chat) -> None:
 
 def test_words_that_cannot_be_encoded_are_refused_and_not_kept(chat: Chat) -> None:
     chat.tokenizer = CharTokenizer(set(TEXT), "error")
-    with pytest.raises(ValueError, match="never saw '@'"):
+    with pytest.raises(ValueError, match="vocabulary lacks '@'"):
         heard(chat.say("@"))
     assert chat.turns == []
 

@@ -69,13 +69,13 @@ def test_a_transformers_folder_is_a_base_too(tmp_path: Path, characters: Tokeniz
 def test_another_tokenizer_is_refused(tmp_path: Path, characters: Tokenizer) -> None:
     saved(tmp_path / "base", characters)
     other = CharTokenizer("abc", "error")
-    with pytest.raises(ValueError, match=r"not that of .*Set tokenize.from to"):
+    with pytest.raises(ValueError, match=r"differs from the tokenizer of .*Set tokenize.from to"):
         base_model.open_base(str(tmp_path / "base"), other, section())
 
 
 def test_more_context_than_there_is_is_refused(tmp_path: Path, characters: Tokenizer) -> None:
     saved(tmp_path / "base", characters)
-    with pytest.raises(ValueError, match=r"context_length is 17, but .* has room for 16 tokens. Set it to 16 or less"):
+    with pytest.raises(ValueError, match=r"context_length is 17, but that of .* is 16. Set it to 16 or less"):
         base_model.open_base(str(tmp_path / "base"), characters, section(context_length=17))
 
 
@@ -118,8 +118,8 @@ def test_a_folder_is_looked_for_here_and_then_in_the_repository(
     ("name", "problem", "sentence"),
     [
         ("data/model", FileNotFoundError, "There is no folder data/model. `dvc repro` makes data/model."),
-        ("openai-community/gpt2", FileNotFoundError, "write openai-community/gpt2@ and a commit"),
-        ("openai-community/gpt2@main", ValueError, "'main' can stand for another model tomorrow"),
+        ("openai-community/gpt2", FileNotFoundError, "write openai-community/gpt2@commit"),
+        ("openai-community/gpt2@main", ValueError, "'main' is not a commit, so the model could change"),
         ("../../etc\0/x", FileNotFoundError, "There is no folder"),
     ],
 )
@@ -176,8 +176,8 @@ def test_check_refuses_a_base_that_is_not_there(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("section", "key", "value", "says"),
     [
-        ("train", "init_from", "data/model", "data/model is what this pipeline makes, and is cleared"),
-        ("tokenize", "from", "data/../data/tokenizer", "is what this pipeline makes, and is cleared before it does"),
+        ("train", "init_from", "data/model", "data/model is an output of this pipeline, which DVC deletes"),
+        ("tokenize", "from", "data/../data/tokenizer", "is an output of this pipeline, which DVC deletes before the stage runs"),
         ("evaluate", "base_text", "no/corpus", "There is no text in no/corpus. Set evaluate.base_text"),
     ],
 )
@@ -230,7 +230,7 @@ def test_bits_per_byte_are_of_the_held_out_part_of_the_base_text(
 
 
 def test_a_base_text_that_is_not_there_is_told(tmp_path: Path, characters: Tokenizer) -> None:
-    with pytest.raises(FileNotFoundError, match=r"Set evaluate.base_text to a data/corpus, or to null"):
+    with pytest.raises(FileNotFoundError, match=r"Set evaluate.base_text to a corpus folder, such as data/corpus, or to null"):
         before_after.base_text(str(tmp_path / "nowhere"), characters)
 
 
@@ -274,7 +274,7 @@ def test_what_lora_learned_is_exported_for_peft_and_left_out_of_a_published_fold
 
 def test_a_model_without_lora_or_without_a_twin_has_no_adapter(tmp_path: Path, characters: Tokenizer) -> None:
     saved(tmp_path / "model", characters)
-    with pytest.raises(ValueError, match="was not made by LoRA"):
+    with pytest.raises(ValueError, match="was not trained with LoRA"):
         hf.write_adapter(tmp_path / "model", tmp_path / "adapter")
     tuned(tmp_path / "mixed", characters, **SHAPES["mixed"])
     with pytest.raises(ValueError, match="transformers has no model like"):

@@ -151,7 +151,7 @@ def test_names_without_the_stem_and_saved_masks_are_no_obstacle(tmp_path: Path) 
         ("gpt2", {"activation_function": "relu"}, "activation_function 'relu'"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
         ("llama", {"attention_bias": True}, "attention_bias True"),
-        ("qwen3", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "stretches its rotary positions"),
+        ("qwen3", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "scales its rotary positions"),
         ("qwen3", {"use_sliding_window": True}, "use_sliding_window True"),
         ("llama", {"model_type": "mistral"}, "model_type 'mistral'"),
         ("llama", {"num_hidden_layers": 3}, "model.layers.2.input_layernorm.weight is missing"),
@@ -186,7 +186,7 @@ def test_a_pickle_alone_is_refused(tmp_path: Path) -> None:
 def test_an_index_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "llama")
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../../secret.safetensors"}}')
-    with pytest.raises(ValueError, match=r"names .*secret.safetensors', which is not there"):
+    with pytest.raises(ValueError, match=r"names .*secret.safetensors', which is missing"):
         load(tmp_path)
 
 

@@ -93,9 +93,9 @@ def cut_short(folder: Path) -> None:
         (replace_in("config.json", '"hidden_size": 32', '"hidden_size": 64'), "does not fit its config.json"),
         (replace_in("config.json", '"rope_theta": 500.0,', ""), "lacks 'rope_theta'"),
         (replace_in("config.json", '"vocab_size"', '"vocab_size": 9, "other"'), "is .* not \\(9, 32\\)"),
-        (replace_the_tokenizer, "3 tokens, but the model knows"),
+        (replace_the_tokenizer, "the tokenizer has 3 tokens, the model"),
         (replace_in("config.json", "{", "["), "not JSON"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "holds no keys"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "is not a JSON object"),
         (
             replace_in("config.json", '"max_position_embeddings": 16', '"max_position_embeddings": 100000000000'),
             "context",

@@ -65,7 +65,7 @@ def test_surprisal_shows_the_text_and_its_sum(characters: Tokenizer) -> None:
     bits = acts.bits
     shown = "\n".join(lines(one, "surprisal"))
     assert "thou art↵\n" in shown
-    assert f"{bits.mean():.2f} bits a token on average, {bits.sum():.0f} in all, in {len(bits)} tokens" in shown
+    assert f"{bits.mean():.2f} bits per token on average, {bits.sum():.0f} in total, over {len(bits)} tokens" in shown
 
 
 def test_the_table_marks_what_a_filter_would_cut(characters: Tokenizer) -> None:

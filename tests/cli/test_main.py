@@ -127,9 +127,9 @@ def test_a_mistake_is_answered_with_a_sentence(generate: Any, words: list[str], 
     [
         ("exercise --check", "--check needs the number of a lesson: tinygpt exercise 4 --check."),
         ("exercise --folder mine", "--folder needs the number of a lesson"),
-        ("inspect O --what lens --head 1", "--head is for attention; leave it out, or --what lens."),
-        ("inspect O --what lens --top-k 20", "--top-k is for --what next; leave it out."),
-        ("inspect O --layer 1 --temperature 1", "--temperature is for --what next; leave it out."),
+        ("inspect O --what lens --head 1", "--head has no effect with --what lens; leave one of them out."),
+        ("inspect O --what lens --top-k 20", "--top-k has an effect only with --what next; leave it out."),
+        ("inspect O --layer 1 --temperature 1", "--temperature has an effect only with --what next; leave it out."),
         ("compare --allow text", "--allow needs two sets: tinygpt compare A B."),
         ("compare --results runs.jsonl", "--results needs two sets"),
         ("benchmark --quick --budget 600", "--budget has no effect with --quick; leave one of them out."),
@@ -152,7 +152,7 @@ def test_a_missing_model_says_what_to_run(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_check_accepts_the_projects_own_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     code, printed = tinygpt("check", monkeypatch=monkeypatch)
-    assert (code, printed[:21]) == (0, "params.yaml is sound;")
+    assert (code, printed[:21]) == (0, "params.yaml is valid;")
 
 
 def test_check_says_where_the_project_is_in_no_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_inspect_draws_into_a_folder(inspect_model: Any, tmp_path: Path) -> None
 def test_inspect_says_what_of_a_long_text_it_leaves_out(inspect_model: Any) -> None:
     code, printed = inspect_model("wherefore art thou Romeo", "--what", "surprisal")
     assert code == 0
-    assert printed.startswith("8 tokens at the beginning are left out: this model sees 16 at once, the last ones.")
+    assert printed.startswith("The first 8 tokens are left out: the context holds only the last 16.")
     assert "\ne art thou Romeo\n" in printed
 
 
@@ -382,10 +382,10 @@ def test_a_folder_named_for_a_file_is_refused_before_any_work(
     ("words", "says"),
     [
         (["exercise", "1", "--folder"], "is a file, and a folder is needed there. Write another path, or move"),
-        (["compare", "--html"], "is a file; --html wants a folder there. Write another path."),
-        (["benchmark", "--json"], "is a file; --json wants a folder there."),
-        (["benchmark", "--write"], "is a file; --write wants a folder there."),
-        (["inspect", "O", "--write"], "is a file; --write wants a folder there."),
+        (["compare", "--html"], "is a file; --html needs a folder there. Choose another path."),
+        (["benchmark", "--json"], "is a file; --json needs a folder there."),
+        (["benchmark", "--write"], "is a file; --write needs a folder there."),
+        (["inspect", "O", "--write"], "is a file; --write needs a folder there."),
     ],
 )
 def test_a_path_below_a_file_is_refused_before_any_work_with_what_stands_in_its_way(
@@ -417,8 +417,8 @@ def test_info_says_undamaged_only_where_it_could_be_checked(
     copy = Path(shutil.copytree(model_folder, tmp_path / "model"))
     for name, says in (
         (None, "; undamaged"),
-        (SUMS, "whether it is damaged cannot be known"),
-        ("lineage.json", "cannot be known"),
+        (SUMS, "so damage cannot be detected"),
+        ("lineage.json", "damage cannot be detected"),
     ):
         if name:
             (copy / name).unlink()

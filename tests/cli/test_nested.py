@@ -32,17 +32,17 @@ def test_check_refuses_another_repository_in_the_text_and_names_it(project: Path
     result = CliRunner().invoke(main.app, ["check"])
     place = Path("data/own", found.removesuffix("/HEAD").removesuffix("/config"))
     assert isinstance(result.exception, ValueError)
-    assert str(result.exception).startswith(f"{place} must not lie in download.path: ")
+    assert str(result.exception).startswith(f"{place} must not be in download.path: ")
     assert str(result.exception).endswith(
-        f"Move {place.parent} out of this repository and set download.path to its new place; "
-        f"or delete {place}, if you do not need it."
+        f"Move {place.parent} out of this repository and set download.path to the new path; "
+        f"or delete {place} if you do not need it."
     )
 
 
 def test_results_on_another_disk_are_refused_before_any_work(project: Path) -> None:
     (project / "data").rename(project.parent / "disk")
     (project / "data").symlink_to(project.parent / "disk")
-    with pytest.raises(ValueError, match=r"^data leads to .*/disk, and DVC keeps no results outside the repository"):
+    with pytest.raises(ValueError, match=r"^data links to .*/disk. DVC refuses outputs outside the repository"):
         nested.check(Paths())
 
 
@@ -68,7 +68,7 @@ def test_a_model_cloned_from_the_hub_is_refused_where_dvc_reads_it(project: Path
         text = file.read_text(encoding="utf-8").replace("init_from:           ", "init_from: data/gpt2")
         file.write_text(text.replace("init_from: data/model", "init_from: data/gpt2"), encoding="utf-8")
     nested.check(Paths())  # the top-level dvc.yaml does not name it
-    with pytest.raises(ValueError, match=r"^data/gpt2/\.git must not lie in train\.init_from"):
+    with pytest.raises(ValueError, match=r"^data/gpt2/\.git must not be in train\.init_from"):
         nested.check(Paths(Path("finetune")))
 
 
@@ -86,5 +86,5 @@ def test_stages_of_your_own_may_lack_deps_and_repeat_for_items(project: Path) ->
     (project / "params.yaml").write_text(changed, encoding="utf-8")
     dvc = dvc.replace("      - ${download.path}\n", "").replace('["${item}"', '["${download.path}"')
     (project / "dvc.yaml").write_text(dvc, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"^data/mine/\.git must not lie in download\.path"):
+    with pytest.raises(ValueError, match=r"^data/mine/\.git must not be in download\.path"):
         nested.check(Paths())

@@ -43,8 +43,8 @@ def test_a_size_that_misspells_a_parameter_is_refused(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("model:\nseed: 1\n")
     with pytest.raises(ConfigError, match="model"):
         presets.apply({"model.n_layer": 2}, tmp_path / "params.yaml")
-    with pytest.raises(ValueError, match="leave out its spaces"):
+    with pytest.raises(ValueError, match="remove the spaces"):
         presets.options({"sample.prompts": ["Once upon"]})
     (tmp_path / "sizes.yaml").write_text("minute: 3\n")
-    with pytest.raises(ConfigError, match="minute must hold lines"):
+    with pytest.raises(ConfigError, match="minute must consist of lines"):
         presets.load(tmp_path / "sizes.yaml")

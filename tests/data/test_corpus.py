@@ -202,7 +202,7 @@ def test_an_empty_part_is_refused() -> None:
 
 def test_a_held_out_part_too_small_to_judge_by_is_refused_before_anything_is_written() -> None:
     with pytest.raises(
-        ValueError, match=r"Only 20 characters would be held out.*by 100 or more. Raise .*is 0.01, or add"
+        ValueError, match=r"Only 20 characters would be held out; evaluation needs 100 or more. Raise .*is 0.01, or add"
     ):
         written([("a", ["x" * 2000])], validation_fraction=0.01)
     assert list(Path("corpus").iterdir()) == []

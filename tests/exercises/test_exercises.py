@@ -103,7 +103,7 @@ def test_what_a_learner_wrote_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "02/commonest_pair.py").unlink()
     code, printed = run("2", "--folder", str(tmp_path))
     assert code == 0
-    assert f"{mine}: there already, and left as it is" in printed
+    assert f"{mine}: exists already; left unchanged" in printed
     assert mine.read_text(encoding="utf-8") == "mine"
     assert (tmp_path / "02/commonest_pair.py").is_file()
 

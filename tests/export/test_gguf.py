@@ -40,7 +40,7 @@ def test_exact_gelu_is_refused_since_llama_cpp_would_compute_the_other_form(
     tmp_path: Path, characters: Tokenizer
 ) -> None:
     folder = saved(tmp_path / "model", characters, **GPT2 | {"mlp": "gelu_exact"})
-    with pytest.raises(ValueError, match=r"tanh form of GELU: .* would need model.mlp=gelu\."):
+    with pytest.raises(ValueError, match=r"tanh approximation of GELU: .* would need model.mlp=gelu\."):
         gguf_file.write(folder, tmp_path / "model.gguf")
     assert not (tmp_path / "model.gguf").exists()
 
@@ -48,9 +48,9 @@ def test_exact_gelu_is_refused_since_llama_cpp_would_compute_the_other_form(
 def test_only_settings_that_stand_in_the_way_of_a_twin_are_named() -> None:
     gpt2: dict[str, Any] = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "qk_norm": False, "bias": True}
     config = gpt_config(**gpt2, tie_embeddings=False, n_kv_head=2, head_dim=16)  # what null stands for, written out
-    assert hf_names.why_no_twin(config).endswith("; GPT-2 would need model.tie_embeddings=true.")
+    assert hf_names.why_no_counterpart(config).endswith("; GPT-2 would need model.tie_embeddings=true.")
     config = gpt_config(**gpt2, tie_embeddings=True, n_kv_head=1)
-    assert hf_names.why_no_twin(config).endswith("; GPT-2 would need model.n_kv_head=null.")
+    assert hf_names.why_no_counterpart(config).endswith("; GPT-2 would need model.n_kv_head=null.")
 
 
 def test_tensors_are_named_as_llama_cpp_names_them() -> None:

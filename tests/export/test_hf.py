@@ -56,7 +56,7 @@ def test_a_score_and_samples_of_another_model_are_left_out_and_named(pipeline: P
     write_json(pipeline.model / "lineage.json", LINEAGE | {"params": "other"})
     seal(pipeline.model)
     missing = hf.write(pipeline, pipeline.model, tmp_path / "out")
-    assert [sentence.split("(")[0] for sentence in missing] == ["The card lacks the score ", "The card lacks a sample "]
+    assert [sentence.split("(")[0] for sentence in missing] == ["The card lacks metrics ", "The card lacks a sample "]
     assert "1.234" not in card_of(tmp_path / "out")
     assert "Romeo" not in card_of(tmp_path / "out")
 
@@ -85,7 +85,7 @@ def test_what_is_there_stays(pipeline: Paths, tmp_path: Path) -> None:
         write_text(tmp_path / "mine", "precious")
         words = ["export", kind, str(tmp_path / "mine"), "--model", str(pipeline.model)]
         result = CliRunner().invoke(main.app, words)
-        assert "it stays" in str(result.exception)
+        assert "exists already and is not overwritten" in str(result.exception)
         assert (tmp_path / "mine").read_text(encoding="utf-8") == "precious"
 
 

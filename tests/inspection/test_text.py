@@ -38,12 +38,12 @@ def test_tokens_that_share_a_character_are_one_piece_with_the_bits_of_both(pairs
     ids = [*pairs.encode("a é\n"), pairs.end_of_text]
     assert len(ids) == 6
     bits = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
-    assert reading.pieces(pairs, ids, bits) == [("a", 1), (" ", 2), ("é", 12), ("↵", 16), ("‹end›", 32)]
+    assert reading.displayed_tokens(pairs, ids, bits) == [("a", 1), (" ", 2), ("é", 12), ("↵", 16), ("‹end›", 32)]
 
 
 def test_half_a_character_at_an_end_is_a_piece_too(pairs: Tokenizer) -> None:
     first, second = pairs.encode("é")
-    assert reading.pieces(pairs, [second, first], [1.0, 2.0]) == [("�", 1), ("�", 2)]
+    assert reading.displayed_tokens(pairs, [second, first], [1.0, 2.0]) == [("�", 1), ("�", 2)]
 
 
 @pytest.mark.parametrize("word", [" Romeo", "wherefore", " window", "é!", "x"])
@@ -80,12 +80,12 @@ def test_any_text_gives_a_passage(text: str) -> None:
         assert letters.decode(found) in text
 
 
-def test_telling_tokens_are_words_first_then_by_how_often(pairs: Tokenizer, characters: Tokenizer) -> None:
-    found = [reading.label(pairs, token) for token in reading.telling(pairs.encode(TEXT), pairs, 5)]
+def test_frequent_tokens_are_words_first_then_by_how_often(pairs: Tokenizer, characters: Tokenizer) -> None:
+    found = [reading.label(pairs, token) for token in reading.frequent(pairs.encode(TEXT), pairs, 5)]
     assert all(len(word.strip("·")) > 2 for word in found)
     times = [TEXT.count(word.replace("·", " ")) for word in found]
     assert times[0] == max(times)
-    assert reading.label(characters, reading.telling(characters.encode("aab"), characters)[0]) == "a"
+    assert reading.label(characters, reading.frequent(characters.encode("aab"), characters)[0]) == "a"
 
 
 def test_of_a_long_text_the_end_is_looked_at(characters: Tokenizer) -> None:
@@ -103,7 +103,7 @@ def test_held_out_text_is_that_of_the_models_own_pipeline(model_folder: Path, tm
     folder = tmp_path / "data/model"
     folder.mkdir(parents=True)
     (folder / "tokenizer.json").write_bytes((model_folder / "tokenizer.json").read_bytes())
-    with pytest.raises(FileNotFoundError, match=r"no held-out text beside .*Write the text"):
+    with pytest.raises(FileNotFoundError, match=r"no held-out text beside .*Give a text"):
         reading.beside(folder)
     (tmp_path / "data/tokens").mkdir()
     np.save(tmp_path / "data/tokens/validation.npy", np.arange(9, dtype=np.uint16))
@@ -111,5 +111,5 @@ def test_held_out_text_is_that_of_the_models_own_pipeline(model_folder: Path, tm
     write_json(lineage, {"tokenizer": sha256(folder / "tokenizer.json")})
     assert reading.beside(folder).tolist() == list(range(9))
     write_json(lineage, {"tokenizer": "0" * 64})
-    with pytest.raises(ValueError, match="cut by another tokenizer"):
+    with pytest.raises(ValueError, match="made by another tokenizer"):
         reading.beside(folder)

@@ -1,11 +1,9 @@
-"""Models that others trained: `read(folder)` finds what a transformers folder of GPT-2, Qwen3 or Llama shape holds.
+"""Read a transformers folder of a GPT-2, Qwen3 or Llama model: `read(folder)` → Source.
 
-Such a folder differs from ours in what it leaves to defaults, in its precision (bf16 and fp16 become float32, exactly),
-in being cut into several files, in tensors that are no weights, and in its tokenizer, which may be any that the
-`tokenizers` library runs. What would compute something else than our model does is refused in a sentence: biases where
-there should be none, another activation, stretched rotary positions, sliding windows, quantised weights. Nothing is
-unpickled: a folder with pytorch_model.bin alone is refused. `model_folder.load` comes here for a folder without
-lineage.json.
+Such a folder may omit defaults, have bf16 or fp16 weights (converted to float32 exactly), several weight files, tensors
+that are not weights, and any tokenizer that the `tokenizers` library runs. Models that compute something else than ours
+are refused: extra biases, another activation, scaled RoPE, sliding windows, quantised weights. Nothing is unpickled: a
+folder with only pytorch_model.bin is refused. `model_folder.load` uses this for a folder without lineage.json.
 """
 
 import re
@@ -20,13 +18,11 @@ from tinygpt.checkpoints.tensors import read_header
 from tinygpt.files.text import read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-LONGEST = 4096  # tokens of context that are used of a model that has more: the cache takes memory for all of them
-NO_WEIGHTS = re.compile(
-    r"(\.attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$"
-)  # masks and tables, saved by old versions
+LONGEST = 4096  # tokens of context used at most, because the KV cache is allocated for all of them
+BUFFERS = re.compile(r"(\.attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$")  # masks and tables saved by old versions
 FLOATS = ("F32", "F16", "BF16")
 
-GPT2_DEFAULTS: dict[str, Any] = {  # what transformers takes where config.json says nothing
+GPT2_DEFAULTS: dict[str, Any] = {  # transformers' defaults for keys missing from config.json
     "n_inner": None,
     "layer_norm_epsilon": 1e-5,
     "activation_function": "gelu_new",
@@ -44,7 +40,7 @@ LLAMA_DEFAULTS: dict[str, Any] = {
     "use_sliding_window": False,
     "tie_word_embeddings": False,
 }
-ALLOWED: dict[str, tuple[Any, ...]] = {  # of what would change the arithmetic, the values that are ours
+ALLOWED: dict[str, tuple[Any, ...]] = {  # keys that change what is computed → the values our model implements
     "activation_function": tuple(hf_names.ACTIVATIONS),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
@@ -57,7 +53,7 @@ ALLOWED: dict[str, tuple[Any, ...]] = {  # of what would change the arithmetic, 
 
 
 def read(folder: Path) -> Source:
-    """What there is in `folder`; ValueError, in a sentence, for a folder of another shape, or one that is damaged."""
+    """The contents of `folder`. Raises ValueError if the model is of another kind or damaged."""
     try:
         values = completed(read_json(folder / "config.json"))
         config, end, files = hf_names.from_json(values), end_of_text(values), weight_files(folder)
@@ -67,23 +63,23 @@ def read(folder: Path) -> Source:
         ) from problem
     stem = "transformer." if hf_names.family(config) == "gpt2" else "model."
 
-    def tidied(name: str) -> str:
-        """A weight's name with the stem that saving the inner model alone leaves out (`wte.weight`)."""
+    def full_name(name: str) -> str:
+        """A weight's name with its prefix, missing if the inner model was saved alone (`wte.weight`)."""
         return name if name.startswith((stem, "lm_head.")) else stem + name
 
-    headers = [item for file in files for item in read_header(file).items() if not NO_WEIGHTS.search(item[0])]
-    found = {tidied(name): shape_and_dtype for name, shape_and_dtype in headers}
+    headers = [item for file in files for item in read_header(file).items() if not BUFFERS.search(item[0])]
+    found = {full_name(name): shape_and_dtype for name, shape_and_dtype in headers}
     if config.tie_embeddings:
-        found.pop("lm_head.weight", None)  # the embedding once more
+        found.pop("lm_head.weight", None)  # a copy of the embedding
     opener = partial(open_tokenizer, folder, end, config.vocab_size)
-    return Source(config, files, found, FLOATS, opener, tidied)
+    return Source(config, files, found, FLOATS, opener, full_name)
 
 
 def completed(values: Any) -> dict[str, Any]:
-    """config.json as our own has it: defaults filled in, names of older versions renewed."""
+    """config.json with defaults filled in and keys of older versions converted; raises ValueError (see ALLOWED)."""
     if not isinstance(values, dict) or values.get("model_type") not in ("gpt2", "qwen3", "llama"):
         kind = values.get("model_type") if isinstance(values, dict) else None
-        raise ValueError(f"config.json has model_type {kind!r}; others' models open here as gpt2, qwen3 or llama.")
+        raise ValueError(f"config.json has model_type {kind!r}; supported are gpt2, qwen3 and llama.")
     full = (GPT2_DEFAULTS if values["model_type"] == "gpt2" else LLAMA_DEFAULTS) | values
     for key, allowed in ALLOWED.items():
         if full.get(key, allowed[0]) not in allowed:
@@ -93,11 +89,11 @@ def completed(values: Any) -> dict[str, Any]:
             )
     if full["model_type"] == "gpt2":
         if not full["tie_word_embeddings"]:
-            raise ValueError("config.json unties GPT-2's embeddings; TinyGPT's gpt2 ties them.")
+            raise ValueError("config.json has untied embeddings; TinyGPT's gpt2 ties them.")
         return full
     rope = full.get("rope_parameters") or full.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise ValueError(f"config.json stretches its rotary positions ({rope!r:.80}); TinyGPT's are plain.")
+        raise ValueError(f"config.json scales its rotary positions ({rope!r:.80}); TinyGPT's are not scaled.")
     full["rope_theta"] = rope.get("rope_theta", full.get("rope_theta", 10000.0))
     full["num_key_value_heads"] = full["num_key_value_heads"] or full["num_attention_heads"]
     full["max_position_embeddings"] = min(full["max_position_embeddings"], LONGEST)
@@ -105,15 +101,15 @@ def completed(values: Any) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder, all that its index names where it has one."""
+    """The safetensors files of a folder: one, or all those in its index."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():
         pickled = next(folder.glob("*.bin"), None)
-        why = f"; {pickled.name} is a pickle, which could run anything" if pickled else ""
+        why = f"; {pickled.name} is a pickle, which could run any code" if pickled else ""
         raise FileNotFoundError(f"There is no model in {folder}: {WEIGHTS} is missing{why}.")
     names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
     for name in names:
         if not re.fullmatch(r"[\w.-]+\.safetensors", str(name)) or not (folder / name).is_file():
-            raise ValueError(f"{folder} is damaged: {INDEX} names {name!r}, which is not there.")
+            raise ValueError(f"{folder} is damaged: {INDEX} names {name!r}, which is missing.")
     return [folder / name for name in names]

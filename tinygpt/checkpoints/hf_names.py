@@ -1,8 +1,8 @@
 """Convert a GPT's configuration and weight names to transformers' and back.
 
-Three settings of `model` have a counterpart: RMSNorm + RoPE + SwiGLU with QK-norm is Qwen3, the same without QK-norm is
-Llama, LayerNorm + learned positions + GELU with biases and tied embeddings is GPT-2. Their folders open in
-transformers as they are. Every other mix has no counterpart: it is stored under our own names, as model_type "tinygpt".
+Three shapes of `model` have a counterpart: RMSNorm + RoPE + SwiGLU with QK-norm is Qwen3, the same without QK-norm is
+Llama, LayerNorm + learned positions + GELU with biases and tied embeddings is GPT-2. transformers opens these folders
+unchanged. Every other combination is stored under our own names, as model_type "tinygpt".
 """
 
 import json
@@ -34,7 +34,7 @@ LLAMA_NAMES = {
     "norm": "model.norm",
     "head": "lm_head",
 }
-# … and in GPT-2, which keeps query, key and value in one matrix, and its matrices transposed (as "Conv1D")
+# … and in GPT-2, which stores query, key and value in one matrix, and its matrices transposed ("Conv1D")
 GPT2_NAMES = {
     "token_embedding": "transformer.wte",
     "position_embedding": "transformer.wpe",
@@ -47,12 +47,12 @@ GPT2_NAMES = {
     "norm": "transformer.ln_f",
 }
 QKV = ("query", "key", "value")
-# activations of GPT-2's config.json → our `model.mlp`; of two names that mean the same, the first is written
+# activations in GPT-2's config.json → our `model.mlp`; of two names for the same, the first is written
 ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu": "gelu_exact"}
 
 
 def family(config: GPTConfig) -> str:
-    """`qwen3`, `llama` or `gpt2`, where the model has such a counterpart; otherwise `tinygpt`."""
+    """The counterpart of a model: `qwen3`, `llama` or `gpt2`; `tinygpt` if it has none."""
     shape = (config.norm, config.position, config.mlp, config.bias)
     if shape == ("rmsnorm", "rope", "swiglu", False):
         return "qwen3" if config.qk_norm else "llama"
@@ -63,33 +63,33 @@ def family(config: GPTConfig) -> str:
     return "tinygpt"
 
 
-def why_no_twin(config: GPTConfig) -> str:
-    """Which of its settings keep a model without a counterpart from being Qwen3, Llama or GPT-2: a sentence."""
+def why_no_counterpart(config: GPTConfig) -> str:
+    """A sentence on the settings that a model without a counterpart would need to be Qwen3, Llama or GPT-2."""
     llama = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "bias": False}
     mlp = "gelu" if config.mlp == "swiglu" else config.mlp
     gpt2 = {"norm": "layernorm", "position": "learned", "mlp": mlp, "bias": True, "tie_embeddings": True}
     gpt2 |= {"qk_norm": False, "n_kv_head": None, "head_dim": None}
-    usual = {"n_kv_head": config.n_head, "head_dim": config.n_embd / config.n_head}  # what null stands for
-    told = []
+    usual = {"n_kv_head": config.n_head, "head_dim": config.n_embd / config.n_head}  # the meaning of null
+    needs = []
     for name, counterpart in (("Qwen3 and Llama", llama), ("GPT-2", gpt2)):
         differ = [
             key
             for key in counterpart
             if getattr(config, key) not in (counterpart[key], usual.get(key, counterpart[key]))
         ]
-        needed = [f"model.{key}={json.dumps(counterpart[key])}" for key in differ]
-        told.append(f"{name} would need {', '.join(needed)}")
-    return f"{'; '.join(told)}."
+        settings = [f"model.{key}={json.dumps(counterpart[key])}" for key in differ]
+        needs.append(f"{name} would need {', '.join(settings)}")
+    return f"{'; '.join(needs)}."
 
 
 def check_counterpart(config: GPTConfig, model: object, there: str) -> None:
-    """ValueError, in a sentence, where `there` (transformers, llama.cpp) has no model of this configuration."""
+    """Raise ValueError if `there` (transformers, llama.cpp) has no model of this configuration."""
     if family(config) == "tinygpt":
-        raise ValueError(f"{there} has no model like {model}: {why_no_twin(config)}")
+        raise ValueError(f"{there} has no model like {model}: {why_no_counterpart(config)}")
 
 
 def to_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
-    """The content of config.json. Dropout is of training, not of the model, and is left out."""
+    """The content of config.json, without dropout, which is a training setting."""
     kind = family(config)
     common = {"model_type": kind, "dtype": "float32", "bos_token_id": end_of_text, "eos_token_id": end_of_text}
     if kind == "tinygpt":
@@ -127,11 +127,11 @@ def to_json(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
 def from_json(values: dict[str, Any]) -> GPTConfig:
     """The configuration that `to_json` wrote.
 
-    ValueError where the family is unknown, a key is missing, or a value is none that params.yaml would accept: a
-    stranger's file can ask for no more than its owner could.
+    Raises ValueError if the family is unknown, a key is missing, or params.yaml would not allow a value: the limits
+    protect against untrusted files.
     """
     if not isinstance(values, dict):
-        raise ValueError("config.json holds no keys and values.")
+        raise ValueError("config.json is not a JSON object.")
     readers = {"qwen3": _from_llama, "llama": _from_llama, "gpt2": _from_gpt2, "tinygpt": _from_tinygpt}
     kind = values.get("model_type")
     if kind not in readers:
@@ -144,7 +144,7 @@ def from_json(values: dict[str, Any]) -> GPTConfig:
 
 
 def _checked(shape: dict[str, Any]) -> GPTConfig:
-    """A GPTConfig of values that have the types and bounds of params.yaml."""
+    """A GPTConfig whose values have the types and bounds of params.yaml."""
     vocab_size = shape.pop("vocab_size")
     if type(vocab_size) is not int or not 1 <= vocab_size <= 1_000_000:
         raise ValueError(f"config.json has vocab_size {vocab_size!r}.")
@@ -154,12 +154,12 @@ def _checked(shape: dict[str, Any]) -> GPTConfig:
         problem = error.errors()[0]
         raise ValueError(f"config.json has {problem['loc'][0]} {problem['input']!r:.40}; {problem['msg']}.") from None
     for sentence in section.problems():
-        raise ValueError(f"config.json does not fit together: {sentence}")
+        raise ValueError(f"config.json is inconsistent: {sentence}")
     return GPTConfig(vocab_size=vocab_size, **section.model_dump())
 
 
 def export_weights(weights: dict[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
-    """Our names and shapes → the family's; tied weights are stored once, under the embedding's name."""
+    """Our names and shapes → the family's; tied weights are stored once, as the embedding."""
     weights = {name: w for name, w in weights.items() if not (config.tie_embeddings and name == "head.weight")}
     kind = family(config)
     if kind == "tinygpt":
@@ -171,8 +171,8 @@ def export_weights(weights: dict[str, Tensor], config: GPTConfig) -> dict[str, T
 
 
 def weight_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """The names and shapes that `export_weights` gives for such a model, without memory for it."""
-    # with learned positions instead of turns, for whose tables PyTorch would load its compiler, which takes a second
+    """The names and shapes of `export_weights` for a configuration, without allocating the weights."""
+    # Learned positions instead of RoPE: on the meta device its tables make PyTorch load its compiler, which is slow.
     with torch.device("meta"):
         weights = GPT(replace(config, position="learned")).state_dict()
     if config.position == "rope":
@@ -246,7 +246,7 @@ def _from_tinygpt(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(name: str, names: dict[str, str]) -> str:
-    """`blocks.3.norm1.weight` → `model.layers.3.input_layernorm.weight`; a name that is not in the table stays."""
+    """`blocks.3.norm1.weight` → `model.layers.3.input_layernorm.weight`; names not in the table are unchanged."""
     stem, _, kind = name.rpartition(".")
     number = re.search(r"\.(\d+)\.", stem)
     pattern = re.sub(r"\.\d+\.", ".N.", stem, count=1)
@@ -255,12 +255,12 @@ def _renamed(name: str, names: dict[str, str]) -> str:
 
 
 def _transposed(name: str, weight: Tensor) -> Tensor:
-    """Conv1D stores (inputs, outputs), Linear (outputs, inputs); embeddings are alike in both."""
+    """Transpose matrices between Conv1D (inputs, outputs) and Linear (outputs, inputs); embeddings are unchanged."""
     return weight.T.contiguous() if weight.dim() == 2 and "embedding" not in name else weight
 
 
 def _fuse(weights: dict[str, Tensor], n_layer: int) -> dict[str, Tensor]:
-    """Query, key and value as one: three (C, C) → (3C, C)."""
+    """Concatenate query, key and value: three (C, C) → (3C, C)."""
     fused = dict(weights)
     for layer in range(n_layer):
         for kind in ("weight", "bias"):
@@ -276,6 +276,6 @@ def _split(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if ".qkv." not in name:
             split[name] = weight
             continue
-        for part, piece in zip(QKV, weight.chunk(3), strict=True):
-            split[name.replace("qkv", part)] = piece.contiguous()
+        for part, chunk in zip(QKV, weight.chunk(3), strict=True):
+            split[name.replace("qkv", part)] = chunk.contiguous()
     return split

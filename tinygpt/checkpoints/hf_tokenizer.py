@@ -1,8 +1,8 @@
-"""The tokenizers of models that others trained: `open_tokenizer(folder, end of text, vocabulary size)`.
+"""The tokenizer of a transformers folder: `open_tokenizer(folder, end_of_text, vocab_size)`.
 
-Ours are opened as ours, and GPT-2's becomes our BPETokenizer. Any other that has a tokenizer.json runs in the
-`tokenizers` library as a HFTokenizer, with special tokens in a text read as plain text, as everywhere here. A
-model's vocabulary may be larger than its tokenizer's (Qwen's is, so that its matrices have round sizes).
+Tokenizers written by TinyGPT are loaded as such, and GPT-2's becomes our BPETokenizer. Any other tokenizer.json runs in
+the `tokenizers` library as an HFTokenizer, with special tokens in a text read as plain text. A model's vocabulary may
+be larger than its tokenizer's (Qwen pads it to a round size).
 """
 
 import contextlib
@@ -17,21 +17,24 @@ from tinygpt.tokenizer.sentencepiece import HFTokenizer
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a transformers folder, by what its config.json says; raises as `open_tokenizer` does."""
+    """The tokenizer of a transformers folder, using its config.json; raises like `open_tokenizer`."""
     values = read_json(folder / "config.json")
     if not isinstance(values, dict) or not isinstance(values.get("vocab_size"), int):
-        raise ValueError(f"{folder} is damaged, or of a kind unknown here: its config.json names no vocab_size.")
+        raise ValueError(f"{folder} is damaged, or of a kind unknown here: its config.json has no vocab_size.")
     return open_tokenizer(folder, end_of_text(values), values["vocab_size"])
 
 
 def end_of_text(values: dict[str, Any]) -> int | None:
-    """The id that ends a document, in a config.json: of several, the first."""
+    """eos_token_id of a config.json; the first if there are several."""
     end = values.get("eos_token_id")
     return end[0] if isinstance(end, list) else end
 
 
 def open_tokenizer(folder: Path, end_of_text: int | None, vocab_size: int) -> Tokenizer:
-    """The tokenizer of a transformers folder; ValueError in a sentence where it cannot be opened here."""
+    """The tokenizer of a transformers folder.
+
+    Raises FileNotFoundError without a tokenizer.json, ValueError if it cannot be opened here.
+    """
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise FileNotFoundError(
@@ -39,7 +42,7 @@ def open_tokenizer(folder: Path, end_of_text: int | None, vocab_size: int) -> To
             "writes one."
         )
     content = read_json(file)
-    with contextlib.suppress(ValueError):  # another program's; below
+    with contextlib.suppress(ValueError):  # written by another program
         written_here = load(folder)
         if written_here.vocab_size == vocab_size:
             return written_here
@@ -48,14 +51,14 @@ def open_tokenizer(folder: Path, end_of_text: int | None, vocab_size: int) -> To
         if ours is not None:
             return ours
         if end_of_text is None:
-            raise ValueError("config.json names no eos_token_id.")
+            raise ValueError("config.json has no eos_token_id.")
         return HFTokenizer(content, end_of_text, vocab_size)
-    except Exception as problem:  # the library raises no narrower kind
+    except Exception as problem:  # the library raises no narrower type
         raise ValueError(f"{file} cannot be opened: {' '.join(str(problem).split())[:200]}") from problem
 
 
 def as_gpt2(content: dict[str, Any], vocab_size: int) -> BPETokenizer | None:
-    """Our own tokenizer with the same ids, where the file is a BPE of bytes, cut by GPT-2's pattern, its end last."""
+    """A BPETokenizer with the same ids if the file is byte-level BPE with GPT-2's pattern and <|endoftext|> last."""
     before, model = content.get("pre_tokenizer") or {}, content["model"]
     plain = before.get("type") == "ByteLevel" and not before.get("add_prefix_space") and before.get("use_regex", True)
     if not plain or model.get("type") != "BPE" or content.get("normalizer") is not None:

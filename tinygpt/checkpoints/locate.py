@@ -1,9 +1,9 @@
 """Find base models by name: `locate("data/model")` is a folder; so is `locate("openai-community/gpt2@<commit>")`.
 
-`train.init_from` and `tokenize.from` name them. A folder is looked for here, and then in the repository itself, for a
-temporary copy of it. A name with an @ is a model of the Hugging Face hub, at a commit, since what a name alone stands
-for can change; huggingface_hub keeps it in its cache, so that it is fetched once, and HF_HUB_OFFLINE and HF_ENDPOINT
-mean there what they always do. Of a hub's model only JSON and safetensors are fetched: nothing that could run.
+The names are values of `train.init_from` and `tokenize.from`. A folder is searched for here, then in the repository
+itself (stages may run in a temporary copy). owner/name@commit is a model of the Hugging Face hub; the commit is
+required, because a branch can change. huggingface_hub fetches it once into its cache, and respects HF_HUB_OFFLINE and
+HF_ENDPOINT. Only JSON and safetensors are fetched: nothing executable.
 """
 
 import os
@@ -24,8 +24,9 @@ ON_HUB = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)@(\w+)")
 
 
 def locate(name: str, wanted: Sequence[str] = ("*.json", "*.safetensors")) -> Path:
-    """The folder of a model, with the files that are wanted where the hub has it. FileNotFoundError, ValueError or
-    ConnectionError, in a sentence, where there is none.
+    """The folder of a model; `wanted`: the files to fetch from the hub.
+
+    Raises FileNotFoundError, ValueError or ConnectionError if there is none.
     """
     check(name)
     match = ON_HUB.fullmatch(name)
@@ -35,24 +36,22 @@ def locate(name: str, wanted: Sequence[str] = ("*.json", "*.safetensors")) -> Pa
 
 
 def check(name: str) -> None:
-    """FileNotFoundError or ValueError, in a sentence, as far as it can be known before any work and without network."""
+    """Raise FileNotFoundError or ValueError for a wrong name, as far as can be checked without a network."""
     if find_folder(name):
         return
     match = ON_HUB.fullmatch(name)
     if match and not re.fullmatch("[0-9a-f]{40}", match[2]):
         raise ValueError(
-            f"{match[2]!r} can stand for another model tomorrow. Name a commit of {match[1]}, 40 hexadecimal digits, "
-            f"as the hub's list of its commits shows them: {match[1]}@0123….",
+            f"{match[2]!r} is not a commit, so the model could change. Give a commit of {match[1]}, 40 hexadecimal "
+            f"digits as in the hub's list of commits: {match[1]}@0123….",
         )
     if not match:
-        hint = f" For a model of the hub, write {name}@ and a commit." if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
+        hint = f" For a model of the hub, write {name}@commit." if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
         raise FileNotFoundError(f"There is no folder {name}. `dvc repro` makes data/model.{hint}")
 
 
 def check_base(params: Params, paths: Paths) -> None:
-    """Check what a pipeline's parameters name for training to go on from, and for `evaluate` to look back at; raises as
-    the three below do, so that what `evaluate` would miss is known before the training.
-    """
+    """Check train.init_from and evaluate.base_text before training; raises like the functions called."""
     if params.train.init_from is not None:
         check_not_own(params.train.init_from, paths)
         check(params.train.init_from)
@@ -61,12 +60,13 @@ def check_base(params: Params, paths: Paths) -> None:
 
 
 def check_writable(params: Params, tokenizer: Tokenizer) -> None:
-    """ValueError, in a sentence, where the prompts or evaluate.base_text hold a character the tokenizer lacks, which a
-    pipeline would find only after the training.
+    """Raise ValueError if the tokenizer lacks a character of the prompts or of evaluate.base_text.
+
+    Otherwise a pipeline would fail only after training.
     """
     check_texts(tokenizer, params.sample.prompts, "sample.prompts")
     if params.train.init_from and params.evaluate.base_text and isinstance(tokenizer, CharTokenizer):
-        import pyarrow.parquet as pq  # not corpus.read_rows: training would depend on how a corpus is split
+        import pyarrow.parquet as pq  # not corpus.read_rows, which would make data/corpus.py a dep of training
 
         batches = pq.ParquetFile(find_text(params.evaluate.base_text)).iter_batches(columns=["text"])
         texts = (text for batch in batches for text in batch["text"].to_pylist())
@@ -74,45 +74,46 @@ def check_writable(params: Params, tokenizer: Tokenizer) -> None:
 
 
 def check_not_own(name: str, paths: Paths) -> None:
-    """ValueError, in a sentence, for what the pipeline itself makes: DVC clears that before it is made anew."""
+    """Raise ValueError for an output of this pipeline: DVC deletes it before the stage runs."""
     for own in (paths.model, paths.tokenizer):
         if Path(name).resolve() == own.resolve():
             raise ValueError(
-                f"{name} is what this pipeline makes, and is cleared before it does. Copy it (`cp -r {name} base`) and "
-                "name the copy; or use finetune/, a pipeline of its own."
+                f"{name} is an output of this pipeline, which DVC deletes before the stage runs. Copy it (`cp -r "
+                f"{name} base`) and name the copy; or use the separate pipeline finetune/."
             )
 
 
 def find_text(corpus: str) -> Path:
-    """The held-out text in a data/corpus, here or in the repository; FileNotFoundError where there is none."""
+    """validation.parquet of a corpus folder, here or in the repository. Raises FileNotFoundError if there is none."""
     folder = find_folder(corpus)
     if not folder or not (folder / "validation.parquet").is_file():
-        raise FileNotFoundError(f"There is no text in {corpus}. Set evaluate.base_text to a data/corpus, or to null.")
+        raise FileNotFoundError(
+            f"There is no text in {corpus}. Set evaluate.base_text to a corpus folder, such as data/corpus, or to null."
+        )
     return folder / "validation.parquet"
 
 
 def kept_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of a model, or of a folder that holds one alone; raises as `locate` and `folder.load` do."""
+    """The tokenizer of a model folder or tokenizer folder; raises like `locate` and `folder.load`."""
     folder = locate(name, ["*.json"])
-    foreign = (folder / "config.json").is_file() and not is_ours(folder)
-    return read_tokenizer(folder) if foreign else load(folder)
+    from_transformers = (folder / "config.json").is_file() and not is_ours(folder)
+    return read_tokenizer(folder) if from_transformers else load(folder)
 
 
 def _fetched(name: str, commit: str, wanted: Sequence[str]) -> Path:
-    """The snapshot of a hub's model, out of huggingface_hub's cache or from the hub."""
+    """The snapshot of a model, from huggingface_hub's cache or from the hub."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import huggingface_hub
 
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=list(wanted)))
-    except Exception as problem:  # the library, and those below it, raise some of every kind
+    except Exception as problem:  # the library and its dependencies raise many types
         raise ConnectionError(
             f"The model {name} at {commit[:7]} could not be fetched ({short(problem)}). Check its name and commit; "
-            "connect to the network, or unset HF_HUB_OFFLINE; a mirror is named by HF_ENDPOINT; a model that asks who "
-            "you are needs HF_TOKEN."
+            "connect to the network, or unset HF_HUB_OFFLINE; HF_ENDPOINT names a mirror; a gated model needs HF_TOKEN."
         ) from problem
 
 
 def is_ours(model: Path) -> bool:
-    """Whether a model folder was written by TinyGPT, whole or not: another program leaves neither of these files."""
+    """Whether TinyGPT wrote a model folder, even if it is damaged: only TinyGPT writes these files."""
     return any((model / name).exists() for name in (SUMS, "lineage.json"))

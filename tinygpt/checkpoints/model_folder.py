@@ -1,8 +1,8 @@
-"""The folder of a trained model, which anyone can open: `save_model(folder, …)`, `model, tokenizer = load(folder)`.
+"""Save and load the folder of a trained model: `save_model(folder, …)`, `model, tokenizer = load(folder)`.
 
-It holds config.json, model.safetensors, the tokenizer, lineage.json, and SHA256SUMS over them; the names are
-transformers' where the model has a counterpart there. Everything is JSON or safetensors: nothing here can execute
-what it reads. A run in progress is kept elsewhere (training/run_folder.py).
+It contains config.json, model.safetensors, the tokenizer, lineage.json, and SHA256SUMS of them, under transformers'
+names if the model has a counterpart there. Everything is JSON or safetensors, so loading cannot execute code. A run in
+progress is stored elsewhere (training/run_folder.py).
 """
 
 from pathlib import Path
@@ -37,10 +37,9 @@ def save_model(
     lineage: dict[str, Any],
     changes: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a model folder, whole or not at all: `weights` (float32, our names) of a model of this configuration.
+    """Write a model folder atomically; `weights`: float32, under our names, for this configuration.
 
-    changes: what LoRA learned (training/lora.py), where `weights` are a base's with these added; for `tinygpt export
-    peft`.
+    changes: the LoRA matrices (training/lora.py) already added to `weights`, for `tinygpt export peft`.
     """
     with writing(folder) as partial:
         partial.mkdir()
@@ -56,9 +55,9 @@ def save_model(
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], config: GPTConfig) -> None:
-    """Write weights as model.safetensors holds them, under the names of the model's family.
+    """Write weights as a safetensors file, under the names of the model's family.
 
-    weights: parameter name → float32 of the parameter's shape, as `GPT(config).named_parameters()` has them.
+    weights: parameter name → float32 of the parameter's shape, as in `GPT(config).named_parameters()`.
     """
     named = {name: weight.contiguous() for name, weight in hf_names.export_weights(weights, config).items()}
     with writing(path) as partial:
@@ -66,12 +65,11 @@ def save_weights(path: Path, weights: dict[str, Tensor], config: GPTConfig) -> N
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:
-    """Open a model folder: (the model in eval mode on `device`, its tokenizer).
+    """Load a model folder: (the model in eval mode on `device`, its tokenizer).
 
-    Raises FileNotFoundError where there is none, ValueError in a sentence where it is damaged: every file is checked
-    against SHA256SUMS, and every tensor's name, shape and dtype against config.json, before memory is taken. A folder
-    without SHA256SUMS, which a stranger may have made, goes through the same checks but the first; one that has no
-    lineage.json either is read as another program's (hf_model.py).
+    Raises FileNotFoundError if there is none, ValueError if it is damaged: every file is checked against SHA256SUMS,
+    and every tensor's name, shape and dtype against config.json, before memory is allocated. Without SHA256SUMS only
+    the tensors are checked; without lineage.json as well, the folder is read as another program's (hf_model.py).
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -81,7 +79,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, T
 
 
 def _read(folder: Path) -> Source:
-    """What there is in a folder of our own, checked against its sums."""
+    """The contents of a folder written by TinyGPT, checked against its SHA256SUMS."""
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"There is no model in {folder}: {WEIGHTS} is missing. Run `dvc repro train`.")
     if (folder / SUMS).exists():
@@ -95,18 +93,16 @@ def _read(folder: Path) -> Source:
 
 
 def lineage(params: Params, paths: Paths) -> dict[str, Any]:
-    """What a model trained by a pipeline comes from, for lineage.json: hashes of text, tokenizer and parameters, and
-    the parameters that its weights depend on.
-    """
+    """The content of lineage.json: hashes of text, tokenizer and parameters, and the TRACKED parameters themselves."""
     tracked = {name: params.model_dump()[name] for name in TRACKED}
     return read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
 
 
 def hashes(folder: Path) -> dict[str, Any]:
-    """The hashes that trace a model: of its weights, tokenizer, training text and parameters (from lineage.json).
+    """The hashes of a model's weights, tokenizer, training text and parameters (from lineage.json).
 
-    Of a folder that another program wrote, what can be known: its weights and its tokenizer. ValueError where
-    lineage.json does not name them.
+    For a folder of another program, only those of its weights and tokenizer. Raises ValueError if lineage.json is
+    incomplete.
     """
     if not (folder / "lineage.json").is_file():
         weights = [sha256(file) for file in hf_model.weight_files(folder)]

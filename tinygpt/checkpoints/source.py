@@ -1,7 +1,7 @@
 """The contents of a model folder, ours or transformers', and the one place that validates them and builds the model.
 
-`build(folder, source)` → model and tokenizer. Names, shapes and types of all tensors are compared with what the
-configuration needs before memory is taken for any of them.
+`build(folder, source)` → model and tokenizer. Names, shapes and dtypes of all tensors are compared with the
+configuration before memory is allocated.
 """
 
 from collections.abc import Callable
@@ -15,33 +15,31 @@ from tinygpt.checkpoints import hf_names
 from tinygpt.model.gpt import GPT, GPTConfig
 from tinygpt.tokenizer.base import Tokenizer
 
-Header = dict[str, tuple[tuple[int, ...], str]]  # tensor → its shape, and its type in safetensors' words
+Header = dict[str, tuple[tuple[int, ...], str]]  # tensor → its shape, and its dtype as safetensors names it
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model folder, its tensors not yet read."""
+    """A model folder whose tensors have not been read yet."""
 
     config: GPTConfig
-    files: list[Path]  # of safetensors
-    found: Header  # of all files, under `name`
-    dtypes: tuple[str, ...]  # that the tensors may have; they become float32
-    tokenizer: Callable[[], Tokenizer]  # opens it
-    name: Callable[[str], str] = str  # a tensor's name in its file → the family's
+    files: list[Path]  # safetensors
+    found: Header  # of all files, with names mapped by `name`
+    dtypes: tuple[str, ...]  # allowed dtypes; all become float32
+    tokenizer: Callable[[], Tokenizer]  # loads the tokenizer
+    name: Callable[[str], str] = str  # a tensor's name in its file → the family's name
 
 
 def build(folder: Path, source: Source) -> tuple[GPT, Tokenizer]:
-    """The model in eval mode on the CPU in float32, and its tokenizer; ValueError, in a sentence, for what does not fit
-    together.
-    """
+    """The model in eval mode on the CPU in float32, and its tokenizer. Raises ValueError if they are inconsistent."""
     config = source.config
-    if config.n_layer > len(source.found):  # a billion would take memory below
+    if config.n_layer > len(source.found):  # an absurd n_layer would exhaust memory below
         raise ValueError(
             f"{folder} does not fit its config.json: {config.n_layer} blocks, but {len(source.found)} tensors."
         )
     try:
         expected = hf_names.weight_shapes(config)
-    except (TypeError, RuntimeError, ArithmeticError) as problem:  # of sizes that no tensor can have
+    except (TypeError, RuntimeError, ArithmeticError) as problem:  # impossible sizes
         raise ValueError(f"{folder} is damaged: {problem}") from problem
     for name in sorted(expected.keys() | source.found.keys()):
         if name not in source.found:
@@ -54,7 +52,7 @@ def build(folder: Path, source: Source) -> tuple[GPT, Tokenizer]:
     tokenizer = source.tokenizer()
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(
-            f"{folder} is damaged: {tokenizer.vocab_size} tokens, but the model knows {config.vocab_size}."
+            f"{folder} is damaged: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}."
         )
     weights: dict[str, Tensor] = {source.name(name): w for file in source.files for name, w in load_file(file).items()}
     model = GPT(config)

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files."""
+"""Write tensors to safetensors files, and read their headers."""
 
 import os
 import re
@@ -12,10 +12,7 @@ from tinygpt.files.text import check_fetched
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors (of any shape) as a safetensors file; OSError where the system refuses.
-
-    safetensors tells that in words only.
-    """
+    """Write tensors as a safetensors file. Raises OSError, which safetensors reports only in a message."""
     try:
         save_file(tensors, path, metadata)
     except safetensors.SafetensorError as problem:
@@ -26,7 +23,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 
 def read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Name → (shape, type) of every tensor in a safetensors file; ValueError, in a sentence, where it is damaged."""
+    """Name → (shape, dtype) of every tensor in a safetensors file. Raises ValueError if it is damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}

@@ -1,6 +1,6 @@
 """The commands that examine results: `tinygpt info`, `inspect`, `compare`, `exercise`, `benchmark`.
 
-Imports are late, so that `tinygpt --help` answers at once.
+Imports inside the functions keep `tinygpt --help` fast.
 """
 
 import sys
@@ -22,11 +22,11 @@ from tinygpt.console import above, ticking, typed, working
 
 def info(
     path: Annotated[Path, typer.Argument(help="A model folder, or a samples.jsonl.")] = Path("data/model"),
-    folder: Annotated[Path, typer.Option(help="The pipeline that it should come from.")] = Path(),
+    folder: Annotated[Path, typer.Option(help="The pipeline it should come from.")] = Path(),
 ) -> None:
-    """Say what a model is, and follow the hashes that it or a sample names to the files that are there now."""
+    """Describe a model, and compare the hashes in its lineage, or a sample's, with the files present now."""
     lines = []
-    with working(f"following the hashes of {path}"):
+    with working(f"checking the hashes of {path}"):
         import torch
 
         from tinygpt import config, thread_waiting
@@ -43,45 +43,45 @@ def info(
             sets = lineage.sample_hashes(path)
             links = [link for named in sets for link in lineage.follow_hashes(named, paths.model, params, paths)]
         else:
-            model, _ = load(path)  # which checks every byte of it
+            model, _ = load(path)  # also verifies SHA256SUMS
             shape = model.config
             lines = [
                 f"{path}: {hf_names.family(shape)}, {count_parameters(model):,} parameters, {shape.n_layer} blocks, "
                 f"width {shape.n_embd}, context {shape.context_length}, vocabulary {shape.vocab_size}; "
-                + ("undamaged" if (path / SUMS).is_file() else f"no {SUMS}, so whether it is damaged cannot be known"),
+                + ("undamaged" if (path / SUMS).is_file() else f"no {SUMS}, so damage cannot be detected"),
             ]
             links = list(lineage.follow(path, params, paths)) if (path / "lineage.json").is_file() else []
     print("\n".join(lines), end="\n" * len(lines))
     for link in links:
         print(f"{link.what:18} {link.claimed[:12]}  {link.where}: {link.verdict}")
-    print(f"{'threads':18} {torch.get_num_threads()}, which wait for each other {thread_waiting}")
+    print(f"{'threads':18} {torch.get_num_threads()}; thread waiting: {thread_waiting}")
 
 
 def inspect(
     context: typer.Context,
     text: Annotated[
-        str | None, typer.Argument(help="The text to look at; none is a held-out passage, - reads standard input.")
+        str | None, typer.Argument(help="The text to inspect; by default a held-out passage; - reads standard input.")
     ] = None,
     what: Annotated[
         Literal["all", "tokens", "embeddings", "position", "attention", "lens", "next", "surprisal"] | None,
-        typer.Option(help="One view; by default all, or attention where a layer or a head is named."),
+        typer.Option(help="One view; by default all, or attention if --layer or --head is given."),
     ] = None,
     model: Annotated[Path, typer.Option(help="A model folder.")] = Path("data/model"),
-    layer: Annotated[int | None, typer.Option(help="Attention of this block only, counted from 1.")] = None,
-    head: Annotated[int | None, typer.Option(help="Attention of this head only, counted from 1.")] = None,
-    temperature: Annotated[float, typer.Option(help="For what a sampler would cut; as in generate.")] = 0.8,
+    layer: Annotated[int | None, typer.Option(help="Show the attention of this block only, from 1.")] = None,
+    head: Annotated[int | None, typer.Option(help="Show the attention of this head only, from 1.")] = None,
+    temperature: Annotated[float, typer.Option(help="Sampling setting shown in the view `next`.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Likewise; 0 leaves it out.")] = 20,
     top_p: Annotated[float, typer.Option(help="Likewise; 1 leaves it out.")] = 0.95,
     min_p: Annotated[float, typer.Option(help="Likewise; 0 leaves it out.")] = 0.05,
     write_to: Annotated[
-        Path | None, typer.Option("--write", help="Draw into this folder, as PNGs, instead of printing.")
+        Path | None, typer.Option("--write", help="Write PNGs into this folder instead of printing.")
     ] = None,
 ) -> None:
-    """Look inside a trained model, at a text of yours or one that it never saw."""
+    """Show a trained model's internals on your text or on held-out text."""
     if what not in (None, "all", "attention"):
-        refuse(context, ("layer", "head"), f"is for attention; leave it out, or --what {what}")
+        refuse(context, ("layer", "head"), f"has no effect with --what {what}; leave one of them out")
     if what not in (None, "all", "next") or (what is None and (layer or head)):
-        refuse(context, ("temperature", "top_k", "top_p", "min_p"), "is for --what next; leave it out")
+        refuse(context, ("temperature", "top_k", "top_p", "min_p"), "has an effect only with --what next; leave it out")
     must_be_folder(write_to, "--write")
     with working(f"opening {model}"):
         from tinygpt.checkpoints.model_folder import load
@@ -89,31 +89,29 @@ def inspect(
         from tinygpt.inspection import activations
 
         settings = Sampling(temperature, top_k, top_p, min_p)
-        opened = load(model)
-    blocks = activations.chosen(layer, opened[0].config.n_layer, "layer")
-    heads = activations.chosen(head, opened[0].config.n_head, "head")
+        loaded = load(model)
+    blocks = activations.chosen(layer, loaded[0].config.n_layer, "layer")
+    heads = activations.chosen(head, loaded[0].config.n_head, "head")
     what = what or ("all" if layer is None and head is None else "attention")
     names = activations.VIEWS if what == "all" else [what]
-    _show(_subject(opened, model, text, names), names, settings, blocks, heads, write_to)
+    _show(_subject(loaded, model, text, names), names, settings, blocks, heads, write_to)
 
 
-def _subject(opened: "tuple[GPT, Tokenizer]", model: Path, text: str | None, names: Sequence[str]) -> "Subject":
-    """The text that people typed, or a held-out one; says where a beginning is left out."""
+def _subject(loaded: "tuple[GPT, Tokenizer]", folder: Path, text: str | None, names: Sequence[str]) -> "Subject":
+    """The user's text, or a held-out passage; prints a note if the text was truncated."""
     from tinygpt.inspection import activations
     from tinygpt.inspection import text as reading
 
     if text is None:
-        with working("looking at held-out text"):
-            tokens = reading.beside(model)
-            losses = activations.by_position(*opened, tokens) if "position" in names else None
-            subject = reading.held_out(*opened, tokens, losses)
+        with working("reading held-out text"):
+            tokens = reading.beside(folder)
+            losses = activations.by_position(*loaded, tokens) if "position" in names else None
+            subject = reading.held_out(*loaded, tokens, losses)
     else:
-        subject = reading.of_text(*opened, typed(text))
+        subject = reading.of_text(*loaded, typed(text))
     if subject.left_out:
-        room = opened[0].config.context_length
-        print(
-            f"{subject.left_out} tokens at the beginning are left out: this model sees {room} at once, the last ones."
-        )
+        context = loaded[0].config.context_length
+        print(f"The first {subject.left_out} tokens are left out: the context holds only the last {context}.")
     return subject
 
 
@@ -125,7 +123,7 @@ def _show(
     heads: Sequence[int],
     write_to: Path | None,
 ) -> None:
-    """Print the views, or draw them into a folder."""
+    """Print the views, or write them as figures into a folder."""
     if write_to is not None:
         from tinygpt.inspection import figures
 
@@ -149,24 +147,23 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="A B",
-            help='Two sets, each settings ("train.optimizer=muon") or experiments, revisions, folders; with --html any '
-            "number, none is this folder. None at all: a table of all experiments.",
+            help="Two sets of runs: settings (train.optimizer=muon) or names of experiments, revisions or folders. "
+            "With --html any number; by default this folder. Without sets: a table of all experiments.",
         ),
     ] = None,
-    results: Annotated[Path, typer.Option(help="A results file to look in, beside DVC's experiments.")] = Path(
+    results: Annotated[Path, typer.Option(help="A results file to search in addition to DVC's experiments.")] = Path(
         "benchmark/ablations.jsonl"
     ),
-    allow: Annotated[list[str] | None, typer.Option(help="A setting that may differ as well; repeatable.")] = None,
+    allow: Annotated[list[str] | None, typer.Option(help="Another setting that may differ; repeatable.")] = None,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write a report on the runs into this file; it opens offline.")
+        Path | None, typer.Option("--html", help="Write an HTML report on the runs to this file; it works offline.")
     ] = None,
 ) -> None:
-    """Say whether two sets of runs differ beyond their seeds; without sets, list all experiments; with --html, a
-    report.
+    """Test whether two sets of runs differ by more than seed noise; without sets, list all experiments.
 
-    Sets are named by settings, over all runs known: tinygpt compare train.optimizer=muon train.optimizer=adamw; or by
-    names, with commas between them: tinygpt compare muon-1,muon-2 "adamw-*". A git revision stands for the run
-    committed there, and the experiments grown from it with other seeds.
+    Settings select among all known runs: tinygpt compare train.optimizer=muon train.optimizer=adamw. Names are
+    separated by commas: tinygpt compare muon-1,muon-2 "adamw-*". A git revision means the run committed there and the
+    experiments that start from it with other seeds. --html writes a report.
     """
     must_be_file(html, "--html")
     if html is None and not sets:
@@ -190,18 +187,20 @@ def _compared(sets: list[str], results: Path, allow: list[str], html: Path | Non
             return list(comparing.report(comparing.compare(sets[0], sets[1], results, allow)))
         from tinygpt.report import build
 
-        told: list[str] = []
-        build.make(html, sets or ["."], results, allow, told.append)
-        return told
+        messages: list[str] = []
+        build.make(html, sets or ["."], results, allow, messages.append)
+        return messages
 
 
 def exercise(
     context: typer.Context,
-    lesson: Annotated[int | None, typer.Argument(help="The number of a lesson; none lists all exercises.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Test what you wrote.")] = False,
-    folder: Annotated[Path, typer.Option(help="Where you write.")] = Path("exercises"),
+    lesson: Annotated[
+        int | None, typer.Argument(help="The number of a lesson; by default all exercises are listed.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Test your solutions.")] = False,
+    folder: Annotated[Path, typer.Option(help="The folder for your solutions.")] = Path("exercises"),
 ) -> None:
-    """Copy the exercises of a lesson to where you write, and test them with --check."""
+    """Copy the exercises of a lesson into your folder, or test your solutions with --check."""
     from tinygpt.exercises import runner
 
     if lesson is None:
@@ -212,11 +211,11 @@ def exercise(
         return
     if not check:
         for file, new in runner.copy(lesson, folder):
-            print(f"{file}: {runner.title(lesson, file.stem) if new else 'there already, and left as it is'}")
-        print(f"Write what they ask for, then: tinygpt exercise {lesson} --check")
+            print(f"{file}: {runner.title(lesson, file.stem) if new else 'exists already; left unchanged'}")
+        print(f"Solve them, then run: tinygpt exercise {lesson} --check")
         return
     wrong = 0
-    with working("testing what you wrote") as bar:
+    with working("testing your solutions") as bar:
         for name, problem in runner.check(lesson, folder):
             wrong += problem is not None
             above(bar, f"{'green' if problem is None else 'red':6} {name}: {problem or runner.home(lesson, name)}")
@@ -226,28 +225,28 @@ def exercise(
 
 def benchmark(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="The pipeline's folder; its params.yaml says what kind of model.")] = (
+    folder: Annotated[Path, typer.Argument(help="The pipeline's folder; its params.yaml sets the architecture.")] = (
         Path()
     ),
-    sizes: Annotated[str, typer.Option(help="Model sizes, with commas: 0.2M, 1.3M, 10M, 30M, 85M.")] = (
+    sizes: Annotated[str, typer.Option(help="Model sizes, separated by commas: 0.2M, 1.3M, 10M, 30M, 85M.")] = (
         "0.2M,1.3M,10M,30M,85M"
     ),
-    budget: Annotated[float, typer.Option(min=1, help="Seconds that it may take, about.")] = 600,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    budget: Annotated[float, typer.Option(min=1, help="Approximate time limit in seconds.")] = 600,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="The device to run on.")] = "auto",
     precision: Annotated[
-        Literal["all", "fp32", "bf16", "fp16"], typer.Option(help="All: those that the machine multiplies.")
+        Literal["all", "fp32", "bf16", "fp16"], typer.Option(help="all: every precision with hardware support.")
     ] = "all",
     compile_: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="By default both, compiled at the fastest batch only.")
+        bool | None, typer.Option("--compile/--no-compile", help="By default both; compiled at the fastest batch only.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="The smallest model, for half a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure the smallest model for half a minute.")] = False,
     write_to: Annotated[Path | None, typer.Option("--write", help="A folder for the table and the figures.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="A file for every number.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="A JSON file for all measurements.")] = None,
 ) -> None:
-    """Measure training and decoding on this machine: speed, memory, and the batch sizes that pay."""
+    """Benchmark training and decoding on this machine: speed, memory, and the fastest batch sizes."""
     if quick:
         refuse(context, ("sizes", "budget", "compile_"), "has no effect with --quick; leave one of them out")
-    with working("looking at this machine"):
+    with working("starting"):
         from tinygpt import config
         from tinygpt.bench import ladder as bench
         from tinygpt.console import ignore_write_errors

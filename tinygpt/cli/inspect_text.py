@@ -1,8 +1,7 @@
 """Model internals in a terminal: `for line in show(names, subject, …): print(line)`.
 
-Every view can be read without colour as well: shades become ░▒▓█, the surprisal of a text becomes bars under its lines.
-No colour is used where the output is no terminal, or where NO_COLOR is set (no-color.org). Left out: pictures
-(inspection/figures.py).
+Without colour, shades become ░▒▓█ and surprisal becomes bars under the lines. Colour is off if the output is not a
+terminal or NO_COLOR is set (no-color.org). The same views as figures: inspection/figures.py.
 """
 
 import unicodedata
@@ -13,19 +12,19 @@ import numpy as np
 from tinygpt.generation.sampling import Sampling
 from tinygpt.inspection import activations
 from tinygpt.inspection.activations import MOST_BITS, Activations
-from tinygpt.inspection.text import Subject, label, merge_ladders, pieces
+from tinygpt.inspection.text import Subject, displayed_tokens, label, merge_ladders
 
-BLUES = (231, 195, 153, 117, 75, 33, 25, 18)  # of the 256 colours, white to dark
+BLUES = (231, 195, 153, 117, 75, 33, 25, 18)  # ANSI 256-colour codes, white to dark
 PASTELS = (223, 194, 189, 225, 230, 159)
 DOTS, BARS = " ░▒▓█", " ▁▂▃▄▅▆▇█"
 TITLES = {
-    "tokens": "How the tokenizer cuts the text",
-    "embeddings": "Whose embeddings point the same way (cosine similarity)",
-    "position": "What the model knows of distance",
+    "tokens": "The text as tokens",
+    "embeddings": "Nearest token embeddings by cosine similarity",
+    "position": "Position encoding, and loss by context length",
     "attention": "Attention weights of each head",
-    "lens": "What it would say after each block",
-    "next": "How likely each token was, and what a sampler would cut",
-    "surprisal": "What the text tells the model",
+    "lens": "Logit lens: the prediction after each block",
+    "next": "Probability of each token, and truncation by each sampling setting",
+    "surprisal": "Surprisal of each token",
 }
 
 
@@ -38,9 +37,9 @@ def show(
     colour: bool,
     width: int = 80,
 ) -> Iterator[str]:
-    """The views that `names` asks for (see activations.VIEWS), line by line, for so many columns.
+    """The lines of the views in `names` (see activations.VIEWS), for a terminal `width` columns wide.
 
-    blocks, heads: which ones `attention` is about, counted from 0; one head alone is shown as a map.
+    blocks, heads: the ones that `attention` shows, counted from 0; a single head is shown as a map.
     """
     whole = activations.get_activations(subject.model, subject.text)
     acts = whole.first(subject.short)
@@ -64,7 +63,7 @@ def show(
 
 
 def tokens(subject: Subject, acts: Activations, colour: bool, width: int) -> Iterator[str]:
-    """The tokens over their ids, and the merges of the longest words."""
+    """The tokens above their ids, and the BPE merges of the longest words."""
     upper, lower, used = "", "", 0
     for token in acts.ids.tolist():
         text = label(subject.tokenizer, token)
@@ -78,16 +77,16 @@ def tokens(subject: Subject, acts: Activations, colour: bool, width: int) -> Ite
     yield f"{upper}\n{lower}"
     ladders = merge_ladders(subject.tokenizer, acts.ids.tolist())
     if ladders:
-        yield "\nThe longest words, from bytes to tokens; merges numbered as they were learned:"
+        yield "\nThe longest words, from bytes to tokens; merges are numbered in the order learned:"
     for ladder in ladders:
         yield from ["", *ladder]
 
 
 def embeddings(subject: Subject, colour: bool, width: int) -> Iterator[str]:
-    """A line a token, its nearest neighbours after it."""
+    """One line per token, followed by its nearest neighbours."""
     count = max(1, min(6, (width - 14) // 16))
     for token, *row in zip(
-        subject.telling, *activations.neighbours(subject.model, subject.telling, count), strict=True
+        subject.frequent, *activations.neighbours(subject.model, subject.frequent, count), strict=True
     ):
         near = zip(*row, strict=True)
         cells = [
@@ -97,19 +96,19 @@ def embeddings(subject: Subject, colour: bool, width: int) -> Iterator[str]:
 
 
 def position(subject: Subject) -> Iterator[str]:
-    """How alike two positions are by their distance, and what context is worth."""
+    """Similarity of positions by their distance, and mean loss by context length."""
     learned, rotary = activations.position_similarity(subject.model), activations.rotary_products(subject.model)
     if learned is not None:
         curve = activations.by_distance(learned)
-        yield "learned positions: mean cosine similarity of two, by their distance in tokens"
+        yield "learned positions: mean cosine similarity by distance in tokens"
     elif rotary is not None:
         curve = rotary.mean(axis=0)
-        yield "rotary positions: what distance leaves of the product of a query and its equal"
+        yield "rotary positions: dot product of a query and an equal key by distance"
     for distance in [0, *(2**power for power in range(20))]:
         if distance < len(curve):
             yield f"{distance:>8}  {curve[distance]:6.3f}  {'█' * round(30 * max(0.0, float(curve[distance])))}"
     if subject.by_position is not None:
-        yield "\nmean loss on held-out text, in nats, by tokens of context"
+        yield "\nmean loss on held-out text, in nats, by tokens of context:"
         losses = subject.by_position
         for first, group in activations.octaves(losses):
             last = first + len(group) - 1
@@ -120,7 +119,7 @@ def position(subject: Subject) -> Iterator[str]:
 def attention(
     subject: Subject, acts: Activations, blocks: Sequence[int], heads: Sequence[int], colour: bool, width: int
 ) -> Iterator[str]:
-    """What each head does on average; of one head alone, its attention map."""
+    """Statistics of each head; for a single head, its attention map as well."""
     of = activations.head_statistics(acts.attention)
     yield "            mean attention weight on                tokens     spread"
     yield "block head  itself  the one before  the first      away       over"
@@ -135,24 +134,24 @@ def attention(
         yield ""
         yield from attention_map(subject, acts.attention[blocks[0], heads[0]].numpy(), acts, colour, width)
     else:
-        yield "\none head token by token: tinygpt inspect --layer 1 --head 1"
+        yield "\nfor the map of one head: tinygpt inspect --layer 1 --head 1"
 
 
 def attention_map(subject: Subject, weights: np.ndarray, acts: Activations, colour: bool, width: int) -> Iterator[str]:
-    """A line a token: its attention weight on each token up to itself, as a shade, and the largest ones."""
+    """One line per token: its attention weights on the tokens up to itself as shades, and the largest ones."""
     labels = [label(subject.tokenizer, token, 10) for token in acts.ids.tolist()]
-    fits = width >= 11 + len(labels) + 33  # a name, the shades, and two names with their weights
-    for row, (text, given) in enumerate(zip(labels, weights, strict=True)):
+    fits = width >= 11 + len(labels) + 33  # a label, the shades, and two labels with their weights
+    for row, (text, attended) in enumerate(zip(labels, weights, strict=True)):
         cells = "".join(
-            _cell(float(share) ** 0.5, colour) if place <= row else " " for place, share in enumerate(given)
+            _cell(float(weight) ** 0.5, colour) if column <= row else " " for column, weight in enumerate(attended)
         )
-        most = np.argsort(-given, kind="stable")[: 2 if fits else 3]
-        named = ", ".join(f"{labels[place]} {given[place]:.0%}" for place in most if given[place] >= 0.01)
+        largest = np.argsort(-attended, kind="stable")[: 2 if fits else 3]
+        named = ", ".join(f"{labels[i]} {attended[i]:.0%}" for i in largest if attended[i] >= 0.01)
         yield f"{_fit(text, 10)} {cells + '  ' if fits else ''}{named}"
 
 
 def lens(subject: Subject, acts: Activations, colour: bool, width: int) -> Iterator[str]:
-    """A line a token: the likeliest next token at each depth, with the bits of the target."""
+    """One line per token: the likeliest next token at each depth, with the target's surprisal in bits."""
     seen = activations.lens(subject.model, acts)
     depths = activations.spread(len(seen.best), max(2, (width - 14) // 16))
     yield f"{'target':12}  " + " ".join(f"{'embedding' if depth == 0 else f'block {depth}':15}" for depth in depths)
@@ -173,7 +172,7 @@ def lens(subject: Subject, acts: Activations, colour: bool, width: int) -> Itera
 
 
 def next_tokens(subject: Subject, acts: Activations, settings: Sampling, colour: bool) -> Iterator[str]:
-    """One line per target token: its probability, and how many tokens each filter keeps there; ✗: not this one."""
+    """One line per target token: its probability, and how many tokens each filter keeps; ✗: it drops the target."""
     steps = activations.steps(acts.logits, settings)
     bits, ranks = acts.bits, activations.ranks(acts.logits, acts.ids)
     heads = "".join(f"{name:>11}" for name in steps.kept)
@@ -191,49 +190,47 @@ def next_tokens(subject: Subject, acts: Activations, settings: Sampling, colour:
 
 
 def surprisal(subject: Subject, acts: Activations, colour: bool, width: int) -> Iterator[str]:
-    """The text, shaded by the bits that each token told; without colour, as bars under its lines."""
+    """The text shaded by each token's surprisal in bits; without colour, as bars under its lines."""
     bits = acts.bits
     if not bits.size:
-        yield "One token alone: nothing was predicted."
+        yield "A single token: there is no prediction."
         return
     upper, lower, used, ended = "", "", 0, False
-    for text, value in pieces(subject.tokenizer, acts.ids.tolist(), [0.0, *bits]):
+    for text, value in displayed_tokens(subject.tokenizer, acts.ids.tolist(), [0.0, *bits]):
         wide = _columns(text)
         if used and (used + wide > width or ended):
             yield upper if colour else f"{upper}\n{lower}"
             upper, lower, used = "", "", 0
-        share = min(1.0, value / MOST_BITS)
-        upper += _shade(text, share, colour)
-        lower += BARS[round(share * (len(BARS) - 1))] * wide
+        fraction = min(1.0, value / MOST_BITS)
+        upper += _shade(text, fraction, colour)
+        lower += BARS[round(fraction * (len(BARS) - 1))] * wide
         used, ended = used + wide, text.endswith("↵")
     yield upper if colour else f"{upper}\n{lower}"
-    marks = [(value, value / MOST_BITS) for value in (0, 3, 6, 9, 12)]
-    scale = [_shade(f" {n} ", part, True) if colour else f"{BARS[int(8 * part)]} {n}" for n, part in marks]
+    ticks = [(value, value / MOST_BITS) for value in (0, 3, 6, 9, 12)]
+    scale = [_shade(f" {n} ", fraction, True) if colour else f"{BARS[int(8 * fraction)]} {n}" for n, fraction in ticks]
     yield f"\nbits: {' '.join(scale)} and more"
-    yield f"{bits.mean():.2f} bits a token on average, {bits.sum():.0f} in all, in {len(bits)} tokens"
+    yield f"{bits.mean():.2f} bits per token on average, {bits.sum():.0f} in total, over {len(bits)} tokens"
     most = [(label(subject.tokenizer, acts.ids.tolist()[place + 1]), bits[place]) for place in np.argsort(-bits)[:5]]
     yield "most: " + ", ".join(f"{text} {value:.1f}" for text, value in most)
 
 
-def _shade(text: str, share: float, colour: bool) -> str:
-    """A text on a blue as dark as the share, 0 to 1."""
-    place = min(int(max(0.0, share) * len(BLUES)), len(BLUES) - 1)
+def _shade(text: str, fraction: float, colour: bool) -> str:
+    """The text on a blue background: white at 0, dark at 1."""
+    place = min(int(max(0.0, fraction) * len(BLUES)), len(BLUES) - 1)
     return _on(BLUES[place], 16 if place < 5 else 231, text) if colour else text
 
 
-def _on(back: int, ink: int, text: str) -> str:
-    return f"\x1b[48;5;{back};38;5;{ink}m{text}\x1b[0m"
+def _on(background: int, foreground: int, text: str) -> str:
+    return f"\x1b[48;5;{background};38;5;{foreground}m{text}\x1b[0m"
 
 
-def _cell(share: float, colour: bool) -> str:
-    return _shade(" ", share, True) if colour else DOTS[min(int(share * len(DOTS)), len(DOTS) - 1)]
+def _cell(fraction: float, colour: bool) -> str:
+    return _shade(" ", fraction, True) if colour else DOTS[min(int(fraction * len(DOTS)), len(DOTS) - 1)]
 
 
 def _columns(text: str) -> int:
-    """How many columns a terminal takes for a text: two for a Chinese character, none for an accent set on another."""
-    return sum(
-        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text
-    )
+    """The width of a text in terminal columns: two for a Chinese character, none for a combining accent."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _fit(text: str, width: int) -> str:

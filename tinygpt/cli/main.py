@@ -1,7 +1,6 @@
-"""The `tinygpt` command.
+"""The `tinygpt` command line, with the commands `check` and `size`; the others are in generate.py and inspect.py.
 
-The commands stand in generate.py and inspect.py; here are `check` and `size`, which read params.yaml.
-Imports are late, so that `tinygpt --help` answers at once.
+Imports inside the functions keep `tinygpt --help` fast.
 """
 
 import sys
@@ -20,13 +19,13 @@ from tinygpt.console import working
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help and errors: they wrap, pipe and grep as they are
+    rich_markup_mode=None,  # plain help and errors can be piped and searched with grep
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def main() -> None:
-    """Run the command line; problems that a person can mend are told as a sentence, with exit code 1."""
+    """Run the command line; an expected error prints one sentence and exits with code 1."""
     try:
         with console.prepared():
             app()
@@ -40,25 +39,25 @@ def main() -> None:
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and leave, where that is wanted."""
+    """Print the version and exit if `wanted`."""
     if wanted:
-        print(f"tinygpt {getattr(tinygpt, '__version__', 'of a folder that is not installed')}")
+        print(f"tinygpt {getattr(tinygpt, '__version__', '(not installed)')}")
         raise typer.Exit
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version, and leave.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """TinyGPT, the lab bench for tiny language models."""
+    """TinyGPT, a workbench for tiny language models."""
 
 
 def check(
     folder: Annotated[Path, typer.Argument(help="The pipeline's folder, with its params.yaml.")] = Path(),
 ) -> None:
-    """Check params.yaml, and whether this machine and the text can do what it asks, before any work."""
+    """Check params.yaml, the text and this machine before any work."""
     with working("checking"):
         from tinygpt import config
         from tinygpt.checkpoints import locate
@@ -72,7 +71,7 @@ def check(
         from tinygpt.model import hardware
         from tinygpt.training import compilation, loggers
 
-        if Path(".dvc").is_dir():  # in a project: DVC will ask git, and say less of what is wrong
+        if Path(".dvc").is_dir():  # DVC calls git, and its own error message would be less clear
             git("rev-parse", "--git-dir")
         params = config.load(Paths(folder).params)
         nested.check(Paths(folder))
@@ -82,7 +81,7 @@ def check(
             locate.check_not_own(params.tokenize.from_, Paths(folder))
             locate.check(params.tokenize.from_)
         locate.check_base(params, Paths(folder))
-        if size is not None:  # bytes, of which there are at least as many as characters, and those as tokens
+        if size is not None:  # bytes: an upper bound on the number of characters, and so on the number of tokens
             check_enough(params.download, size, max(LEAST, params.model.context_length))
         device = hardware.pick_device(params.train.device)
         precision = hardware.pick_precision(params.train.precision, device)
@@ -90,14 +89,14 @@ def check(
         loggers.check(params.runtime.logger)
         if params.tokenize.from_ is None:
             train_tokenizer.check(params.tokenize)
-    print(f"{Paths(folder).params} is sound; training would run on {hardware.describe(device, precision)}.")
+    print(f"{Paths(folder).params} is valid; training would run on {hardware.describe(device, precision)}.")
 
 
 def size(
-    name: Annotated[str, typer.Argument(help="One of sizes.yaml; none lists them all.")] = "",
+    name: Annotated[str, typer.Argument(help="A size from sizes.yaml; by default all are listed.")] = "",
     folder: Annotated[Path, typer.Option(help="The pipeline's folder, with its params.yaml and sizes.yaml.")] = Path(),
 ) -> None:
-    """Print a named size as options of DVC: dvc exp run $(tinygpt size hour)."""
+    """Print a named size as options for DVC: dvc exp run $(tinygpt size hour)."""
     from tinygpt.cli import presets
     from tinygpt.files.paths import Paths
 
@@ -105,7 +104,7 @@ def size(
     if name and name not in known:
         raise ValueError(f"There is no size {name!r} in sizes.yaml; there are {', '.join(known)}.")
     for one in [name] if name else known:
-        presets.apply(known[one], Paths(folder).params)  # refuses what would not do
+        presets.apply(known[one], Paths(folder).params)  # raises ConfigError for values that are not allowed
         print(
             " ".join(presets.options(known[one])) if name else f"{one}: {' '.join(presets.options(known[one])[1::2])}"
         )

@@ -1,7 +1,7 @@
-"""What must not lie in a folder that a pipeline reads: another repository. `check(Paths())` refuses it, and a `data`
-that leads out of the project.
+"""Refuse nested repositories in a pipeline's input folders, and a `data` link out of the project: `check(Paths())`.
 
-DVC takes such a folder as it is: it hashes all that is in it, and `dvc exp run` adds to git what git does not track.
+DVC does not treat a nested repository specially: it hashes all of its files, and `dvc exp run` adds untracked ones to
+git.
 """
 
 import os
@@ -11,25 +11,23 @@ from tinygpt import config
 from tinygpt.files.paths import Paths, home
 
 REFUSED = {  # name → what DVC does with it
-    ".git": "`dvc exp run` would add it to git file by file, and git could no longer read its own index",
-    ".dvc": "DVC does not look into another repository, and would not see edits there",
-    ".dvcignore": "DVC refuses to read a folder that holds one",
-    "dvc.yaml": "DVC would take its stages for this project's, and run them",
+    ".git": "`dvc exp run` would add its files to git and corrupt git's index",
+    ".dvc": "DVC ignores another repository, and would not notice edits there",
+    ".dvcignore": "DVC refuses to read a folder that contains one",
+    "dvc.yaml": "DVC would run its stages as part of this project",
 }
 
 
 def check(pipeline: Paths) -> None:
-    """ValueError, as a sentence, where a folder that dvc.yaml names by a parameter holds such a thing, or `data` is a
-    link to elsewhere.
-    """
+    """Raise ValueError if an input folder contains one of REFUSED, or if `data` links out of the project."""
     file = pipeline.folder / "dvc.yaml"
     if not file.is_file():
-        return  # a params.yaml alone: DVC runs nothing of it
+        return  # a params.yaml without a pipeline
     if pipeline.folder.resolve() not in (data := pipeline.folder / "data").resolve().parents:
         raise ValueError(
-            f"{data} leads to {data.resolve()}, and DVC keeps no results outside the repository: it would refuse them "
-            "after all the work. Make it a folder again, and keep what is large on the other disk: `dvc cache dir "
-            "--local FOLDER` and `dvc config --local cache.type symlink`."
+            f"{data} links to {data.resolve()}. DVC refuses outputs outside the repository, but only after the stage "
+            "has run. Make it a folder again. To keep large files on another disk: `dvc cache dir --local FOLDER` and "
+            "`dvc config --local cache.type symlink`."
         )
     values = config.read_yaml(pipeline.params)
     deps = {dep for stage in config.read_stages(file) for dep in stage.get("deps") or () if isinstance(dep, str)}
@@ -41,13 +39,12 @@ def check(pipeline: Paths) -> None:
 
 
 def _check_folder(key: str, folder: Path) -> None:
-    """A folder elsewhere may hold what it likes: DVC hashes it, and git never hears of it."""
     if home().resolve() not in folder.resolve().parents:
-        return
+        return  # DVC only hashes a folder outside the repository; git never touches it
     for parent, folders, names in os.walk(folder):
         found = next((name for name in REFUSED if name in folders + names), None)
         if found is not None:
             raise ValueError(
-                f"{Path(parent, found)} must not lie in {key}: {REFUSED[found]}. Move {parent} out of this repository "
-                f"and set {key} to its new place; or delete {Path(parent, found)}, if you do not need it."
+                f"{Path(parent, found)} must not be in {key}: {REFUSED[found]}. Move {parent} out of this repository "
+                f"and set {key} to the new path; or delete {Path(parent, found)} if you do not need it."
             )

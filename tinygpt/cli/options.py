@@ -1,4 +1,4 @@
-"""What several commands share: checks of options."""
+"""Checks of command-line options."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +7,7 @@ import typer
 
 
 def refuse(context: typer.Context, names: Iterable[str], why: str) -> None:
-    """ValueError where one of these options was given, which would be ignored."""
+    """Raise ValueError if one of the options `names`, which would be ignored, was given."""
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if parameter.name in names and source is not None and source.name != "DEFAULT":
@@ -15,16 +15,16 @@ def refuse(context: typer.Context, names: Iterable[str], why: str) -> None:
 
 
 def must_be_file(path: Path | None, option: str) -> None:
-    """ValueError, before any work, where an option that names a file to write names what cannot be one."""
+    """Raise ValueError, before any work, if no file can be written at `path`."""
     if path is None:
         return
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; {option} wants the name of a file, such as {path / 'report'}.")
+        raise ValueError(f"{path} is a folder; {option} needs a file name, such as {path / 'report'}.")
     must_be_folder(path.parent, option)
 
 
 def must_be_folder(path: Path | None, option: str) -> None:
-    """ValueError, before any work, where a folder to write into cannot be made, since a file stands in its way."""
+    """Raise ValueError, before any work, if `path` cannot be a folder because it or a parent is a file."""
     for place in (path, *path.parents) if path else ():
         if place.is_file():
-            raise ValueError(f"{place} is a file; {option} wants a folder there. Write another path.")
+            raise ValueError(f"{place} is a file; {option} needs a folder there. Choose another path.")

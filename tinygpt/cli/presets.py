@@ -1,8 +1,7 @@
-"""Named sizes: sizes.yaml lists what each changes in params.yaml; `options` turns that into options for DVC.
+"""Named sizes from sizes.yaml, as options for DVC: `options(load(file)["hour"])`.
 
-`dvc exp run $(tinygpt size hour)` runs one as an experiment, to be compared with any other. DVC leaves its values in
-params.yaml, so each size sets all of the model and its training that any of them changes: what it does not name is as
-in `default`.
+`dvc exp run $(tinygpt size hour)` runs one as an experiment. DVC leaves the values in params.yaml, so each size sets
+every key that any of them changes; keys that it does not name have the value of `default`.
 """
 
 from pathlib import Path
@@ -17,36 +16,36 @@ Size = dict[str, Any]  # "section.key" → value
 
 
 def load(file: Path) -> dict[str, Size]:
-    """The sizes of a file, in its order, each with what it takes from `default`.
+    """The sizes of a file, in its order, each completed from `default`.
 
-    ConfigError where it is not a section of keys and values for each name.
+    Raises ConfigError if a size is not a mapping of section.key to value.
     """
     sizes = config.read_yaml(file)
     for name, size in sizes.items():
         if not isinstance(size, dict) or not all("." in str(key) for key in size):
-            raise ConfigError(file, [f"{name} must hold lines of section.key: value."])
+            raise ConfigError(file, [f"{name} must consist of lines section.key: value."])
     return {name: sizes.get("default", {}) | size for name, size in sizes.items()}
 
 
 def apply(size: Size, params: Path) -> config.Params:
-    """params.yaml as it would be with this size. ConfigError, with all problems, where it would not do."""
+    """The parameters of `params` (a params.yaml) with this size. Raises ConfigError with all problems."""
     values = config.read_yaml(params)
     for key, value in size.items():
         section, name = key.split(".", 1)
         if not isinstance(values.setdefault(section, {}), dict):
-            config.check(values, params)  # says that it is no section
+            config.check(values, params)  # raises ConfigError: not a section
         values[section][name] = value
     return config.check(values, params)
 
 
 def options(size: Size) -> list[str]:
-    """The words for `dvc exp run`: -S section.key=value, …"""
-    return [word for key, value in size.items() for word in ("-S", f"{key}={_written(value)}")]
+    """The arguments for `dvc exp run`: -S section.key=value, …"""
+    return [argument for key, value in size.items() for argument in ("-S", f"{key}={_yaml(value)}")]
 
 
-def _written(value: Any) -> str:
-    """A value on one line, as YAML. ValueError where it holds a space: a shell would make two words of it."""
+def _yaml(value: Any) -> str:
+    """A value as YAML on one line. Raises ValueError if it contains a space, where a shell would split it."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).splitlines()[0]
     if len(text.split()) != 1:
-        raise ValueError(f"A size holds {value!r}; leave out its spaces, which a shell would split it at.")
+        raise ValueError(f"A size contains {value!r}; remove the spaces, because a shell would split it there.")
     return text

@@ -1,14 +1,14 @@
-"""The corpus, and how it is split: `write_corpus(documents, params.download, Path("data/corpus"))`.
+"""Write the corpus, split into training and validation: `write_corpus(documents, params.download, folder)`.
 
-Documents pass through a temporary file, since whether a text stands alone, and which documents are held out, is known
-only at the end; then train.parquet and validation.parquet are written, with the columns `document` (its name) and
-`text`. A row holds at most 1 MiB, so a long document takes several rows, one after the other, and a new name begins a
-new document. Memory stays constant, but for some bytes a document. `read_rows` reads either file.
+train.parquet and validation.parquet have the columns `document` (its name) and `text`. A row holds at most 1 MiB; a
+long document takes several consecutive rows, and a new name begins a new document. `read_rows` reads either file.
+Documents pass through a temporary file, because the split is known only at the end; memory is constant except for a
+few bytes per document.
 
-Whole documents are held out, near-duplicates together (overlap.py); where that cannot come near the share that is
-asked for, the end of the longest document is, as in nanoGPT. Left out: where documents come from
-(data/sources/documents.py), so that an edit there reruns no stage that only reads rows; shuffling, and a third part for
-testing.
+Whole documents are held out, near-duplicates together (overlap.py). If that cannot come near `validation_fraction`, the
+end of the longest document is held out, as in nanoGPT. The sources are a module of their own
+(data/sources/documents.py), so that an edit there does not rerun stages that only read rows. Left out: shuffling, and a
+test split.
 """
 
 import itertools
@@ -27,23 +27,22 @@ from tinygpt import config
 from tinygpt.data import overlap
 from tinygpt.files.atomic import writing
 
-# Which documents are held out does not depend on params.yaml's seed: runs with different seeds are there to be
-# compared, and that takes one validation text.
-SHUFFLE = 0
+# The split does not depend on params.yaml's seed: comparing runs with different seeds needs one validation text.
+SPLIT_SEED = 0
 ROW_BYTES = 2**20  # of UTF-8 in one row
-GROUP_BYTES, GROUP_ROWS = 2**23, 2**14  # of one row group: what a reader holds in memory at once
-LEAST = 1000  # characters, below which there is nothing to learn or to judge by
-LEAST_HELD = 100  # characters of the held-out part; whether its tokens fill a context, training says
+GROUP_BYTES, GROUP_ROWS = 2**23, 2**14  # of one row group, which a reader holds in memory
+LEAST = 1000  # fewest characters to train and evaluate on
+LEAST_HELD = 100  # fewest held-out characters; training checks that their tokens fill a context
 SCHEMA = pa.schema([("document", pa.string()), ("text", pa.string())])
 
-Document = tuple[str, Iterable[str]]  # its name, and its text in pieces
+Document = tuple[str, Iterable[str]]  # its name, and its text in chunks
 Rows = overlap.Rows
 Sizes = np.ndarray[Any, np.dtype[np.int64]]  # characters of each document, (documents,)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one split holds."""
+    """The size of one split."""
 
     documents: int
     rows: int
@@ -53,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Written:
-    """What write_corpus wrote."""
+    """The sizes that write_corpus wrote."""
 
     train: Part
     validation: Part
@@ -65,17 +64,17 @@ def write_corpus(
     folder: Path,
     advance: Callable[[int], object] = lambda size: None,
 ) -> Written:
-    """Write train.parquet and validation.parquet into `folder`; `advance` hears the bytes of text as they come.
+    """Write train.parquet and validation.parquet into `folder`; `advance` is called with the bytes of text read.
 
-    Raises ValueError where there is too little text, and whatever the documents raise; what was in `folder` then stays.
+    Raises ValueError if there is too little text, and any error of the documents; `folder` is then unchanged.
     """
     sizes = array("q")  # characters of each document
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as spool:  # has no name, so that nothing remains when we are killed
+    with tempfile.TemporaryFile(dir=folder) as spool:  # unnamed, so that nothing remains if the process is killed
         _write(_spooled(documents, section.max_documents, sizes, advance), spool)
         check_enough(section, sum(sizes))
-        pieces = ((number, text) for number, _, _, text in _numbered(_read(spool), sizes))
-        groups = overlap.near_duplicates(pieces, len(sizes))
+        chunks = ((number, text) for number, _, _, text in _numbered(_read(spool), sizes))
+        groups = overlap.near_duplicates(chunks, len(sizes))
         starts = _held_from(np.array(sizes), groups, section.validation_fraction)
         check_held(section, int((np.array(sizes) - starts).sum()))
         parts = []
@@ -87,17 +86,17 @@ def write_corpus(
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, str]]:
-    """The rows (document, text) of a parquet file written here, in order, one row group in memory at a time."""
+    """The rows (document, text) of a corpus file, in order, with one row group in memory at a time."""
     if not path.is_file():
         raise FileNotFoundError(f"No text at {path}. Run `dvc repro download`.")
     return _read(path)
 
 
-def cut(pieces: Iterable[str], limit: int = ROW_BYTES) -> Iterator[str]:
-    """A text in pieces → rows of at most `limit` bytes of UTF-8 (limit ≥ 4); how it was in pieces does not matter."""
+def cut(chunks: Iterable[str], limit: int = ROW_BYTES) -> Iterator[str]:
+    """A text in chunks → rows of at most `limit` ≥ 4 bytes of UTF-8, independent of the chunks."""
     rest = b""
-    for piece in pieces:
-        rest, start = rest + piece.encode(), 0
+    for chunk in chunks:
+        rest, start = rest + chunk.encode(), 0
         while len(rest) - start > limit:
             end = _row_end(rest, start, limit)
             yield rest[start:end].decode()
@@ -108,11 +107,11 @@ def cut(pieces: Iterable[str], limit: int = ROW_BYTES) -> Iterator[str]:
 
 
 def _row_end(text: bytes, start: int, limit: int) -> int:
-    """Where a row that starts at `start` ends: after a newline, else before a space, else between two characters."""
+    """The end of a row from `start`: after a newline, else before a space, else between two characters."""
     newline = text.rfind(b"\n", start, start + limit)
     if newline >= 0:
         return newline + 1
-    space = text.rfind(b" ", start + 1, start + limit)  # before it, since tokenizers join a space to the word after
+    space = text.rfind(b" ", start + 1, start + limit)  # before it, because tokenizers join a space to the next word
     if space >= 0:
         return space
     end = start + limit
@@ -124,10 +123,10 @@ def _row_end(text: bytes, start: int, limit: int) -> int:
 def _spooled(
     documents: Iterable[Document], most: int | None, sizes: "array[int]", advance: Callable[[int], object]
 ) -> Iterator[tuple[str, str]]:
-    """The rows of the first `most` documents that are not empty; notes the characters of each in `sizes`."""
-    for name, pieces in documents:
+    """The rows of the first `most` non-empty documents; appends the characters of each document to `sizes`."""
+    for name, chunks in documents:
         size = 0
-        for row in cut(pieces):
+        for row in cut(chunks):
             size += len(row)
             advance(len(row.encode()))
             yield name, row
@@ -138,7 +137,7 @@ def _spooled(
 
 
 def _numbered(rows: Rows, sizes: "array[int]") -> Iterator[tuple[int, int, str, str]]:
-    """Each row with the number of its document before it, and how many characters of the document come before it."""
+    """(document number, characters of the document before the row, document, text) of each row."""
     number = before = 0
     for name, text in rows:
         if before == sizes[number]:
@@ -148,17 +147,17 @@ def _numbered(rows: Rows, sizes: "array[int]") -> Iterator[tuple[int, int, str, 
 
 
 def _split(rows: Rows, sizes: "array[int]", starts: Sizes) -> Iterator[tuple[str, str, bool]]:
-    """Each row with whether it is held out; starts: from which character of each document on it is."""
+    """(document, text, held out?) of each row; `starts`: each document's first held-out character."""
     for number, before, name, text in _numbered(rows, sizes):
-        kept = max(0, int(starts[number]) - before)
-        yield from ((name, part, held) for part, held in ((text[:kept], False), (text[kept:], True)) if part)
+        end = max(0, int(starts[number]) - before)
+        yield from ((name, part, held) for part, held in ((text[:end], False), (text[end:], True)) if part)
 
 
 def _held_from(sizes: Sizes, groups: Sizes, fraction: float) -> Sizes:
-    """From which character of each document on it is held out, (documents,): 0 for all of it, its size for nothing.
+    """The first held-out character of each document, (documents,): 0 if all is held out, its size if nothing is.
 
-    groups: those of near-duplicates, kept together. If whole groups cannot make half of `fraction`, whole documents are
-    held out; if these cannot either, since nearly all text is one document, the end of the longest.
+    groups: of near-duplicates, kept together. If whole groups cannot make up half of `fraction`, whole documents are
+    held out; if these cannot either, because nearly all text is one document, the end of the longest.
     """
     for together in (groups, np.arange(len(sizes))):
         held = _held_out(sizes, fraction, together)
@@ -172,12 +171,12 @@ def _held_from(sizes: Sizes, groups: Sizes, fraction: float) -> Sizes:
 def _held_out(sizes: Sizes, fraction: float, groups: Sizes | None = None) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which documents to hold out: in a random order, each with its group, until they reach `fraction` of all text.
 
-    A group with which more than half of the text would be held out is passed over.
+    A group is skipped if more than half of the text would then be held out.
     """
     groups = np.arange(len(sizes)) if groups is None else groups
     characters, total, taken = np.bincount(groups, sizes), int(sizes.sum()), 0
     held = np.zeros(len(characters), dtype=bool)
-    for group in groups[np.random.default_rng(SHUFFLE).permutation(len(sizes))].tolist():
+    for group in groups[np.random.default_rng(SPLIT_SEED).permutation(len(sizes))].tolist():
         if taken >= fraction * total:
             break
         if not held[group] and 2 * (taken + characters[group]) <= total:
@@ -223,7 +222,7 @@ def _read(where: Path | IO[bytes]) -> Iterator[tuple[str, str]]:
 
 
 def check_enough(section: config.Download, characters: int, least: int = LEAST) -> None:
-    """ValueError, in a sentence, where a text has fewer characters than it takes to learn and to judge by."""
+    """Raise ValueError if a text has fewer than `least` characters."""
     if characters >= least:
         return
     place = {"files": section.url or section.path, "hub": section.dataset}.get(section.source, section.source)
@@ -234,9 +233,9 @@ def check_enough(section: config.Download, characters: int, least: int = LEAST) 
 
 
 def check_held(section: config.Download, characters: int) -> None:
-    """ValueError, in a sentence, where fewer characters would be held out than it takes to judge by."""
+    """Raise ValueError if fewer than LEAST_HELD characters would be held out."""
     if characters < LEAST_HELD:
         raise ValueError(
-            f"Only {characters} characters would be held out, and a model is judged by {LEAST_HELD} or more. Raise "
+            f"Only {characters} characters would be held out; evaluation needs {LEAST_HELD} or more. Raise "
             f"download.validation_fraction, which is {section.validation_fraction:g}, or add text."
         )

@@ -1,9 +1,8 @@
 """Token files → batches: `training_batches(open_tokens(path), …)`, `evaluation_windows(…)`.
 
-A token file is a NumPy .npy array of ids (encode.py writes it), opened memory-mapped, so that reading takes no more
-memory for a longer text. Which windows a training step sees is a pure function of (seed, step), so a run that was
-stopped goes on with the very batch it would have seen. Left out: shuffling of documents, packing, worker processes
-(indexing a mapped file takes microseconds).
+A token file is a NumPy .npy array of ids (written by encode.py), opened memory-mapped, so that memory does not grow
+with the text. The windows of a training step depend only on (seed, step), so a resumed run continues with the same
+batches. Left out: shuffling of documents, packing, worker processes (indexing a mapped file takes microseconds).
 """
 
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, each (B, T) int
 def open_tokens(path: Path) -> Tokens:
     """The ids of a token file: (number of tokens,) uint16 or uint32, memory-mapped and read-only.
 
-    Raises FileNotFoundError where there is none, ValueError where it is damaged.
+    Raises FileNotFoundError if there is none, ValueError if it is damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"No tokens at {path}. Run `dvc repro tokenize`.")
@@ -37,10 +36,10 @@ def open_tokens(path: Path) -> Tokens:
 
 
 class TokenDataset(Dataset[Batch]):
-    """Every window of `context_length` (T) tokens, by the place of its first: `inputs, targets = dataset[start]`.
+    """Every window of `context_length` (T) tokens, by its first position: `inputs, targets = dataset[start]`.
 
-    Targets are the inputs shifted by one; both int64 (T,). DataLoader asks for a whole batch at once, through
-    `__getitems__`. ValueError, in a sentence, for a text too short for one window; IndexError for a place past the end.
+    Targets are the inputs shifted by one; both int64 (T,). DataLoader requests a whole batch through `__getitems__`.
+    Raises ValueError for a text too short for one window, IndexError for a position past the end.
     """
 
     def __init__(self, tokens: Tokens, context_length: int, split: str = "train") -> None:
@@ -59,32 +58,31 @@ class TokenDataset(Dataset[Batch]):
 
     def __getitem__(self, start: int) -> Batch:
         """One window: inputs and targets, each (T,) int64."""
-        inputs, targets = self.__getitems__([range(len(self))[start]])  # range refuses a start past the end
+        inputs, targets = self.__getitems__([range(len(self))[start]])  # raises IndexError past the end
         return inputs[0], targets[0]
 
     def __getitems__(self, starts: list[int]) -> Batch:
         """A batch of windows: inputs and targets, each (B, T) int64."""
-        places = np.array(starts, dtype=np.int64)[:, None] + self._window  # (B, T + 1)
-        windows = torch.from_numpy(self._tokens[places].astype(np.int64))
+        positions = np.array(starts, dtype=np.int64)[:, None] + self._window  # (B, T + 1)
+        windows = torch.from_numpy(self._tokens[positions].astype(np.int64))
         return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
 
 
 class StepSampler(Sampler[list[int]]):
-    """The batches of steps `start` up to `stop`, each as the places where its `batch_size` windows begin.
+    """The batches of steps `start` up to `stop`, each as the positions where its `batch_size` windows begin.
 
-    An epoch lays windows side by side, from a random place in [0, T), and visits each once, in random order; both
-    come from (seed, epoch). The next epoch begins in the middle of a batch if need be, so no batch is short.
-    `batch_size` counts the sequences of one whole step, all its accumulated parts together; `shard` is what one of
-    several processes takes of it.
+    An epoch divides the text into adjacent windows from a random offset in [0, T) and visits each once in random order;
+    both depend on (seed, epoch). An epoch may begin in the middle of a batch, so no batch is short. `batch_size` counts
+    the sequences of one optimizer step, over all accumulated passes; `shard` is one process's part of it.
     """
 
     def __init__(
         self, dataset: TokenDataset, batch_size: int, seed: int, start: int, stop: int, shard: slice = slice(None)
     ) -> None:
-        self.windows = max(1, len(dataset) // dataset.context_length)  # in an epoch, wherever it begins
+        self.windows = max(1, len(dataset) // dataset.context_length)  # per epoch, for any offset
         self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
         self._steps, self._shard = range(start, stop), shard
-        self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))  # the last one asked for
+        self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))  # the last one computed
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -93,18 +91,18 @@ class StepSampler(Sampler[list[int]]):
         return (self.batch(step)[self._shard] for step in self._steps)
 
     def batch(self, step: int) -> list[int]:
-        """Where all windows of a step begin: a function of (seed, step) alone."""
+        """The start of each window of a step; depends on (seed, step) only."""
         first = step * self._batch_size
-        turns = [divmod(turn, self.windows) for turn in range(first, first + self._batch_size)]
-        return [int(self._places(epoch)[turn]) for epoch, turn in turns]
+        indices = [divmod(index, self.windows) for index in range(first, first + self._batch_size)]
+        return [int(self._starts(epoch)[index]) for epoch, index in indices]
 
-    def _places(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Where each window of an epoch begins, in the order of their turns: (windows,) int64."""
+    def _starts(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The start of each window of an epoch, in the order visited: (windows,) int64."""
         if self._epoch[0] != epoch:
             random = np.random.default_rng([self._seed, epoch])
             step = self._dataset.context_length
-            origin = random.integers(min(step, len(self._dataset)))  # less than T where the text is short
-            self._epoch = (epoch, origin + step * random.permutation(self.windows))
+            offset = random.integers(min(step, len(self._dataset)))  # below T in a short text
+            self._epoch = (epoch, offset + step * random.permutation(self.windows))
         return self._epoch[1]
 
 
@@ -121,39 +119,39 @@ def training_batches(
 ) -> DataLoader[Any]:
     """A DataLoader of the batches (inputs, targets) of steps `start` up to `stop`, each (batch_size, T) int64.
 
-    ValueError where `tokens`, (number of tokens,), are too few for one window. `shard` takes a part of each batch only,
-    for one of several processes. `pin` puts them in page-locked memory, from where a GPU copies them without waiting.
+    tokens: (number of tokens,); raises ValueError if they are too few for one window. shard: one process's part of
+    each batch. pin: use page-locked memory, which allows asynchronous copies to a GPU.
     """
     dataset = TokenDataset(tokens, context_length)
     return DataLoader(
         dataset,
         batch_sampler=StepSampler(dataset, batch_size, seed, start, stop, shard),
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         pin_memory=pin,
-        generator=torch.Generator(),  # else each loop over it would draw a number from PyTorch's own
+        generator=torch.Generator(),  # otherwise each iteration would advance PyTorch's global generator
     )
 
 
 def evaluation_windows(
     tokens: Tokens, context_length: int, batch_size: int, limit: int | None = None
 ) -> Iterator[Batch]:
-    """Windows side by side, in order, in batches of (inputs, targets), each (up to batch_size, up to T) int64.
+    """Adjacent windows in order, in batches of (inputs, targets), each (up to batch_size, up to T) int64.
 
-    Every token but the first is predicted once: what is left at the end comes as a shorter window by itself. With a
-    `limit`, at most so many are predicted, in whole windows spread evenly over the text; but at least one window.
-    ValueError for fewer than two tokens, of which none is predicted.
+    Every token except the first is predicted once; the rest at the end is a shorter window in its own batch. With a
+    `limit`, at most so many tokens are predicted, in at least one whole window, spread evenly over the text. Raises
+    ValueError for fewer than two tokens.
     """
-    windows, left = divmod(max(0, len(tokens) - 1), context_length)
+    windows, rest = divmod(max(0, len(tokens) - 1), context_length)
     chosen = np.arange(windows)
     if limit is not None and limit < len(tokens) - 1 and windows:
         number = min(windows, max(1, limit // context_length))
-        chosen, left = np.arange(number) * windows // number, 0
+        chosen, rest = np.arange(number) * windows // number, 0
     for batch in range(0, len(chosen), batch_size):
-        places = chosen[batch : batch + batch_size] * context_length
-        yield TokenDataset(tokens, context_length).__getitems__(places.tolist())
-    if left or not windows:
-        yield TokenDataset(tokens, max(1, left)).__getitems__([windows * context_length])
+        starts = chosen[batch : batch + batch_size] * context_length
+        yield TokenDataset(tokens, context_length).__getitems__(starts.tolist())
+    if rest or not windows:
+        yield TokenDataset(tokens, max(1, rest)).__getitems__([windows * context_length])
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch  # __getitems__ made a batch of it already
+def _unchanged(batch: Any) -> Any:
+    return batch  # __getitems__ already returns a batch

@@ -1,8 +1,8 @@
 """Text → token files: `write_tokens(rows, tokenizer, path)`.
 
-A token file is a NumPy .npy array of ids, written as the text is read, so that a longer text takes no more memory.
-<|endoftext|> stands before each document: its first token is predicted from that, and generation can begin from
-nothing.
+A token file is a NumPy .npy array of ids, written while the text is read, so that memory does not grow with the text.
+<|endoftext|> precedes each document: its first token is predicted from that, and generation can start from an empty
+prompt.
 """
 
 import os
@@ -19,8 +19,8 @@ from tinygpt.files.atomic import writing
 from tinygpt.tokenizer.base import Tokenizer
 
 Task = list[tuple[bool, str]]  # rows: whether a document begins there, and the text
-Done = tuple[npt.NDArray[Any], int]  # its ids, and the bytes of its text
-TASK_CHARACTERS = 2**18  # text that one core encodes at a time: many short rows, or one long one
+Done = tuple[npt.NDArray[Any], int]  # a task's ids, and the bytes of its text
+TASK_CHARACTERS = 2**18  # of one task: many short rows, or one long one
 
 
 def write_tokens(
@@ -29,11 +29,11 @@ def write_tokens(
     path: Path,
     advance: Callable[[int], object] = lambda _: None,
 ) -> int:
-    """Encode rows of (document, text) into a file of ids, and return how many there are.
+    """Encode rows of (document, text) into a file of ids, and return their number.
 
-    Rows of one document come one after another; each is encoded by itself, so no token crosses from row to row.
-    `advance` is told the bytes of text (UTF-8) done since it was last told. The file holds uint16, or uint32 for more
-    than 65,535 entries, (number of tokens,). ValueError where there is no text.
+    Rows of a document are consecutive; each is encoded separately, so no token crosses rows. The file has shape
+    (number of tokens,), uint16, or uint32 for a vocabulary above 65,535. `advance` is called with the bytes of text
+    (UTF-8) of each finished task. Raises ValueError if there is no text.
     """
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 65_535 else "<u4")
     count = 0
@@ -44,15 +44,15 @@ def write_tokens(
             count += len(ids)
             advance(size)
         if not count:
-            raise ValueError(f"There is no text to make {path} of. Run `dvc repro download`.")
+            raise ValueError(f"There is no text for {path}. Run `dvc repro download`.")
         file.seek(0)
         if _write_header(file, dtype, count) != start:
-            raise AssertionError("NumPy made room for the final length in the header, but not enough.")
+            raise AssertionError("The .npy header with the final length is longer than the space reserved for it.")
     return count
 
 
 def _encoded(task: Task, tokenizer: Tokenizer, dtype: np.dtype[Any]) -> Done:
-    """The ids of a task, <|endoftext|> before each beginning, and the bytes of its text."""
+    """The ids of a task, <|endoftext|> before each document, and the bytes of its text."""
     end = np.array([tokenizer.end_of_text], dtype=dtype)
     parts = []
     for begins, text in task:
@@ -61,7 +61,7 @@ def _encoded(task: Task, tokenizer: Tokenizer, dtype: np.dtype[Any]) -> Done:
 
 
 def _tasks(rows: Iterable[tuple[str, str]]) -> Iterator[Task]:
-    """The rows in groups, each enough work for a core to be worth the handing over."""
+    """The rows in groups large enough for a thread."""
     task, size, previous = [], 0, None
     for document, text in rows:
         task.append((document != previous, text))
@@ -75,9 +75,9 @@ def _tasks(rows: Iterable[tuple[str, str]]) -> Iterator[Task]:
 
 
 def _in_threads(work: Callable[[Task], Done], tasks: Iterable[Task]) -> Iterator[Done]:
-    """The results of all tasks in their order, by all cores, few enough at once that memory stays constant.
+    """The results of all tasks in order, using all cores; a bounded number in flight keeps memory constant.
 
-    Threads do, since the tokenizers let go of Python's lock where they work.
+    Threads suffice, because the tokenizers release the GIL.
     """
     cores = os.cpu_count() or 1
     waiting: deque[Future[Done]] = deque()
@@ -91,7 +91,7 @@ def _in_threads(work: Callable[[Task], Done], tasks: Iterable[Task]) -> Iterator
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype[Any], count: int) -> int:
-    """Write the .npy header of `count` ids, which NumPy pads so that any count takes as much; return its length."""
+    """Write the .npy header of `count` ids, which NumPy pads to the same length for any count; return its length."""
     header = {"descr": dtype.str, "fortran_order": False, "shape": (count,)}
     np.lib.format.write_array_header_1_0(file, header)
     return file.tell()

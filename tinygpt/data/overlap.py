@@ -1,8 +1,8 @@
-"""Copies among texts: `near_duplicates(pieces, count)` groups documents that share much of their text, so that a split
-can keep them on one side; `copied(train, held)` says how much of the held-out text stands in training all the same.
+"""Duplicates among texts: `near_duplicates(chunks, count)` and `copied(train, held)`.
 
-Both compare hashes of every run of so many characters, in one pass and in bounded memory. Left out: copies in other
-words, which no hash of characters sees.
+`near_duplicates` groups documents that share much of their text, so that a split keeps them on one side; `copied`
+measures the held-out text that still occurs in the training text. Both compare hashes of every run of `width`
+characters, in one pass and bounded memory. Left out: paraphrases.
 """
 
 import itertools
@@ -11,29 +11,29 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-COPY = 50  # characters that are no coincidence; OpenAI 2023 (GPT-4 technical report, appendix C) looked for as many
-TOO_MUCH = 0.05  # of a held-out text; 4% are common in the field's own datasets (Lee et al. 2021, arXiv 2107.06499)
-HELD = 2**20  # characters of a held-out text that are looked at, from its beginning
+COPY = 50  # characters in a copied passage, as in the GPT-4 technical report (OpenAI 2023, appendix C)
+TOO_MUCH = 0.05  # fraction of the held-out text; 4% is common in published datasets (Lee et al. 2021, arXiv 2107.06499)
+HELD = 2**20  # characters of the held-out text that are checked, from its beginning
 SHINGLE = 24  # characters, about the five words of Lee et al.'s near-duplicates (appendix A)
-ALIKE = 0.3  # the share of the shorter document's shingles that makes two documents near-duplicates
-LEAST_SHARED = 4  # shingles, below which two documents share a phrase by chance
-SKETCH = 2**22  # shingles kept of all documents together, or SKETCH_EACH of each where that is more
+ALIKE = 0.3  # fraction of the shorter document's shingles that two near-duplicates share
+LEAST_SHARED = 4  # fewest shared shingles; fewer can be a common phrase
+SKETCH = 2**22  # shingles kept of all documents together, or SKETCH_EACH per document if that is more
 SKETCH_EACH = 8
-NEIGHBOURS = 8  # documents with the same shingle that each is compared with; a chain of such pairs joins them all
-BLOCK = 2**18  # characters that are hashed at a time, rows allowing
-TABLE = 24  # bits of a hash that are looked at first
-MIXER = 0x9E3779B97F4A7C15  # odd, and without pattern (Knuth, The Art of Computer Programming, volume 3, 6.4)
+NEIGHBOURS = 8  # documents with the same shingle that each is compared with; chains of pairs connect the others
+BLOCK = 2**18  # characters hashed at a time, about
+TABLE = 24  # bits of a hash that index the prefilter
+MIXER = 0x9E3779B97F4A7C15  # 2⁶⁴ ÷ golden ratio: odd, no pattern (Knuth, The Art of Computer Programming 3, 6.4)
 
 Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
-Pieces = Iterable[tuple[int, str]]  # number of a document, and its text in pieces, one after the other
+Chunks = Iterable[tuple[int, str]]  # number of a document, and its text in consecutive chunks
 Rows = Iterable[tuple[str, str]]  # document, text
 
 
 def hashes(text: str, width: int) -> Hashes:
-    """A hash of each run of `width` characters of a text: (N − width + 1,) uint64; empty where it is shorter.
+    """A hash of each run of `width` characters of a text: (N − width + 1,) uint64; empty if it is shorter.
 
-    A polynomial of the characters, modulo 2⁶⁴, by doubling: of one character, two, four … and the last two overlap.
+    A polynomial of the characters modulo 2⁶⁴, computed by doubling the width: 1, 2, 4, …, `width`.
     """
     found = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
     done, power = 1, MIXER
@@ -44,10 +44,10 @@ def hashes(text: str, width: int) -> Hashes:
     return found * np.uint64(MIXER)
 
 
-def near_duplicates(pieces: Pieces, count: int) -> Ints:
-    """The group of each of `count` documents, (count,): of near-duplicates the number of one of them, else its own."""
-    runs, sums = np.zeros(count, np.int64), np.zeros(count, np.uint64)  # a document's shingles, and its fingerprint
-    shingles, documents = _sketches(_noted(pieces, runs, sums), max(SKETCH, SKETCH_EACH * count))
+def near_duplicates(chunks: Chunks, count: int) -> Ints:
+    """The group of each of `count` documents, (count,): the number of one of its near-duplicates, or its own."""
+    runs, sums = np.zeros(count, np.int64), np.zeros(count, np.uint64)  # shingles per document, and its fingerprint
+    shingles, documents = _sketches(_recorded(chunks, runs, sums), max(SKETCH, SKETCH_EACH * count))
     kept = np.bincount(documents, minlength=count)
     pairs = [
         documents[:-step][same] * count + documents[step:][same]
@@ -57,10 +57,10 @@ def near_duplicates(pieces: Pieces, count: int) -> Ints:
     found, shared = np.unique(np.concatenate(pairs), return_counts=True)
     one, other = np.divmod(found, count)
     shorter = np.minimum(kept[one], kept[other])
-    least = np.minimum(LEAST_SHARED, np.minimum(runs[one], runs[other]))  # however few of them a sketch kept
+    least = np.minimum(LEAST_SHARED, np.minimum(runs[one], runs[other]))  # even if the sketch kept few of them
     near = shared >= np.maximum(ALIKE * shorter, least)
     order = np.argsort(sums, kind="stable")
-    same = sums[order[:-1]] == sums[order[1:]]  # copies, of which a sketch may have kept next to nothing
+    same = sums[order[:-1]] == sums[order[1:]]  # exact copies, of which a sketch may hold almost nothing
     ones, others = np.append(one[near], order[:-1][same]), np.append(other[near], order[1:][same])
     return _joined(ones.tolist(), others.tolist(), count)
 
@@ -68,9 +68,10 @@ def near_duplicates(pieces: Pieces, count: int) -> Ints:
 def copied(
     train: Rows, held: Rows, advance: Callable[[int], object] = lambda characters: None
 ) -> dict[str, tuple[int, int]]:
-    """Held-out document → its characters in passages of COPY and more that stand in the training text, and all its
-    characters. One shorter than that is copied where it is a document there, too. Of a long held-out text, the first
-    HELD. `advance` hears the characters of the training text as they are read.
+    """Held-out document → (characters in passages of COPY or more that occur in the training text, all characters).
+
+    A document shorter than COPY counts if it is a training document, too. Only the first HELD characters are checked.
+    `advance` is called with the characters of training text read.
     """
     beginning = _beginning(held)
     wanted = np.unique(np.concatenate([hashes(_padded(text, COPY), COPY) for text in beginning.values()]))
@@ -79,8 +80,8 @@ def copied(
     seen = np.zeros(len(wanted), dtype=bool)
     for found, _ in _windows(_numbered(train), COPY):
         likely = found[table[found >> np.uint64(64 - TABLE)]]
-        place = np.minimum(np.searchsorted(wanted, likely), len(wanted) - 1)
-        seen[place[wanted[place] == likely]] = True
+        index = np.minimum(np.searchsorted(wanted, likely), len(wanted) - 1)
+        seen[index[wanted[index] == likely]] = True
         advance(len(found))
     return {
         name: (_covered(seen[np.searchsorted(wanted, hashes(_padded(text, COPY), COPY))], len(text)), len(text))
@@ -89,26 +90,27 @@ def copied(
 
 
 def verdict(copies: dict[str, tuple[int, int]]) -> str:
-    """What `copied` found, in a line, or two where it is too much."""
+    """The result of `copied` in one line, with a second line of warning above TOO_MUCH."""
     total = sum(size for _, size in copies.values())
-    share = sum(part for part, _ in copies.values()) / total
+    fraction = sum(part for part, _ in copies.values()) / total
     what = "the held-out text stands" if total < HELD else f"the first {total:,} held-out characters stand"
-    line = f"copies: {share:.1%} of {what} word for word in the training text, in passages of {COPY} characters or more"
-    if share <= TOO_MUCH:
+    found = f"copies: {fraction:.1%} of {what} word for word in the training text"
+    line = f"{found}, in passages of {COPY} characters or more"
+    if fraction <= TOO_MUCH:
         return line
     most = sorted(copies, key=lambda name: -copies[name][0])[:3]
     names = ", ".join(f"{name} ({copies[name][0] / copies[name][1]:.0%})" for name in most)
     return (
-        f"{line}\nwarning: this is a lot. A model that memorizes it looks better than it is. Most copies are in "
+        f"{line}\nwarning: this is a lot. Memorizing it makes a model look better than it is. Most copies are in "
         f"{names}. Remove the duplicates from the text."
     )
 
 
 def _covered(starts: npt.NDArray[np.bool_], length: int) -> int:
-    """How many of `length` characters lie in a passage of COPY that begins where `starts` says."""
-    before = np.concatenate(([0], np.cumsum(starts)))  # starts before each place
-    places = np.arange(length)
-    return int((before[np.minimum(places + 1, len(starts))] > before[np.maximum(places + 1 - COPY, 0)]).sum())
+    """The number of characters (of `length`) in passages of COPY characters whose first is marked in `starts`."""
+    before = np.concatenate(([0], np.cumsum(starts)))  # number of starts before each character
+    i = np.arange(length)
+    return int((before[np.minimum(i + 1, len(starts))] > before[np.maximum(i + 1 - COPY, 0)]).sum())
 
 
 def _beginning(rows: Rows) -> dict[str, str]:
@@ -124,14 +126,14 @@ def _beginning(rows: Rows) -> dict[str, str]:
 
 
 def _numbered(rows: Rows) -> Iterator[tuple[int, str]]:
-    """Pieces of documents, of rows in which a new name begins a new document."""
+    """Rows as chunks; a new name begins a new document."""
     for number, (_, group) in enumerate(itertools.groupby(rows, lambda row: row[0])):
         yield from ((number, text) for _, text in group)
 
 
-def _noted(pieces: Pieces, runs: Ints, sums: Hashes) -> Iterator[tuple[Hashes, Ints]]:
-    """The shingles of documents, as `_windows` has them; counts each document's, and adds up their hashes."""
-    for shingles, documents in _windows(pieces, SHINGLE):
+def _recorded(chunks: Chunks, runs: Ints, sums: Hashes) -> Iterator[tuple[Hashes, Ints]]:
+    """The shingles from `_windows`; adds each document's number of shingles to `runs`, and their hashes to `sums`."""
+    for shingles, documents in _windows(chunks, SHINGLE):
         starts = np.flatnonzero(np.diff(documents, prepend=-1))
         runs[documents[starts]] += np.diff(starts, append=len(documents))
         sums[documents[starts]] += np.add.reduceat(shingles, starts)
@@ -139,8 +141,8 @@ def _noted(pieces: Pieces, runs: Ints, sums: Hashes) -> Iterator[tuple[Hashes, I
 
 
 def _sketches(windows: Iterable[tuple[Hashes, Ints]], most: int) -> tuple[Hashes, Ints]:
-    """The different shingles of each document, sorted, beside the numbers of the documents: all, or of many those with
-    the lowest hashes, so that two documents keep the same of what they share (Broder 1997).
+    """The distinct shingles of each document, sorted, with the documents' numbers: all, or the `most` with the lowest
+    hashes, so that two documents keep the same shared shingles (Broder 1997).
     """
     found, owners, limit, size = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], np.uint64(2**64 - 1), 0
     for shingles, documents in windows:
@@ -160,12 +162,12 @@ def _sketches(windows: Iterable[tuple[Hashes, Ints]], most: int) -> tuple[Hashes
     return shingles[new], documents[new]
 
 
-def _windows(pieces: Pieces, width: int) -> Iterator[tuple[Hashes, Ints]]:
-    """The hash of each run of `width` characters within a document, and the document's number, a block at a time."""
+def _windows(chunks: Chunks, width: int) -> Iterator[tuple[Hashes, Ints]]:
+    """The hash of each run of `width` characters in a document, and the document's number, in blocks."""
     block: list[tuple[int, str]] = []
     size, before, end = 0, -1, ""
-    for number, piece in pieces:
-        text = (end if number == before else "") + piece
+    for number, chunk in chunks:
+        text = (end if number == before else "") + chunk
         before, end = number, text[1 - width :]
         block.append((number, _padded(text, width)))
         size += len(block[-1][1])
@@ -178,18 +180,18 @@ def _windows(pieces: Pieces, width: int) -> Iterator[tuple[Hashes, Ints]]:
 
 def _hashed(block: list[tuple[int, str]], width: int) -> tuple[Hashes, Ints]:
     texts = [text for _, text in block]
-    pieces = np.repeat(np.arange(len(block)), [len(text) for text in texts])
-    whole = pieces[: 1 - width] == pieces[width - 1 :]
-    return hashes("".join(texts), width)[whole], np.array([number for number, _ in block])[pieces[: 1 - width][whole]]
+    owner = np.repeat(np.arange(len(block)), [len(text) for text in texts])
+    inside = owner[: 1 - width] == owner[width - 1 :]  # runs that do not cross two texts
+    return hashes("".join(texts), width)[inside], np.array([number for number, _ in block])[owner[: 1 - width][inside]]
 
 
 def _padded(text: str, width: int) -> str:
-    """A text that is shorter than a run becomes one, which only the same text makes."""
+    """A text padded to at least one run; different short texts stay different."""
     return text.ljust(width, "\0")
 
 
 def _joined(ones: list[int], others: list[int], count: int) -> Ints:
-    """Documents that a chain of pairs connects get one number, (count,)."""
+    """Union-find: documents connected by pairs get the same number, (count,)."""
     root = list(range(count))
 
     def find(number: int) -> int:

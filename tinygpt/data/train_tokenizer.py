@@ -1,10 +1,10 @@
 """Train a tokenizer on a text, or fetch a published one: `build(params.tokenize, texts)` → a tokenizer.
 
 `char` takes the text's characters. `bpe` is learned by the `tokenizers` library, `sentencepiece` by the package of that
-name (an extra), both from the training text alone, the same from the same text whatever the number of threads. The
-others are OpenAI's, fetched by tiktoken, which keeps them: gpt2, r50k_base (the same, by another name), p50k_base,
-cl100k_base, o200k_base. Their entries keep their order, but <|endoftext|> comes last, as everywhere here, and other
-special tokens are left out: ids are tiktoken's up to its first gap.
+name (an extra), both from the training text only; the result does not depend on the number of threads. The others are
+OpenAI's, fetched and cached by tiktoken: gpt2, r50k_base (another name for it), p50k_base, cl100k_base, o200k_base.
+Their entries keep their order, but <|endoftext|> comes last and other special tokens are left out, so ids are
+tiktoken's up to its first gap.
 """
 
 import importlib.util
@@ -16,23 +16,23 @@ from typing import Any
 
 from tinygpt import config
 from tinygpt.tokenizer import bpe, pretokenize
-from tinygpt.tokenizer import sentencepiece as pieces
+from tinygpt.tokenizer import sentencepiece as spm
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.bpe import BPETokenizer
 from tinygpt.tokenizer.char import CharTokenizer
 from tinygpt.tokenizer.sentencepiece import SentencePieceTokenizer
 
-LEARNED = 2**28  # bytes of text that are learned from: the libraries' memory grows with the different words
-LINE = 4096  # bytes of a line that SentencePiece learns from; a longer one is cut
-THREADS = 4  # a fixed number: SentencePiece's sums differ in their last digits with it, and then its pieces
-RESERVED = re.compile("[\n\0\u2585]")  # a line's end, and what sentencepiece would drop the whole line for
+LEARNED = 2**28  # bytes of text learned from at most: the libraries' memory grows with the number of distinct words
+LINE = 4096  # bytes of a line for SentencePiece; longer ones are split
+THREADS = 4  # fixed, because SentencePiece's rounding, and then its pieces, depend on it
+RESERVED = re.compile("[\n\0\u2585]")  # a newline, and characters for which sentencepiece would drop the line
 
 
 def build(section: config.Tokenize, texts: Iterable[str], size: int = 0) -> Tokenizer:
-    """Make the tokenizer that `section` asks for. `texts` are the training rows, read once and not kept.
+    """The tokenizer that `section` describes. texts: the training rows, read once and not kept.
 
-    Where they are `size` bytes and that is more than LEARNED, bpe and sentencepiece learn from as much, spread over
-    them evenly.
+    size: their bytes. If it exceeds LEARNED, bpe and sentencepiece learn from about LEARNED bytes, spread evenly.
+    Raises ValueError if the text is too short, or a package is missing; OSError if a vocabulary cannot be fetched.
     """
     check(section)
     if section.kind == "char":
@@ -45,20 +45,20 @@ def build(section: config.Tokenize, texts: Iterable[str], size: int = 0) -> Toke
 
 
 def check(section: config.Tokenize) -> None:
-    """ValueError, in a sentence, where the package that the tokenizer is learned with is missing."""
+    """Raise ValueError if the package that trains the tokenizer is missing."""
     if section.kind == "sentencepiece" and importlib.util.find_spec("sentencepiece") is None:
         raise ValueError(
             "tokenize.kind is 'sentencepiece', and the package of that name is missing: "
-            "pip install -c requirements.lock -e '.[sentencepiece]'; or set tokenize.kind to bpe, which needs none."
+            "pip install -c requirements.lock -e '.[sentencepiece]'; or set tokenize.kind to bpe, which needs no extra."
         )
 
 
-def spread(texts: Iterable[str], share: float) -> Iterator[str]:
-    """Some of the texts, whole and in order, such that up to each of them `share` of the characters were taken."""
+def spread(texts: Iterable[str], fraction: float) -> Iterator[str]:
+    """Whole texts in order, evenly spread, with at most `fraction` of the characters up to each of them."""
     seen = taken = 0
     for text in texts:
         seen += len(text)
-        if taken + len(text) <= share * seen:
+        if taken + len(text) <= fraction * seen:
             taken += len(text)
             yield text
 
@@ -68,12 +68,12 @@ def _characters(section: config.Tokenize, texts: Iterable[str]) -> CharTokenizer
     for text in texts:
         characters.update(text)
     if not characters:
-        raise ValueError("The training text is empty, so it gives no characters. Put text in, and `dvc repro` again.")
+        raise ValueError("The training text is empty. Add text, then run `dvc repro`.")
     return CharTokenizer(characters, section.unknown)
 
 
 def _train_bpe(vocab_size: int, texts: Iterable[str]) -> Tokenizer:
-    """Learn vocab_size − 257 merges. The same texts give the same merges, whatever the number of threads."""
+    """Learn vocab_size − 257 merges; the result does not depend on the number of threads."""
     from tokenizers import Tokenizer as Library
     from tokenizers import models, pre_tokenizers, trainers
 
@@ -95,30 +95,30 @@ def _train_bpe(vocab_size: int, texts: Iterable[str]) -> Tokenizer:
 
 
 def _train_pieces(section: config.Tokenize, texts: Iterable[str]) -> SentencePieceTokenizer:
-    """Learn pieces of words. A piece holds characters of one script, and a space at its beginning only."""
+    """Learn pieces of words. A piece has characters of one script, and spaces only at its beginning."""
     import sentencepiece
 
     model, size = io.BytesIO(), section.vocab_size
     settings: dict[str, Any] = dict(model_type=section.algorithm, vocab_size=size, character_coverage=1.0)
     settings |= dict(normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False)
-    settings |= dict(byte_fallback=True, allow_whitespace_only_pieces=True, user_defined_symbols=[pieces.NEW_LINE])
-    settings |= dict(unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1)  # it wants an entry for what is unknown
+    settings |= dict(byte_fallback=True, allow_whitespace_only_pieces=True, user_defined_symbols=[spm.NEW_LINE])
+    settings |= dict(unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1)  # an unknown token is required
     settings |= dict(max_sentence_length=2 * LINE, num_threads=THREADS, minloglevel=2)
     failed: list[BaseException] = []
-    lines = _noting((line for text in texts for line in _lines(text)), failed)
+    lines = _recording((line for text in texts for line in _lines(text)), failed)
     try:
         sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **settings)
     except RuntimeError as problem:
         raise failed[0] if failed else ValueError(_why_not_learned(str(problem), size)) from problem
     found = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    learned = range(1 + pieces.FIRST, size)  # after that entry, which is never used where there are bytes
+    learned = range(1 + spm.FIRST, size)  # without the unknown token, never used with byte fallback
     names = [found.id_to_piece(token).replace("▁", " ") for token in learned]
     scores = [found.get_score(token) for token in learned] if section.algorithm == "unigram" else None
     return SentencePieceTokenizer(names, scores)
 
 
-def _noting(lines: Iterator[str], failed: list[BaseException]) -> Iterator[str]:
-    """The lines; what breaks them off is noted, since sentencepiece makes a RuntimeError of anything, of Ctrl-C too."""
+def _recording(lines: Iterator[str], failed: list[BaseException]) -> Iterator[str]:
+    """The lines; an exception is appended to `failed`, because sentencepiece turns any, even Ctrl-C, into its own."""
     try:
         yield from lines
     except BaseException as problem:
@@ -127,7 +127,7 @@ def _noting(lines: Iterator[str], failed: list[BaseException]) -> Iterator[str]:
 
 
 def _why_not_learned(problem: str, size: int) -> str:
-    """What sentencepiece says, with what to do; our <|endoftext|> takes the place of its entry for what is unknown."""
+    """sentencepiece's error with the next step; the sizes match because <|endoftext|> replaces its unknown token."""
     if most := re.search(r"to a value <= (\d+)", problem):
         return f"tokenize.vocab_size is {size}, but this text gives only {most[1]}; set it to {most[1]} or less."
     if least := re.search(r"vs (\d+)\. Increase vocab_size", problem):
@@ -136,19 +136,19 @@ def _why_not_learned(problem: str, size: int) -> str:
             f"set it to {least[1]} or more, or tokenize.kind to bpe, where characters may share bytes."
         )
     if "sentences_.empty()" in problem:
-        return "The training text is empty, so it gives no pieces. Put text in, and `dvc repro` again."
+        return "The training text is empty. Add text, then run `dvc repro`."
     return f"sentencepiece could not learn from this text: {' '.join(problem.split())[:200]}"
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The lines of a text, as SentencePiece can learn from: none too long, and none with a sign of its own in it."""
+    """The lines of a text for SentencePiece: at most LINE bytes, without reserved characters."""
     for line in RESERVED.split(text):
-        for part in pretokenize.parts(line, LINE // 4):  # of which a character takes 4 bytes at most
+        for part in pretokenize.parts(line, LINE // 4):  # a character takes at most 4 bytes
             yield from (part[start : start + LINE // 4] for start in range(0, len(part), LINE // 4))
 
 
 def _fetch(name: str) -> BPETokenizer:
-    """A vocabulary from tiktoken, which keeps it; saved in our form, so that `load` needs no network."""
+    """A vocabulary from tiktoken, converted to our own tokenizer, so that `load` needs no network."""
     import tiktoken
 
     try:

@@ -1,11 +1,11 @@
 """Export a model folder as a GGUF file for llama.cpp: `write(folder, "model.gguf")`.
 
-The three families (see checkpoints/hf_names.py) have an architecture there. What changes on the way: names; GPT-2's
-matrices, which transformers keeps transposed; and the order of rows in Llama's queries and keys, since llama.cpp turns
-neighbouring coordinates together there, and transformers those that lie half a head apart (Qwen3's are turned alike in
-both). A character tokenizer becomes a SentencePiece vocabulary of single characters, without merges and without bytes
-to fall back on, so it reads the characters of its training text only; a unigram, T5's kind there, reads any other as
-<0x1A>. Needs the package gguf. Left out: the tokenizers of models that others trained.
+llama.cpp has the architectures of all three families (checkpoints/hf_names.py). The export changes names; transposes
+GPT-2's matrices; and reorders the rows of Llama's queries and keys, because llama.cpp's RoPE rotates adjacent
+coordinates there, and transformers' those half a head apart (for Qwen3 both agree). A character tokenizer becomes a
+SentencePiece vocabulary of single characters without byte fallback, so it reads only its own characters. A unigram
+becomes llama.cpp's t5 kind, which reads unknown characters as <0x1A>. Needs the package gguf. Left out: other
+transformers tokenizers.
 """
 
 import re
@@ -32,8 +32,8 @@ PATTERNS = {
     pretokenize.PATTERN: "gpt-2",
     pretokenize.CL100K: "llama-bpe",
     pretokenize.O200K: "gpt-4o",
-}  # how it cuts a text into words
-SUBSTITUTE = "<0x1A>"  # what a unigram reads there for a character that it has no piece for
+}  # llama.cpp's names of pre-tokenization patterns
+SUBSTITUTE = "<0x1A>"  # llama.cpp's t5 tokenizer reads a character without a piece as this token
 
 LLAMA_NAMES = {  # transformers' → llama.cpp's; N stands for the number of the block
     "model.embed_tokens": "token_embd",
@@ -65,14 +65,14 @@ GPT2_NAMES = {
 
 
 def write(folder: Path, path: Path) -> None:
-    """Write the model in `folder` to `path`, in float32, whole or not at all.
+    """Write the model in `folder` to `path` in float32, atomically.
 
-    Raises ValueError in a sentence where the folder is damaged, or where llama.cpp has no such architecture.
+    Raises ValueError if the folder is damaged or llama.cpp has no such architecture.
     """
-    model, tokenizer = load(folder)  # which checks every byte of it
+    model, tokenizer = load(folder)  # also verifies SHA256SUMS
     hf_names.check_counterpart(model.config, folder, "llama.cpp")
     if model.config.mlp == "gelu_exact":
-        raise ValueError(f"llama.cpp's GPT-2 has the tanh form of GELU: {folder} would need model.mlp=gelu.")
+        raise ValueError(f"llama.cpp's GPT-2 has the tanh approximation of GELU: {folder} would need model.mlp=gelu.")
     kind = hf_names.family(model.config)
     with writing(path) as partial:
         writer = library().GGUFWriter(partial, kind)
@@ -100,7 +100,7 @@ def library() -> Any:
 
 
 def describe_model(writer: Any, config: GPTConfig) -> None:
-    """The sizes, under the keys of the architecture that the writer is for."""
+    """Write the sizes under the keys of the writer's architecture."""
     writer.add_context_length(config.context_length)
     writer.add_embedding_length(config.n_embd)
     writer.add_block_count(config.n_layer)
@@ -119,7 +119,7 @@ def describe_model(writer: Any, config: GPTConfig) -> None:
 
 
 def describe_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:
-    """The vocabulary; nothing is put before a prompt, as here."""
+    """Write the vocabulary; as in TinyGPT, no token is added before a prompt."""
     types = library().TokenType
     match tokenizer:
         case BPETokenizer():
@@ -143,12 +143,12 @@ def describe_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:
             writer.add_tokenizer_model("llama")
             writer.add_token_scores([0.0] * tokenizer.vocab_size)
             writer.add_add_space_prefix(False)
-            if tokenizer.unknown is not None:  # of a usual kind, or a model that writes it would write nothing there
+            if tokenizer.unknown is not None:  # NORMAL, because llama.cpp prints nothing for unknown tokens
                 writer.add_unk_token_id(tokenizer.unknown)
         case _:
             raise ValueError(
-                "This model has another model's tokenizer, and how llama.cpp would name its rules is not known here. "
-                "The folder is a transformers folder, of which llama.cpp's own converter knows many."
+                "This model's tokenizer comes from another model and cannot be converted here. Use llama.cpp's own "
+                "converter on the folder, which is a transformers folder."
             )
     writer.add_token_list([*tokens, END_OF_TEXT])
     writer.add_token_types([*kinds, types.CONTROL])
@@ -167,10 +167,10 @@ def renamed(name: str, kind: str) -> str:
 
 
 def reordered(name: str, weight: Array, kind: str, config: GPTConfig) -> Array:
-    """A weight as llama.cpp expects it; shapes of matrices are (outputs, inputs)."""
+    """A weight in llama.cpp's layout; matrices are (outputs, inputs)."""
     if kind == "gpt2" and name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight")):
         return weight.T.copy()
     if kind == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-        halves = weight.reshape(-1, 2, config.head_width // 2, weight.shape[1])  # of each head: (heads, 2, D/2, C)
+        halves = weight.reshape(-1, 2, config.head_width // 2, weight.shape[1])  # (heads, 2, D/2, C)
         return halves.swapaxes(1, 2).reshape(weight.shape)
     return weight

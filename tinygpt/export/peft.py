@@ -13,10 +13,10 @@ from tinygpt.training.lora import A, B, changes
 def to_peft(
     weights: dict[str, Tensor], config: GPTConfig, rank: int, alpha: float
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The changes as peft has them: (adapter_model.safetensors, what adapter_config.json must say of it).
+    """LoRA weights in peft's format: (tensors of adapter_model.safetensors, content of adapter_config.json).
 
-    GPT-2 keeps query, key and value in one matrix. Three changes of rank r to its parts are one of rank 3r to the
-    whole: the three A one below the other, and the three B on the diagonal of a larger one.
+    GPT-2 stores query, key and value in one matrix. Three updates of rank r to its parts are one update of rank 3r to
+    the whole: the A matrices stacked, the B matrices block-diagonal.
     """
     pairs = {name: (weights[name + A], weights[name + B]) for name in changes(weights)}
     fused = hf_names.family(config) == "gpt2"
@@ -31,7 +31,7 @@ def to_peft(
         tensors[f"base_model.model.{names[name]}.lora_A.weight"] = a.contiguous()
         tensors[f"base_model.model.{names[name]}.lora_B.weight"] = b.contiguous()
     three = {"rank_pattern": {"c_attn": 3 * rank}, "alpha_pattern": {"c_attn": 3 * alpha}} if fused else {}
-    said = {
+    adapter = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": rank,
@@ -39,8 +39,8 @@ def to_peft(
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": sorted({name.rpartition(".")[2] for name in names.values()}),
-        "fan_in_fan_out": fused,  # Conv1D keeps its matrix transposed
+        "fan_in_fan_out": fused,  # Conv1D stores its matrix transposed
         "inference_mode": True,
         **three,
     }
-    return tensors, said
+    return tensors, adapter

@@ -1,4 +1,4 @@
-"""Writing whole or not at all: `with writing(path) as partial:`, make a file or folder there, and it becomes `path`."""
+"""Atomic writes: inside `with writing(path) as partial:`, create a file or folder at `partial`; it becomes `path`."""
 
 import contextlib
 import errno
@@ -13,23 +13,23 @@ import psutil
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which becomes `path` when the block ends without an error.
+    """A temporary path next to `path`, renamed to `path` if the block ends without an error.
 
-    The block makes a file or a folder there. It is flushed to the disk before it is renamed, and replaces what
-    was at `path`; after an error it is removed and `path` is as it was.
+    The block creates a file or a folder there. It is flushed to disk before the rename, and replaces what is at
+    `path`. After an error it is removed and `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         middle = left.name.removeprefix(f".{path.name}.").removesuffix(".partial")
         if middle.isdecimal() and (int(middle) == os.getpid() or not psutil.pid_exists(int(middle))):
-            _remove(left)  # by a process that was killed
+            _remove(left)  # left by a killed process
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         for file in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:
             _flush(file)
-        if partial.is_dir() and (path.is_dir() or path.is_symlink()):  # a file in a folder's place: IsADirectoryError
-            _remove(path)  # a folder, or a link to one, cannot be replaced in one move
+        if partial.is_dir() and (path.is_dir() or path.is_symlink()):  # a file over a folder stays an IsADirectoryError
+            _remove(path)  # a rename cannot replace a folder, or a link to one
         partial.replace(path)
         _flush(path.parent)
     finally:
@@ -37,12 +37,12 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
-    """Ask the system to put a file or folder on the disk itself, so that a rename never outruns its content."""
-    with contextlib.suppress(PermissionError):  # Windows opens no folders
+    """Sync a file or folder to disk, so that the rename does not happen before its content is written."""
+    with contextlib.suppress(PermissionError):  # Windows cannot open folders
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
-        except OSError as problem:  # some shares (CIFS, VirtualBox) flush no folders
+        except OSError as problem:  # some network file systems (CIFS, VirtualBox) cannot sync folders
             if problem.errno != errno.EINVAL or not path.is_dir():
                 raise
         finally:

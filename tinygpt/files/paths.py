@@ -1,6 +1,6 @@
-"""Where the files of a pipeline lie: `Paths(folder)` names each of them, once.
+"""The paths of a pipeline's files: `Paths(folder).model` and so on.
 
-`hidden(name)` is in `.tinygpt`, which DVC and git leave alone; `home()` and `find_folder(name)` find the repository
+`hidden(name)` is a path in `.tinygpt`, which DVC and git ignore. `home()` and `find_folder(name)` find the repository
 from a temporary copy of it.
 """
 
@@ -59,15 +59,15 @@ class Paths:
 
 
 def home() -> Path:
-    """The repository itself, also when DVC runs a stage in a temporary copy of it ($DVC_ROOT)."""
+    """The repository itself, even if DVC runs a stage in a temporary copy of it ($DVC_ROOT)."""
     return Path(os.environ.get("DVC_ROOT", "."))
 
 
 def hidden(name: str) -> Path:
-    """`.tinygpt/<name>` in the repository: downloads, runs in progress, the log. DVC and git leave it alone."""
+    """`.tinygpt/<name>` in the repository, ignored by DVC and git: downloads, runs in progress, the log."""
     return home() / ".tinygpt" / name
 
 
 def find_folder(name: str) -> Path | None:
-    """A folder of that name: in the working directory, as DVC sees it, or else in the repository; None for neither."""
+    """A folder of that name in the working directory, or else in the repository; None if neither exists."""
     return next((folder for folder in (Path(name), home() / name) if folder.is_dir()), None)

@@ -1,4 +1,4 @@
-"""Text, JSON and .tsv files: written whole or not at all, read with errors that say what is wrong."""
+"""Text, JSON and .tsv files: atomic writes, and reads with user-facing errors."""
 
 import json
 from collections.abc import Sequence
@@ -8,26 +8,26 @@ from typing import Any
 from tinygpt.files.atomic import writing
 from tinygpt.files.paths import hidden
 
-POINTERS = {  # how files begin that stand for others → what wrote them, and what brings the others
+POINTERS = {  # first bytes of a pointer file → the program that wrote it, and the command that fetches the content
     b"version https://git-lfs.github.com/spec/": ("git-lfs", "git lfs pull"),
     b"/annex/objects/": ("git-annex", "git annex get ."),
 }
-LARGEST_JSON = 2**28  # bytes; a tokenizer of a million entries, the most that params.yaml allows, takes less than half
+LARGEST_JSON = 2**28  # bytes; twice a tokenizer of a million entries, the most that params.yaml allows
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with Unix line ends, whole or not at all."""
+    """Write UTF-8 text with Unix line ends, atomically."""
     with writing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, indented, keys in the order given, whole or not at all."""
+    """Write indented JSON, keys in the order given, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; ValueError in a sentence where it is not."""
+    """Read JSON. Raises ValueError if the file is not JSON or larger than LARGEST_JSON."""
     if path.stat().st_size > LARGEST_JSON:
         raise ValueError(f"{path} is damaged: it is larger than {LARGEST_JSON:,} bytes.")
     try:
@@ -38,10 +38,10 @@ def read_json(path: Path) -> Any:
 
 
 def check_fetched(path: Path) -> None:
-    """ValueError, in a sentence, for what git-lfs or git-annex leaves in place of a file that was not fetched."""
+    """Raise ValueError if `path` is a git-lfs or git-annex pointer instead of the file itself."""
     with path.open("rb") as file:
         beginning = file.read(64)
-    program, command = next((told for start, told in POINTERS.items() if beginning.startswith(start)), ("", ""))
+    program, command = next((origin for start, origin in POINTERS.items() if beginning.startswith(start)), ("", ""))
     if program and path.parent == hidden("downloads"):
         raise ValueError(
             f"What download.url gave is a pointer of {program}, not the file itself. Set download.url to the address "
@@ -49,18 +49,17 @@ def check_fetched(path: Path) -> None:
         )
     if program:
         raise ValueError(
-            f"{path} is a pointer of {program}, not the file itself. Run `{command}` in its repository, which fetches "
-            "what it stands for."
+            f"{path} is a pointer of {program}, not the file itself. Run `{command}` in its repository to fetch it."
         )
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a text, cut at newlines alone; str.splitlines() also cuts at U+2028 and other signs."""
+    """The lines of a text, split at \\n only; str.splitlines() also splits at U+2028 and other characters."""
     return text.removesuffix("\n").split("\n") if text else []
 
 
 def write_table(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Write one row or more as a .tsv file with a line of names, each number to six digits, whole or not at all."""
+    """Write one or more rows as a .tsv file with a header, numbers to six significant digits, atomically."""
     lines = ["\t".join(rows[0])]
     for row in rows:
         lines.append("\t".join(f"{value:.0f}" if key == "step" else f"{value:.6g}" for key, value in row.items()))
@@ -68,6 +67,6 @@ def write_table(path: Path, rows: Sequence[dict[str, float]]) -> None:
 
 
 def read_table(path: Path) -> list[dict[str, float]]:
-    """Read back a file that `write_table` wrote, a row a line; FileNotFoundError where there is none."""
+    """Read the rows of a file that `write_table` wrote. Raises FileNotFoundError if there is none."""
     names, *rows = path.read_text(encoding="utf-8").splitlines()
     return [dict(zip(names.split("\t"), map(float, row.split("\t")), strict=True)) for row in rows]

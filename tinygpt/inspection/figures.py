@@ -1,8 +1,6 @@
-"""Figures of model internals, one function each: `draw(folder, names, subject,
-…)`.
+"""Figures of model internals, one function each: `draw(folder, names, subject, …)`.
 
-Maps and tables share one scale of shades, and show tokens as text.py writes them. Left out: what a terminal shows
-(cli/inspect_text.py).
+Maps and tables use one colour scale, and token labels from text.py. The same views in a terminal: cli/inspect_text.py.
 """
 
 import itertools
@@ -21,16 +19,16 @@ from matplotlib.ticker import MaxNLocator
 from tinygpt.generation.sampling import Sampling
 from tinygpt.inspection import activations
 from tinygpt.inspection.activations import MOST_BITS, Activations, spread
-from tinygpt.inspection.text import Subject, label, merge_ladders, pieces
+from tinygpt.inspection.text import Subject, displayed_tokens, label, merge_ladders
 from tinygpt.plots.curves import loss_by_position
 from tinygpt.plots.style import DARK, DPI, LIGHT, SHADES, ink, name_ticks, save, write
 
-WEIGHT_SCALE = PowerNorm(0.5, 0, 1)  # shaded by the root, so that small weights are seen
-PANELS = 6  # blocks and heads that fit into one picture, each way
-DEPTHS = 9  # of the lens
-ROWS = 48  # of a table; of a longer text, the last tokens
+WEIGHT_SCALE = PowerNorm(0.5, 0, 1)  # a square root makes small weights visible
+PANELS = 6  # most blocks, and most heads, in one figure
+DEPTHS = 9  # most depths of the logit lens
+ROWS = 48  # most rows of a table; a longer text shows its last tokens
 COLUMNS, LINES = 80, 40  # of a page of text
-ROW = 0.215  # inches: a line of a table
+ROW = 0.215  # inches: height of a table row
 
 
 def draw(
@@ -42,10 +40,10 @@ def draw(
     heads: Sequence[int],
     advance: Callable[[int], object] = lambda views: None,
 ) -> list[Path]:
-    """Draw the views that `names` asks for (see activations.VIEWS) into `folder`; returns the files, `<view>.png`.
+    """Write the views in `names` (see activations.VIEWS) to `<folder>/<view>.png`; returns the files.
 
-    blocks, heads: which ones `attention` maps, counted from 0. Beside `position`, by_position.png where that is known.
-    `advance` hears 1 as each view is drawn.
+    blocks, heads: the ones that `attention` maps, counted from 0. `position` also writes by_position.png if that loss
+    is known. `advance` is called with 1 after each view.
     """
     whole = activations.get_activations(subject.model, subject.text)
     acts = whole.first(subject.short)
@@ -76,19 +74,19 @@ def draw(
 
 
 def tokens(path: Path, subject: Subject, acts: Activations) -> None:
-    """How a text is cut, each token over its id, and how byte pairs merged into its longest words."""
+    """Each token of a text above its id, and the BPE merges of its longest words."""
     ids = acts.ids.tolist()
     labels = [label(subject.tokenizer, token) for token in ids]
     wide = [max(len(text), len(str(token))) + 1 for text, token in zip(labels, ids, strict=True)]
     places = _typeset(wide, [False] * len(ids))
     below = 2.4 * (places[-1][0] + 1)
     ladders = merge_ladders(subject.tokenizer, ids)
-    lines = ["The longest words, from bytes to tokens; merges numbered as they were learned"] if ladders else []
+    lines = ["The longest words, from bytes to tokens; merges are numbered in the order learned"] if ladders else []
     lines += [line for ladder in ladders for line in ("", *ladder)]
-    title = f"How the text is cut, by a vocabulary of {subject.tokenizer.vocab_size}"
+    title = f"The text as tokens, with a vocabulary of {subject.tokenizer.vocab_size}"
     figure, axes = _page(title, below + len(lines))
     for text, token, (row, column), width in zip(labels, ids, places, wide, strict=False):
-        shade = LIGHT if token % 2 else "#e3eaf0"  # the same token, the same shade
+        shade = LIGHT if token % 2 else "#e3eaf0"  # equal tokens have equal shades
         axes.add_patch(Rectangle((column, 2.4 * row), width - 0.3, 1.05, facecolor=shade))
         write(axes, column + (width - 0.3) / 2, 2.4 * row + 0.5, text, ha="center")
         write(axes, column + (width - 0.3) / 2, 2.4 * row + 1.5, str(token), ha="center", fontsize=7.5, color="0.35")
@@ -98,21 +96,21 @@ def tokens(path: Path, subject: Subject, acts: Activations) -> None:
 
 
 def embeddings(path: Path, subject: Subject) -> None:
-    """Tokens, and those whose embeddings point most nearly the same way."""
-    ids, cosines = activations.neighbours(subject.model, subject.telling, 6)
+    """Tokens and their nearest neighbours among the embeddings, by cosine similarity."""
+    ids, cosines = activations.neighbours(subject.model, subject.frequent, 6)
     near = [[label(subject.tokenizer, int(token), 9) for token in row] for row in ids]
     texts = [[f"{a} {b:.2f}" for a, b in zip(*row, strict=True)] for row in zip(near, cosines, strict=True)]
     figure = Figure(figsize=(8, ROW * len(texts) + 0.9), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     _cells(axes, cosines, texts, Normalize(0, 1))
-    name_ticks(axes.yaxis, [label(subject.tokenizer, token) for token in subject.telling])
+    name_ticks(axes.yaxis, [label(subject.tokenizer, token) for token in subject.frequent])
     axes.set_xticks([])
     axes.set_title("Nearest neighbours among the token embeddings, and their cosine similarity")
     save(figure, path)
 
 
 def position(path: Path, learned: np.ndarray | None, rotary: np.ndarray | None) -> None:
-    """What a model can know of distance. learned: (T, T) similarities; rotary: (D/2, T) cosines; one of them."""
+    """Similarity of positions. learned: (T, T) cosine similarities; rotary: (D/2, T) cosines; one of them is None."""
     figure = Figure(figsize=(8, 4), dpi=DPI, layout="constrained")
     curve, image = figure.subplots(1, 2)
     style: Any = {"cmap": SHADES, "vmin": -1, "vmax": 1, "interpolation": "nearest"}
@@ -124,8 +122,8 @@ def position(path: Path, learned: np.ndarray | None, rotary: np.ndarray | None) 
         shown = image.imshow(
             rotary, aspect="auto", extent=(-0.5, rotary.shape[1] - 0.5, len(rotary) + 0.5, 0.5), **style
         )
-        image.set(xlabel="distance, tokens", ylabel="pair of coordinates", title="What each pair leaves of it")
-        values, title, what = rotary.mean(axis=0), "Rotary positions", "product of a query and an equal key"
+        image.set(xlabel="distance, tokens", ylabel="pair of coordinates", title="Dot product in each pair")
+        values, title, what = rotary.mean(axis=0), "Rotary positions", "dot product of a query and an equal key"
     figure.colorbar(shown, ax=image, shrink=0.8)
     curve.plot(values, color=DARK, linewidth=1.6)
     curve.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -136,11 +134,11 @@ def position(path: Path, learned: np.ndarray | None, rotary: np.ndarray | None) 
 
 
 def attention(path: Path, subject: Subject, acts: Activations, blocks: Sequence[int], heads: Sequence[int]) -> None:
-    """A map for each head: a row is a token's attention weights, darker is larger. At most PANELS each way."""
+    """One map per head: each row is a token's attention weights, darker is larger. At most PANELS × PANELS."""
     rows, columns = ([among[place] for place in spread(len(among), PANELS)] for among in (blocks, heads))
     labels = [label(subject.tokenizer, token) for token in acts.ids.tolist()]
     side = min(6.0, 9.0 / max(len(rows), len(columns)))  # inches
-    size = min(9.0, 72 * 0.85 * side / len(labels))  # points, so that a label is as high as a row
+    size = min(9.0, 72 * 0.85 * side / len(labels))  # points: a label is as high as a row
     figure = Figure(figsize=(side * len(columns) + 1.5, side * len(rows) + 0.8), dpi=DPI, layout="constrained")
     panels = figure.subplots(len(rows), len(columns), squeeze=False)
     for (row, block), (column, head) in itertools.product(enumerate(rows), enumerate(columns)):
@@ -150,7 +148,7 @@ def attention(path: Path, subject: Subject, acts: Activations, blocks: Sequence[
         for axis, edge, turned in ((axes.yaxis, column == 0, 0), (axes.xaxis, row == len(rows) - 1, 90)):
             if not edge:
                 axis.set_ticks([])
-            elif size >= 4:  # else there are too many tokens to name them, and their places do
+            elif size >= 4:  # smaller labels are illegible; the axis shows positions instead
                 name_ticks(axis, labels, size, rotation=turned)
     bar = figure.colorbar(
         ScalarMappable(WEIGHT_SCALE, SHADES), ax=panels, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1], shrink=0.5
@@ -160,24 +158,24 @@ def attention(path: Path, subject: Subject, acts: Activations, blocks: Sequence[
 
 
 def lens(path: Path, subject: Subject, acts: Activations) -> None:
-    """The most likely next token after each block, ✓ where it is the target; shaded by the target's probability."""
+    """The likeliest next token after each block, ✓ if it is the target; shaded by the target's probability."""
     seen = activations.lens(subject.model, acts)
     depths = spread(len(seen.best), DEPTHS)
     labels = [*(label(subject.tokenizer, token) for token in acts.ids.tolist()), "?"]
     longest = min(12, 60 // len(depths))
     texts = [[label(subject.tokenizer, int(token), longest) for token in row] for row in seen.best[depths].T]
-    chances = np.zeros((len(texts), len(depths)))
-    chances[:-1] = 2.0 ** -seen.bits[depths].T
+    probs = np.zeros((len(texts), len(depths)))
+    probs[:-1] = 2.0 ** -seen.bits[depths].T
     for row, column in np.argwhere(seen.ranks[depths].T == 1):
         texts[row][column] += " ✓"
     high = min(max(len(texts), 12), ROWS)
     figure = Figure(figsize=(9, ROW * high + 1.2), dpi=DPI, layout="constrained")
     table, curve = figure.subplots(1, 2, width_ratios=[3, 1])
-    _cells(table, chances[-ROWS:], texts[-ROWS:], WEIGHT_SCALE)
-    name_ticks(table.yaxis, [f"{here} → {then}" for here, then in itertools.pairwise(labels)][-ROWS:])
+    _cells(table, probs[-ROWS:], texts[-ROWS:], WEIGHT_SCALE)
+    name_ticks(table.yaxis, [f"{token} → {target}" for token, target in itertools.pairwise(labels)][-ROWS:])
     name_ticks(table.xaxis, ["embedding" if depth == 0 else f"block {depth}" for depth in depths])
     table.xaxis.tick_top()
-    table.set_title("What it would say after each block")
+    table.set_title("Logit lens: the prediction after each block")
     curve.plot(
         seen.bits.mean(axis=1) if seen.bits.size else [],
         range(len(seen.bits)) if seen.bits.size else [],
@@ -195,13 +193,13 @@ def lens(path: Path, subject: Subject, acts: Activations) -> None:
 
 
 def next_token(path: Path, subject: Subject, acts: Activations, settings: Sampling) -> None:
-    """Left: the probability of each target token. Right: what could come after the last, and what each filter keeps."""
+    """Left: the probability of each target token. Right: the next token's distribution, and what each filter keeps."""
     steps = activations.steps(acts.logits, settings)
     rows = min(max(20, len(acts.ids) - 1), ROWS)
     figure = Figure(figsize=(10, ROW * rows + 1.4), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
     _targets(left, subject, acts, steps)
-    _coming(right, subject, steps, settings.temperature, rows)
+    _predictions(right, subject, steps, settings.temperature, rows)
     for axes in (left, right):
         axes.set_ylim(rows + 0.5, -1.7)
         axes.spines[["top", "right"]].set_visible(False)
@@ -209,19 +207,19 @@ def next_token(path: Path, subject: Subject, acts: Activations, settings: Sampli
 
 
 def _targets(axes: Axes, subject: Subject, acts: Activations, steps: activations.Steps) -> None:
-    """The probability of each target token, its bits and rank, and what was likelier."""
+    """The probability, surprisal and rank of each target token, and the likeliest token."""
     bits, ranks = acts.bits[-ROWS:], activations.ranks(acts.logits, acts.ids)[-ROWS:]
     axes.barh(range(len(bits)), 2.0**-bits, color=DARK, height=0.7)
     name_ticks(axes.yaxis, [label(subject.tokenizer, token) for token in acts.ids[1:].tolist()[-ROWS:]])
     likeliest = steps.probs[:-1].argmax(-1).tolist()[-ROWS:]
     write(axes, 1.04, -1, " bits  rank  likeliest", color="0.35", fontsize=8)
-    for row, (told, rank, best) in enumerate(zip(bits, ranks, likeliest, strict=True)):
-        write(axes, 1.04, row, f"{told:5.1f} {rank:5}  {label(subject.tokenizer, best, 10)}", fontsize=8)
+    for row, (value, rank, best) in enumerate(zip(bits, ranks, likeliest, strict=True)):
+        write(axes, 1.04, row, f"{value:5.1f} {rank:5}  {label(subject.tokenizer, best, 10)}", fontsize=8)
     axes.set(xlim=(0, 1.9), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="probability", title="Target tokens")
 
 
-def _coming(axes: Axes, subject: Subject, steps: activations.Steps, temperature: float, most: int) -> None:
-    """The likeliest tokens after the last one, and a column for each filter: ● where it keeps the token."""
+def _predictions(axes: Axes, subject: Subject, steps: activations.Steps, temperature: float, most: int) -> None:
+    """The likeliest next tokens after the text, with one column per filter: ● if it keeps the token."""
     order = steps.warmed[-1].argsort(descending=True, stable=True)[:most]
     count = len(order)
     plain, warmed = steps.probs[-1, order].numpy(), steps.warmed[-1, order].numpy()
@@ -236,21 +234,21 @@ def _coming(axes: Axes, subject: Subject, steps: activations.Steps, temperature:
         write(axes, x, count - 0.1, f"{int(kept[-1].sum())} kept", color="0.35", **style)
         for row, token in enumerate(order.tolist()):
             write(axes, x, row, "●" if kept[-1, token] else "·", **style)
-    axes.set(xlim=(0, top * (1.1 + 0.25 * len(steps.kept))), title="What could come after the last")
-    axes.set_xlabel(f"probability; in outline at temperature {temperature:g}")
-    axes.set_xticks([place for place in MaxNLocator(5).tick_values(0, top) if place <= top * 1.05])
+    axes.set(xlim=(0, top * (1.1 + 0.25 * len(steps.kept))), title="Next token after the text")
+    axes.set_xlabel(f"probability; outlined: at temperature {temperature:g}")
+    axes.set_xticks([tick for tick in MaxNLocator(5).tick_values(0, top) if tick <= top * 1.05])
 
 
 def surprisal(path: Path, subject: Subject, acts: Activations) -> None:
-    """A text, shaded by the bits that each token told the model; grey is the first one, which nothing predicts."""
+    """A text shaded by each token's surprisal in bits; the first token, which is not predicted, is grey."""
     bits = acts.bits
-    written = pieces(subject.tokenizer, acts.ids.tolist(), [np.nan, *bits])
-    places = _typeset([len(text) for text, _ in written], [text.endswith("↵") for text, _ in written])
+    displayed = displayed_tokens(subject.tokenizer, acts.ids.tolist(), [np.nan, *bits])
+    places = _typeset([len(text) for text, _ in displayed], [text.endswith("↵") for text, _ in displayed])
     below = 1.25 * (places[-1][0] + 1)
-    mean = f"{bits.mean():.1f} bits a token" if bits.size else "one token, nothing predicted"
-    figure, axes = _page(f"What the text tells the model: {mean}", below + 2.5)
+    mean = f"{bits.mean():.1f} bits per token" if bits.size else "a single token has no prediction"
+    figure, axes = _page(f"Surprisal of each token: {mean}", below + 2.5)
     scale = Normalize(0, MOST_BITS)
-    for (text, value), (row, column) in zip(written, places, strict=False):
+    for (text, value), (row, column) in zip(displayed, places, strict=False):
         shade = "0.88" if np.isnan(value) else SHADES(scale(value))
         axes.add_patch(Rectangle((column, 1.25 * row), len(text) - 0.06, 1.1, facecolor=shade))
         write(axes, column, 1.25 * row + 0.55, text, color=ink(scale(value)))
@@ -262,9 +260,9 @@ def surprisal(path: Path, subject: Subject, acts: Activations) -> None:
 
 
 def _typeset(widths: Iterable[int], ends: Iterable[bool]) -> list[tuple[int, int]]:
-    """(line, column) of each piece of a page: a new line where it would pass the edge, and after one that ends a line.
+    """(line, column) of each text of a page, with line breaks at the edge and after texts that end a line.
 
-    What does not fit on the page is left out.
+    Texts that do not fit on the page are left out.
     """
     row = column = 0
     places = []
@@ -279,8 +277,8 @@ def _typeset(widths: Iterable[int], ends: Iterable[bool]) -> list[tuple[int, int
 
 
 def _page(title: str, lines: float) -> tuple[Figure, Axes]:
-    """A figure for text: one unit is a character wide, or a line high."""
-    wide, high = COLUMNS * 0.602 * 10 / 72, lines * ROW  # a character is 0.602 of its size, which is 10 points
+    """A figure for text, in units of one character width and one line height."""
+    wide, high = COLUMNS * 0.602 * 10 / 72, lines * ROW  # inches; a character is 0.602 × 10 points wide
     figure = Figure(figsize=(wide + 0.5, high + 0.5), dpi=DPI)
     axes = figure.add_axes((0.25 / (wide + 0.5), 0.1 / (high + 0.5), wide / (wide + 0.5), high / (high + 0.5)))
     axes.set(xlim=(0, COLUMNS), ylim=(lines, 0))
@@ -290,7 +288,7 @@ def _page(title: str, lines: float) -> tuple[Figure, Axes]:
 
 
 def _cells(axes: Axes, values: np.ndarray, texts: list[list[str]], norm: Normalize) -> None:
-    """A table of words, each on its shade."""
+    """A table of texts on shaded cells."""
     axes.imshow(values, cmap=SHADES, norm=norm, aspect="auto", interpolation="nearest")
     for row, column in np.ndindex(values.shape):
         color = ink(norm(values[row, column]))

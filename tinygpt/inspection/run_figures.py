@@ -17,24 +17,24 @@ def draw(
 ) -> None:
     """Write figures/, by_position.tsv and by_compute.tsv of data/evaluation.
 
-    numbers: as evaluation.metrics.metrics makes them. subject: the model on held-out text, with its loss by position.
-    `advance` hears of each view of the model's inside.
+    numbers: the result of evaluation.metrics.metrics. subject: the model on held-out text, with its loss by position.
+    `advance` is called for each view of the model's internals.
     """
-    marks, size = numbers["baselines"], numbers["bytes"] / numbers["tokens"]
+    baselines, size = numbers["baselines"], numbers["bytes"] / numbers["tokens"]
     train, validation = (read_table(paths.training / f"{split}.tsv") for split in ("train", "validation"))
     trained = read_json(paths.training / "metrics.json")
-    learned = curves.by_compute(validation, trained["flops"] / trained["step"], size)
+    by_compute = curves.by_compute(validation, trained["flops"] / trained["step"], size)
     by_position = [] if subject.by_position is None else enumerate(subject.by_position, start=1)
     write_table(paths.evaluation / "by_position.tsv", [{"position": x, "loss": y} for x, y in by_position])
-    write_table(paths.evaluation / "by_compute.tsv", [{"tflop": x, "bits_per_byte": y} for x, y in learned])
+    write_table(paths.evaluation / "by_compute.tsv", [{"tflop": x, "bits_per_byte": y} for x, y in by_compute])
     with writing(paths.evaluation / "figures") as folder:
         folder.mkdir()
-        curves.loss_curves(folder / "loss.png", train, validation, curves.nats_per_token(marks, size))
+        curves.loss_curves(folder / "loss.png", train, validation, curves.nats_per_token(baselines, size))
         curves.learning_rate(folder / "learning_rate.png", train)
         curves.gradient_norm(folder / "gradient_norm.png", train, gradient_clip)
-        curves.learning(folder / "by_compute.png", {"": learned}, marks, *curves.COMPUTE)
+        curves.learning(folder / "by_compute.png", {"": by_compute}, baselines, *curves.COMPUTE)
         bits, error = numbers["bits_per_byte"], numbers["bits_per_byte_standard_error"]
-        curves.baseline_bars(folder / "baselines.png", {"this model": (bits, error)}, marks)
+        curves.baseline_bars(folder / "baselines.png", {"this model": (bits, error)}, baselines)
         if "fine_tuning" in numbers:
             curves.before_and_after(folder / "fine_tuning.png", numbers["fine_tuning"])
         shape = subject.model.config

@@ -1,9 +1,8 @@
 """The tokenizer interface: `encode` text → integers, `decode` back; `save` writes what transformers reads.
 
-The id of <|endoftext|> is the last; it stands for no text, so that a literal "<|endoftext|>" in a text is plain text
-like any other (in transformers it becomes the special token). The kinds: one token a character (char.py), byte
-pairs (bpe.py), and what the `tokenizers` library runs (sentencepiece.py). Left out: normalisation, and any other
-special token.
+<|endoftext|> has the last id and stands for no text: a literal "<|endoftext|>" in a text is encoded as plain text
+(transformers makes it the special token). The kinds: one token per character (char.py), byte pairs (bpe.py), and
+tokenizers run by the `tokenizers` library (sentencepiece.py). Left out: normalisation and other special tokens.
 """
 
 import codecs
@@ -28,7 +27,7 @@ class Tokenizer(ABC):
 
     @property
     def vocab_size(self) -> int:
-        """All entries, <|endoftext|> included."""
+        """The number of entries, including <|endoftext|>."""
         return len(self._tokens)
 
     @property
@@ -38,7 +37,7 @@ class Tokenizer(ABC):
 
     @property
     def unknown(self) -> int | None:
-        """The id that stands for characters outside the vocabulary; None where there is no such id."""
+        """The id for characters outside the vocabulary, or None."""
         return None
 
     @abstractmethod
@@ -47,19 +46,20 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_array(self, text: str) -> npt.NDArray[np.integer[Any]]:
-        """The same as an array, (number of tokens,) int32 or uint32: sooner, in a tenth of a list's memory.
+        """The ids as an array, (number of tokens,) int32 or uint32: faster, in a tenth of a list's memory.
 
-        Threads work side by side at it. UnicodeEncodeError for half of a character (U+D800 to U+DFFF) in a bpe.
+        Releases the GIL, so threads can encode in parallel. BPE raises UnicodeEncodeError for a lone surrogate (U+D800
+        to U+DFFF).
         """
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids; bytes that are not UTF-8 become U+FFFD. ValueError for an id outside the vocabulary."""
+        """The text of ids; invalid UTF-8 becomes U+FFFD. Raises ValueError for an id outside the vocabulary."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
-        """What one token stands for, in UTF-8: perhaps a part of a character; nothing for <|endoftext|>.
+        """The UTF-8 bytes of one token, possibly part of a character; empty for <|endoftext|>.
 
-        ValueError for an id outside the vocabulary.
+        Raises ValueError for an id outside the vocabulary.
         """
         if not 0 <= token < self.vocab_size:
             raise ValueError(
@@ -69,13 +69,13 @@ class Tokenizer(ABC):
         return self._tokens[token]
 
     def byte_lengths(self) -> npt.NDArray[np.int64]:
-        """The bytes that each id stands for: (vocab_size,) int64; 0 for <|endoftext|>."""
+        """The number of bytes of each token: (vocab_size,) int64; 0 for <|endoftext|>."""
         return np.array([len(token) for token in self._tokens], dtype=np.int64)
 
     def save(self, folder: Path | str) -> None:
-        """Write tokenizer.json and tokenizer_config.json, as transformers reads them, into `folder`."""
+        """Write tokenizer.json and tokenizer_config.json into `folder`, as transformers reads them."""
         ends = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "clean_up_tokenization_spaces": False}
-        # Without a class, AutoTokenizer would take another model's, and differ without a word.
+        # Without a class, AutoTokenizer would silently use another model's tokenizer.
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", **ends}
         write_json(Path(folder) / "tokenizer.json", self.to_json())
         write_json(Path(folder) / "tokenizer_config.json", settings)
@@ -89,11 +89,11 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _parts(self) -> dict[str, Any]:
-        """What differs from kind to kind in tokenizer.json: its pre_tokenizer, model and decoder."""
+        """The parts of tokenizer.json that depend on the kind: pre_tokenizer, model and decoder."""
 
 
 class StreamingDecoder:
-    """Ids → text, an id at a time: half of a character waits for its other half."""
+    """Ids → text, one id at a time; an incomplete character is held back until it is complete."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -101,10 +101,10 @@ class StreamingDecoder:
 
     @property
     def inside(self) -> bool:
-        """Whether a character has begun that the next token goes on with."""
+        """Whether the text so far ends inside a character."""
         return bool(self._decoder.getstate()[0])
 
     def decode(self, token: int | None, last: bool = False) -> str:
-        """The text that is certain once this token has come; None stands for the end, as `last` does after a token."""
+        """The text completed by this token; None, or `last` with the last token, flushes an incomplete character."""
         bytes_ = b"" if token is None else self._tokenizer.token_bytes(token)
         return self._decoder.decode(bytes_, final=last or token is None)

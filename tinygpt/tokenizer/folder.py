@@ -1,6 +1,6 @@
-"""A tokenizer's folder, opened without a network, whatever its kind: `tokenizer = load("data/tokenizer")`.
+"""Load a tokenizer of any kind from its folder, without a network: `tokenizer = load("data/tokenizer")`.
 
-A file that is not, in every part, what `save` writes is refused; nothing is unpickled.
+A tokenizer.json that differs in any part from what `save` writes is refused; nothing is unpickled.
 """
 
 from collections.abc import Iterable
@@ -15,17 +15,17 @@ from tinygpt.tokenizer.sentencepiece import HFTokenizer
 
 
 def load(folder: Path | str) -> Tokenizer:
-    """Read the tokenizer that `save` wrote; no network, nothing unpickled.
+    """Load the tokenizer that `save` wrote.
 
-    Raises FileNotFoundError where there is none, ValueError where it is damaged or another program's.
+    Raises FileNotFoundError if there is none, ValueError if it is damaged or written by another program.
     """
     file = Path(folder) / "tokenizer.json"
     if not file.is_file():
         raise FileNotFoundError(f"No tokenizer at {folder}. Run `dvc repro tokenize`.")
     check_fetched(file)
     try:
-        found, foreign = read_json(file), _hf_metadata(Path(folder))
-        tokenizer = _rebuild(found) if foreign is None else _rebuild_hf(found, foreign)
+        found, metadata = read_json(file), _hf_metadata(Path(folder))
+        tokenizer = _rebuild(found) if metadata is None else _rebuild_hf(found, metadata)
         _check_equal(tokenizer.to_json(), found)
     except (AttributeError, LookupError, TypeError, ValueError) as problem:
         why = " ".join(str(problem).split())[:200]
@@ -34,7 +34,7 @@ def load(folder: Path | str) -> Tokenizer:
 
 
 def check_texts(tokenizer: Tokenizer, texts: Iterable[str], key: str) -> None:
-    """ValueError, in a sentence, for a text that the tokenizer cannot write; `key`: the parameter that names it."""
+    """Raise ValueError for a text that the tokenizer cannot encode; `key`: the parameter that holds it."""
     for text in texts:
         try:
             tokenizer.encode_array(text)
@@ -43,14 +43,14 @@ def check_texts(tokenizer: Tokenizer, texts: Iterable[str], key: str) -> None:
 
 
 def _hf_metadata(folder: Path) -> dict[str, Any] | None:
-    """What `HFTokenizer.save` tells in tokenizer_config.json; None beside a tokenizer of our own kinds."""
+    """The entry `tinygpt` that `HFTokenizer.save` writes to tokenizer_config.json; None for other tokenizers."""
     file = folder / "tokenizer_config.json"
     settings = read_json(file) if file.is_file() else {}
     return settings.get("tinygpt")
 
 
 def _rebuild(content: dict[str, Any]) -> Tokenizer:
-    """The tokenizer of a tokenizer.json, taken from as little of it as can be; `load` compares the rest."""
+    """The tokenizer of a tokenizer.json, from as few of its values as possible; `load` compares the rest."""
     model = content["model"]
     if model["type"] == "WordLevel":
         return CharTokenizer(model["vocab"], "replace" if model["unk_token"] in model["vocab"] else "error")
@@ -61,17 +61,17 @@ def _rebuild(content: dict[str, Any]) -> Tokenizer:
     raise ValueError(f"its model is {model['type']!r}, not WordLevel, BPE or Unigram.")
 
 
-def _rebuild_hf(content: dict[str, Any], told: dict[str, Any]) -> HFTokenizer:
-    if told.keys() != {"end_of_text", "vocab_size"} or not all(type(number) is int for number in told.values()):
-        raise ValueError("tokenizer_config.json does not tell its end and size.")
+def _rebuild_hf(content: dict[str, Any], metadata: dict[str, Any]) -> HFTokenizer:
+    if metadata.keys() != {"end_of_text", "vocab_size"} or not all(type(value) is int for value in metadata.values()):
+        raise ValueError("tokenizer_config.json lacks end_of_text or vocab_size.")
     try:
-        return HFTokenizer(content, **told)
-    except Exception as problem:  # the library raises no narrower kind
+        return HFTokenizer(content, **metadata)
+    except Exception as problem:  # the library raises no narrower type
         raise ValueError(str(problem)) from problem
 
 
 def _check_equal(expected: dict[str, Any], found: dict[str, Any]) -> None:
-    """ValueError names the first part of a tokenizer.json that differs from what `save` would write."""
+    """Raise ValueError for the first part of a tokenizer.json that differs from what `save` would write."""
     for key in [*expected, *found]:
         if expected.get(key) != found.get(key):
             raise ValueError(f"its {key} is not what TinyGPT writes.")

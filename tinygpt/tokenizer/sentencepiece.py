@@ -1,15 +1,13 @@
 """Tokenizers that run in the `tokenizers` library: `SentencePieceTokenizer` and `HFTokenizer`.
 
-A SentencePieceTokenizer has a new line, the 256 bytes, and pieces of words with the space before them, learned by
-sentencepiece (data/train_tokenizer.py), which need not be there to use them. Its vocabulary spells a space as a space,
-where SentencePiece writes ▁: so a ▁ in a text stays one, every text comes back as it was, and `<0x0A>` in a text is six
-characters. The ids are those of SentencePiece for every text without ▁, which it takes for a space, with one exception:
-where two cuts of a text are exactly as likely, as of `***` in `**` and `*`, its unigram decides by its rounding errors,
-and this one always alike. Of bytes that are no UTF-8, transformers shows each as �, and so what stands beside them in
-one run of bytes.
+A SentencePieceTokenizer has a newline, the 256 bytes, and the pieces that the package sentencepiece learned
+(data/train_tokenizer.py); encoding does not need that package. Its vocabulary spells a space as a space instead of ▁,
+so every text decodes unchanged, including ▁ and `<0x0A>`. The ids equal SentencePiece's for every text without ▁, with
+one exception: if two segmentations are exactly as likely (`***` as `**`, `*` or `*`, `**`), SentencePiece's unigram
+decides by rounding errors, this one always alike. transformers decodes invalid UTF-8 differently: it shows � for every
+byte of a run of byte tokens that is not valid UTF-8.
 
-A HFTokenizer is that of a model that others trained. Left out: learning (data/train_tokenizer.py), and telling
-whose a tokenizer is (char.py, checkpoints/hf_tokenizer.py).
+An HFTokenizer is the tokenizer of a transformers model (checkpoints/hf_tokenizer.py).
 """
 
 import json
@@ -27,22 +25,22 @@ from tinygpt.tokenizer import pretokenize
 from tinygpt.tokenizer.base import END_OF_TEXT, Tokenizer
 from tinygpt.tokenizer.bpe import unspell
 
-NEW_LINE = "\n"  # the first piece; no other holds one
+NEW_LINE = "\n"  # the first piece; no other contains a newline
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
-FIRST = len([NEW_LINE, *BYTES])  # the id of the first piece that was learned
+FIRST = len([NEW_LINE, *BYTES])  # the id of the first learned piece
 
-# A word is what no piece reaches beyond: spaces, and what follows them up to the next space or new line.
+# No piece crosses a word: spaces, and the characters after them up to the next space or newline.
 WORDS = r"\n| +[^ \n]*|[^ \n]+"
-# No piece holds a digit beside a letter; but the library would take "<0x0A>" in a text for the byte, were it not cut.
+# Splits a literal "<0x0A>", which the library would read as the byte. No piece has a digit next to a letter anyway.
 NO_BYTE = r"<0(?=x[0-9A-F]{2}>)"
-PARTS = 2**14  # characters that are encoded at once
+PARTS = 2**14  # characters encoded at once
 
 
 class LibraryTokenizer(Tokenizer):
-    """What runs in the `tokenizers` library, on one text at a time; special tokens in a text are read as text."""
+    """A tokenizer that runs in the `tokenizers` library; special tokens in a text are read as plain text."""
 
     def __init__(self, tokens: list[bytes]) -> None:
-        """The library reads what `to_json` gives, which must be there before."""
+        """Calls `to_json`, so subclasses set its fields first."""
         from tokenizers import Tokenizer as Library
 
         super().__init__(tokens)
@@ -52,37 +50,37 @@ class LibraryTokenizer(Tokenizer):
         self._library.no_padding()
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text; half of a character (U+D800 to U+DFFF) is read as U+FFFD."""
+        """The ids of a text; a lone surrogate (U+D800 to U+DFFF) is read as U+FFFD."""
         return self._ids(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
     def encode_array(self, text: str) -> npt.NDArray[np.integer[Any]]:
-        text.encode()  # UnicodeEncodeError for half of a character, of which the library makes an obscure one
+        text.encode()  # UnicodeEncodeError for a lone surrogate; the library's own error is obscure
         return np.array(self._ids(text), dtype=np.int32)
 
     def _ids(self, text: str) -> list[int]:
         parts = self._cut(text)
-        if len(parts) == 1:  # threads are for more
+        if len(parts) == 1:  # no need for threads
             return list(self._library.encode(text, add_special_tokens=False).ids)
         return [
             token for part in self._library.encode_batch_fast(parts, add_special_tokens=False) for token in part.ids
         ]
 
     def _cut(self, text: str) -> list[str]:
-        """The text in parts that can be encoded by themselves."""
+        """The text in parts that can be encoded independently."""
         return [text]
 
 
 class SentencePieceTokenizer(LibraryTokenizer):
-    """SentencePiece's two kinds: unigram, where each piece has a score, and BPE, where the first in the list that two
-    neighbours make is made first.
+    """SentencePiece's two models: unigram, where each piece has a log-probability, and BPE, where the earliest piece in
+    the list that two neighbours make is merged first.
 
-    pieces: what was learned, with spaces as spaces; scores: the logarithm of each one's probability; None for BPE.
+    pieces: the learned pieces, with spaces as spaces. scores: their log-probabilities; None for BPE.
     """
 
     def __init__(self, pieces: list[str], scores: list[float] | None) -> None:
         self.pieces = [NEW_LINE, *BYTES, *pieces]
         if len({*self.pieces, END_OF_TEXT}) != len(self.pieces) + 1:
-            raise ValueError("A piece is there twice.")
+            raise ValueError("A piece occurs twice.")
         self.scores = None if scores is None else _completed(scores)
         super().__init__([_unspell(piece) for piece in self.pieces])
 
@@ -99,8 +97,13 @@ class SentencePieceTokenizer(LibraryTokenizer):
             vocabulary = [list(pair) for pair in zip(self.pieces, self.scores, strict=True)]
             model = {"type": "Unigram", "unk_id": FIRST - 1, "vocab": vocabulary, "byte_fallback": True}
         else:
-            numbered = {piece: place for place, piece in enumerate(self.pieces)}
-            model = {"type": "BPE", "vocab": numbered, "merges": _merges(self.pieces[FIRST:]), "byte_fallback": True}
+            vocabulary_ids = {piece: i for i, piece in enumerate(self.pieces)}
+            model = {
+                "type": "BPE",
+                "vocab": vocabulary_ids,
+                "merges": _merges(self.pieces[FIRST:]),
+                "byte_fallback": True,
+            }
         return {
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": splits},
             "model": model,
@@ -109,7 +112,7 @@ class SentencePieceTokenizer(LibraryTokenizer):
 
 
 def rebuild(model: dict[str, Any]) -> SentencePieceTokenizer:
-    """The tokenizer of a tokenizer.json's model, taken from as little of it as can be; `load` compares the rest."""
+    """The tokenizer of a tokenizer.json's model, from as few of its values as possible; `load` compares the rest."""
     if model["type"] == "BPE":
         return SentencePieceTokenizer(sorted(model["vocab"], key=model["vocab"].__getitem__)[FIRST:], None)
     learned = model["vocab"][FIRST:]
@@ -117,10 +120,11 @@ def rebuild(model: dict[str, Any]) -> SentencePieceTokenizer:
 
 
 def _completed(scores: list[float]) -> list[float]:
-    """Scores with those of a new line and of the bytes before them.
+    """The scores of the newline and the bytes, then `scores`.
 
-    A new line is taken wherever it stands, and bytes where there is nothing else; so the numbers change no cut. They
-    are SentencePiece's own for the new line; and for bytes the lowest, from which the library tells what is unknown.
+    They do not affect any segmentation: a newline is always its own token, and bytes are used only if nothing else
+    fits. The newline's is SentencePiece's own; bytes have the lowest score, from which the library sets the unknown
+    token's.
     """
     if not all(isinstance(score, float) and math.isfinite(score) for score in scores):
         raise ValueError("A score is not a number.")
@@ -129,17 +133,17 @@ def _completed(scores: list[float]) -> list[float]:
 
 
 def _merges(pieces: list[str]) -> list[list[str]]:
-    """The pairs of pieces that make a piece, the first piece's first: in SentencePiece, any two may that can."""
+    """All pairs of pieces that make a piece, in the order of the result: SentencePiece may merge any of them."""
     known = set(pieces)
-    cuts = ([piece[:place], piece[place:]] for piece in pieces for place in range(len(piece) - 1, 0, -1))
-    return [[left, right] for left, right in cuts if left in known and right in known]
+    pairs = ([piece[:i], piece[i:]] for piece in pieces for i in range(len(piece) - 1, 0, -1))
+    return [[left, right] for left, right in pairs if left in known and right in known]
 
 
 class HFTokenizer(LibraryTokenizer):
-    """A tokenizer.json of the `tokenizers` library as it is, but for what it would put before a text, or after it.
+    """A tokenizer.json of the `tokenizers` library, without the tokens it would add before or after a text.
 
-    content: the parsed file; end_of_text: an id; vocab_size: of the model, as large as the tokenizer's or larger. The
-    ids beyond stand for no text.
+    content: the parsed file. end_of_text: an id. vocab_size: the model's, at least the tokenizer's; additional ids
+    stand for no text.
     """
 
     def __init__(self, content: dict[str, Any], end_of_text: int, vocab_size: int) -> None:
@@ -150,7 +154,7 @@ class HFTokenizer(LibraryTokenizer):
             raise ValueError(f"the tokenizer has ids beyond the model's {vocab_size} (<|endoftext|> is {end_of_text}).")
         self._tokens = [b""] * vocab_size
         as_bytes = bytes_of(content)
-        added = {entry["id"]: entry for entry in content.get("added_tokens", [])}  # spelled as they are, not in bytes
+        added = {entry["id"]: entry for entry in content.get("added_tokens", [])}  # not in byte-level spelling
         for spelled, token in vocabulary.items():
             if token in added:
                 self._tokens[token] = b"" if added[token]["special"] else spelled.encode()
@@ -162,13 +166,13 @@ class HFTokenizer(LibraryTokenizer):
         return self._end
 
     def save(self, folder: Path | str) -> None:
-        """As any other; besides, tokenizer_config.json tells `load` what the file alone does not."""
+        """Like `Tokenizer.save`; tokenizer_config.json also holds end_of_text and vocab_size for `load`."""
         super().save(folder)
         settings = read_json(Path(folder) / "tokenizer_config.json")
         end = self._library.id_to_token(self._end)
-        told = {"end_of_text": self._end, "vocab_size": self.vocab_size}
+        metadata = {"end_of_text": self._end, "vocab_size": self.vocab_size}
         write_json(
-            Path(folder) / "tokenizer_config.json", settings | {"bos_token": end, "eos_token": end, "tinygpt": told}
+            Path(folder) / "tokenizer_config.json", settings | {"bos_token": end, "eos_token": end, "tinygpt": metadata}
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -179,11 +183,11 @@ class HFTokenizer(LibraryTokenizer):
 
 
 def bytes_of(content: dict[str, Any]) -> Callable[[str], bytes]:
-    """How this file spells bytes: a function from an entry of the vocabulary to what it stands for."""
-    told = json.dumps(content.get("decoder"))
-    if '"ByteLevel"' in told:
+    """The function that maps a vocabulary entry of this tokenizer.json to its bytes."""
+    decoder = json.dumps(content.get("decoder"))
+    if '"ByteLevel"' in decoder:
         return unspell
-    if '"ByteFallback"' in told or "▁" in json.dumps(content, ensure_ascii=False):  # SentencePiece's space
+    if '"ByteFallback"' in decoder or "▁" in json.dumps(content, ensure_ascii=False):  # SentencePiece's space
         return from_pieces
     raise ValueError("its decoder is neither byte-level nor SentencePiece's.")
 
