@@ -17,7 +17,7 @@ from tinygpt.experiments.compare import Comparison
 from tinygpt.experiments.runs import commit_here, distinct
 from tinygpt.files.text import write_text
 from tinygpt.generation import sample_metrics
-from tinygpt.generation.samples import number
+from tinygpt.generation.samples import format_number
 from tinygpt.plots.style import LABELS
 from tinygpt.report import charts, samples
 
@@ -141,7 +141,7 @@ def _number(outputs: Outputs, key: str, form: str) -> str:
     tflop = {"tflop": outputs.run.flops / 1e12}
     value = {**outputs.evaluation, **outputs.training, **vars(outputs.run), **tflop}.get(key)
     error = outputs.evaluation.get("bits_per_byte_standard_error") if key == "bits_per_byte" else None
-    return number(value, form) + ("" if error is None else f" ± {error:.3f}")
+    return format_number(value, form) + ("" if error is None else f" ± {error:.3f}")
 
 
 def _baselines(runs: Sequence[Outputs], names: Sequence[str]) -> list[tuple[float, str, str, bool]]:
