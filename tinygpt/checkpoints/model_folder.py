@@ -37,7 +37,7 @@ def save_model(
     lineage: dict[str, Any],
     changes: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a model folder atomically; `weights`: float32, under our names, for this configuration.
+    """Write a model folder atomically; `weights`: float32, by our names, of the shapes of this configuration.
 
     changes: the LoRA matrices (training/lora.py) already added to `weights`, for `tinygpt export peft`.
     """
