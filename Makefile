@@ -65,4 +65,4 @@ lint: .venv/ready-for-tests
 
 # What can be made again at no cost; results and DVC's cache stay (`dvc gc --workspace` thins that out).
 clean:
-	rm -rf .venv .dvc/plots.html dvc_plots .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .dvc/plots.html dvc_plots .mypy_cache .import_linter_cache .grimp_cache .ruff_cache .pytest_cache .hypothesis

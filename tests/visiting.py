@@ -1,4 +1,4 @@
-"""A page being served, and visitors that speak HTTP to it as a browser does, or as one would not."""
+"""Serves the page for tests, and visits it over HTTP or in Chromium."""
 
 import contextlib
 import json
@@ -18,38 +18,38 @@ import uvicorn
 
 from tinygpt.web import app
 from tinygpt.web.models import ModelRegistry
-from tinygpt.web.service import Serving
+from tinygpt.web.service import Service
 
-PATIENCE = 60.0  # seconds that a test waits before it takes something for lost
+TIMEOUT = 60.0  # seconds
 
 
 @contextlib.contextmanager
-def served(*folders: Path) -> Iterator[tuple[str, Serving]]:
-    """A page of these models in a thread of this process: its address, and what answers it."""
-    serving = Serving(ModelRegistry(folders))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app.app(serving), log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+def served(*folders: Path) -> Iterator[tuple[str, Service]]:
+    """Serve these models in a thread of this process: (address, service)."""
+    service = Service(ModelRegistry(folders))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app.app(service), log_level="error", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}", serving
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", service
         finally:
             server.should_exit = True
             thread.join()
 
 
-def until(holds: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    """Whether it comes to hold in time."""
+def until(condition: Callable[[], bool], seconds: float = TIMEOUT) -> bool:
+    """Whether a condition becomes true in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if holds():
+        if condition():
             return True
         time.sleep(0.01)
-    return holds()
+    return condition()
 
 
 class Visitor:
-    """One with a page open, whose events are named by what they do."""
+    """An HTTP client of the page; events are named after their handlers."""
 
     def __init__(self, address: str) -> None:
         self.address, self.name = address, uuid.uuid4().hex[:10]
@@ -57,48 +57,50 @@ class Visitor:
         self.events = {event["api_name"]: event["id"] for event in config["dependencies"]}
 
     def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(self.address + path, timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(self.address + path, timeout=TIMEOUT) as answer:
             return bytes(answer.read())
 
     def post(self, path: str, body: bytes) -> tuple[int, str]:
-        """Send anything: (status, the answer)."""
+        """POST a body: (status, response)."""
         ask = urllib.request.Request(self.address + path, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(ask, timeout=PATIENCE) as answer:
+            with urllib.request.urlopen(ask, timeout=TIMEOUT) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as refusal:
             return refusal.code, refusal.read().decode()
 
     def at_once(self, event: str, *values: Any) -> tuple[int, str]:
-        """An event that no model is asked for: (status, the answer)."""
+        """An event that needs no model: (status, response)."""
         return self.post("/gradio_api/run/predict", self._body(event, values))
 
     def queued(self, event: str, *values: Any) -> tuple[int, str]:
-        """An event that asks a model, waited for: (status, all that came, line by line)."""
+        """A queued event: (status, all streamed messages)."""
         status, answer = self.post("/gradio_api/queue/join", self._body(event, values))
         if status == 200:
             answer = self.get(f"/gradio_api/queue/data?session_hash={self.name}").decode()
         return status, answer
 
     def _body(self, event: str, values: tuple[Any, ...]) -> bytes:
-        asked = {"data": list(values), "fn_index": self.events[event], "session_hash": self.name}
-        return json.dumps(asked).encode()  # NaN goes out as NaN
+        event_data = {"data": list(values), "fn_index": self.events[event], "session_hash": self.name}
+        return json.dumps(event_data).encode()  # NaN stays NaN
 
 
 def chromium() -> str | None:
-    """Where a browser is that Playwright can drive."""
+    """The path of an installed Chromium, or None."""
     return next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
 
 
 @contextlib.contextmanager
 def browser() -> Iterator[Any]:
-    """Chromium, driven by Playwright, with nothing of its own that reaches for the network."""
+    """Chromium, driven by Playwright, without network requests of its own."""
     from playwright.sync_api import sync_playwright
 
     quiet = ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
     sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with sync_playwright() as driver:
-        shown = ["--hide-scrollbars"]  # which Playwright passes, and with which a page is wider than it is for people
-        window = driver.chromium.launch(executable_path=chromium(), args=[*quiet, *sandbox], ignore_default_args=shown)
+        scrollbars = ["--hide-scrollbars"]  # a default of Playwright, which makes the page wider than for users
+        window = driver.chromium.launch(
+            executable_path=chromium(), args=[*quiet, *sandbox], ignore_default_args=scrollbars
+        )
         yield window
         window.close()

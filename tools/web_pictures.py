@@ -1,4 +1,4 @@
-"""The pictures of docs/web.md: `python -m tools.web_pictures` serves data/model, and takes each in Chromium.
+"""Makes the pictures of docs/web.md: `python -m tools.web_pictures` serves data/model and takes screenshots.
 
 Needs `make`, the extras web and test, and Debian's chromium.
 """
@@ -13,7 +13,7 @@ from tests.visiting import browser, served
 from tinygpt.files.paths import Paths
 
 FOLDER = Path(__file__).parents[1] / "docs/web"
-WIDE: dict[str, Any] = {"viewport": {"width": 1240, "height": 800}}
+WIDE: dict[str, Any] = {"viewport": {"width": 1240, "height": 840}}
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 DARK: dict[str, Any] = {"color_scheme": "dark"}
 
@@ -28,16 +28,16 @@ def main() -> None:
         take(window, address, "refused", WIDE, refused)
 
 
-def take(window: Any, address: str, name: str, how: dict[str, Any], show: Any, *what: Any) -> None:
-    """One picture, of a page opened anew."""
-    context = window.new_context(**how)
+def take(window: Any, address: str, name: str, options: dict[str, Any], show: Any, *arguments: Any) -> None:
+    """Take one picture of a new page. show: brings the page into the state to show."""
+    context = window.new_context(**options)
     page = context.new_page()
     page.goto(address)
     page.get_by_text("parameters").wait_for()
-    show(page, *what)
-    page.wait_for_timeout(300)  # for the last of what moves
+    show(page, *arguments)
+    page.wait_for_timeout(300)  # until animations have ended
     picture = Image.open(io.BytesIO(page.screenshot()))
-    picture.quantize(128).save(FOLDER / f"{name}.png", optimize=True)  # a third of the bytes, and looks the same
+    picture.quantize(128).save(FOLDER / f"{name}.png", optimize=True)  # a third of the bytes, no visible difference
     context.close()
 
 
@@ -49,12 +49,12 @@ def write(page: Any, token: int) -> None:
         page.get_by_label(f"Answer {number}, token by token").wait_for()
     page.get_by_label("Answer 2, token by token").locator(".t").nth(token).click()
     if page.viewport_size["width"] < 720:
-        page.locator("#sheet").evaluate("sheet => sheet.scrollIntoView()")
+        page.locator("#conversation").evaluate("area => area.scrollIntoView()")
 
 
 def surprisal(page: Any) -> None:
     page.get_by_role("tab", name="Surprisal").click()
-    page.locator("#reading .t").nth(12).click()
+    page.locator("#scored-text .t").nth(12).click()
 
 
 def attention(page: Any) -> None:
@@ -69,7 +69,7 @@ def attention(page: Any) -> None:
 def refused(page: Any) -> None:
     page.get_by_label("Your text").fill("ROMEO: " * 3000)
     page.get_by_role("button", name="Write", exact=True).click()
-    page.locator("#line [role=alert]").wait_for()
+    page.locator("#status [role=alert]").wait_for()
 
 
 if __name__ == "__main__":

@@ -239,7 +239,7 @@ def test_comparing_with_a_revision_without_results_says_how_to_commit_them(mine:
     assert COMMIT.partition(" -m")[0] in mine.run("tinygpt", "compare", "main", ".", code=1)
     mine.run("bash", "-c", COMMIT)
     assert mine.run("git", "status", "--short") == ""
-    assert "main and . hold the same run" in mine.run("tinygpt", "compare", "main", ".", code=1)
+    assert "main and . contain the same run" in mine.run("tinygpt", "compare", "main", ".", code=1)
 
 
 @pytest.mark.slow

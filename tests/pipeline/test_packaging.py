@@ -17,7 +17,8 @@ import yaml
 import tinygpt
 from tests.conftest import ROOT
 
-HEAVY = {"torch", "numpy", "pydantic", "psutil", "tqdm", "yaml", "matplotlib", "tiktoken", "tokenizers", "safetensors"}
+HEAVY = {"torch", "numpy", "pydantic", "psutil", "tqdm", "yaml", "jinja2", "matplotlib"}
+HEAVY |= {"tiktoken", "tokenizers", "safetensors"}
 SCRIPT = """
 import tinygpt
 
@@ -119,6 +120,7 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(built: Path) -> None
     assert all(same)
     assert {
         "tinygpt/py.typed",
+        "tinygpt/report/macros.html",
         "tinygpt/report/report.html",
         "tinygpt/web/static/page.css",
         "tinygpt/scratch/gpt.py",

@@ -1,5 +1,6 @@
 """The report on a run stands alone, shows every chart, escapes what models write, and takes runs from DVC's cache."""
 
+import dataclasses
 import json
 import shutil
 from html.parser import HTMLParser
@@ -17,7 +18,7 @@ from tinygpt.experiments.artifacts import Outputs, gather
 from tinygpt.plots import curves
 from tinygpt.report import build, charts
 
-HOSTILE = "</pre><script>alert(1)</script><img src=http://example.org/x onerror=alert(2)>&amp;\"'$title ${body}"
+HOSTILE = "</pre><script>alert(1)</script><img src=http://example.org/x onerror=alert(2)>&amp;\"'{{ names }}{% raw %}"
 CURVES = {"baselines", "loss", "compute", "seconds", "learning-rate", "gradient-norm"}
 TRAIN = [
     {"step": float(s), "loss": 5 - s / 50, "learning_rate": s / 100, "gradient_norm": 1.5 / s} for s in range(1, 101)
@@ -98,6 +99,12 @@ def written(tmp_path: Path, *runs: Outputs, **more: Any) -> Parsed:
     return Parsed(tmp_path / "report.html")
 
 
+def assert_not_interpreted(found: Parsed) -> None:
+    assert found.tags.count("img") == len(found.figures)
+    assert found.events == []
+    assert "<script" not in found.source
+
+
 def test_a_report_needs_nothing_but_itself(tmp_path: Path, picture: bytes) -> None:
     found = written(tmp_path, outputs(picture))
     assert {link[:5] if link.startswith("data:") else link[:1] for link in found.links} == {"data:", "#"}
@@ -116,11 +123,26 @@ def test_a_run_in_this_folder_has_a_report_where_git_knows_nothing(
 
 
 def test_what_models_write_is_shown_and_never_interpreted(tmp_path: Path, picture: bytes) -> None:
-    found = written(tmp_path, outputs(picture), notes=[HOSTILE])
-    assert found.tags.count("img") == len(found.figures)
-    assert found.events == []
-    assert "<script" not in found.source
-    assert found.text.count(HOSTILE) >= 6  # title, name, note, prompt, completion, copied passage
+    run = outputs(picture)
+    run.run.settings[HOSTILE] = HOSTILE
+    run.evaluation = EVALUATION | {"baselines": {"<script>": 6.0}}
+    run.samples[0]["seed"] = HOSTILE
+    run.pictures[HOSTILE] = picture
+    found = written(tmp_path, run, notes=[HOSTILE])
+    assert_not_interpreted(found)
+    assert (
+        found.text.count(HOSTILE) >= 9
+    )  # title, name, note, setting, prompt, completion, seed, copied passage, figure
+
+
+def test_names_of_several_runs_are_shown_and_never_interpreted(tmp_path: Path, picture: bytes) -> None:
+    runs = [outputs(picture), outputs(picture)]
+    runs[0].missing, runs[1].seconds = [HOSTILE], {}
+    (comparison,) = compare.by_settings("optimizer=muon", "optimizer=adamw", MUON + ADAMW)
+    hostile = dataclasses.replace(comparison, a=compare.Side(HOSTILE, MUON))
+    found = written(tmp_path, *runs, comparisons=[hostile])
+    assert_not_interpreted(found)
+    assert found.text.count(HOSTILE) >= 12  # and the verdict, the missing file, the grid
 
 
 def test_the_report_of_a_run_holds_every_chart_and_every_picture_of_its_inside(tmp_path: Path, picture: bytes) -> None:
@@ -162,7 +184,7 @@ def test_runs_on_different_texts_are_not_set_beside_one_baseline(tmp_path: Path,
     other.evaluation = EVALUATION | {"bytes": 7}
     other.evaluation["baselines"] = {"xz": 3.0}
     found = written(tmp_path, outputs(picture, "a"), other)
-    assert "the runs were measured on different texts" in found.text
+    assert "the runs were evaluated on different texts" in found.text
     assert "baselines" not in found.figures
 
 
@@ -170,7 +192,7 @@ def test_what_is_not_there_is_said_and_the_rest_is_shown(tmp_path: Path) -> None
     alone = gather(run(1, 2.36, "a row of results"))
     found = written(tmp_path, alone)
     assert "2.360 bits per byte" in found.text
-    assert "Of a row of results the report lacks data/evaluation/metrics.json" in found.text
+    assert "The report on a row of results lacks data/evaluation/metrics.json" in found.text
     assert "only the numbers in the results file are known" in found.text
     assert found.figures == []
     assert {link[1:] for link in found.links} <= set(found.places)  # none to a section that is not there
@@ -203,7 +225,7 @@ def test_a_report_takes_experiments_from_the_cache_and_leaves_the_workspace_alon
     found = Parsed(tmp_path / "two.html")
     assert project.results() == before
     assert "Too few runs" in found.text  # the verdict on one run each
-    assert "the report lacks" not in found.text
+    assert "soft missing" not in found.source
     assert theirs in found.text
     assert '<tr class="differs"><td>train.learning_rate</td><td>0.01</td><td>0.02</td></tr>' in found.source
     assert {"steps", "compute", "seconds", "temperatures-HEAD", "temperatures-fast"} <= set(found.figures)
@@ -215,7 +237,7 @@ def test_a_report_takes_experiments_from_the_cache_and_leaves_the_workspace_alon
     finally:
         config.write_text(kept)
     lost = Parsed(tmp_path / "lost.html")
-    assert "Of fast the report lacks data/training/train.tsv" in lost.text
+    assert "The report on fast lacks data/training/train.tsv" in lost.text
     assert "DVC's cache has lost it" in lost.text
 
 

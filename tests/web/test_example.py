@@ -1,4 +1,4 @@
-"""What the page shows to start with suits the model that it shows."""
+"""The example text suits the model."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from tinygpt.checkpoints.model_folder import load
 from tinygpt.data.corpus import SCHEMA
 from tinygpt.files.checksums import sha256
 from tinygpt.files.text import write_json
-from tinygpt.web.example import CHARACTERS, OPENING, held_out, opening, passage, shortened, written
+from tinygpt.web.example import MAX_PROMPT, MAX_TEXT, example_prompt, example_text, generated, held_out, shortened
 
 BIBLE = "THE BIBLE\n\nLicence: free\n\n" + "In the beginning God created the heaven and the earth.\n\n" * 40
 
 
 @pytest.mark.parametrize("place", ["", "finetune"])
-def test_a_models_examples_are_from_the_text_that_it_was_evaluated_on(
+def test_an_example_is_from_the_text_that_the_model_was_evaluated_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -28,22 +28,22 @@ def test_a_models_examples_are_from_the_text_that_it_was_evaluated_on(
     write_json(folder / "lineage.json", {"text": {"validation": sha256(corpus / "validation.parquet")}})
     found = held_out(folder).strip()
     assert found.startswith("In the beginning God created")
-    assert opening(found) == "In the beginning God created the heaven"
-    write_json(folder / "lineage.json", {"text": {"validation": "0" * 64}})  # the text beside it is another by now
+    assert example_prompt(found) == "In the beginning God created the heaven"
+    write_json(folder / "lineage.json", {"text": {"validation": "0" * 64}})  # the text on disk has changed
     assert held_out(folder) == ""
 
 
-def test_where_that_text_is_gone_the_model_writes_its_own_example(model_folder: Path) -> None:
+def test_without_that_text_the_model_generates_the_example(model_folder: Path) -> None:
     model, tokenizer = load(model_folder)
-    own = written(model, tokenizer)
-    assert passage(model_folder, model, tokenizer) == shortened(own.strip(), CHARACTERS)
-    assert own == written(model, tokenizer)
+    own = generated(model, tokenizer)
+    assert example_text(model_folder, model, tokenizer) == shortened(own.strip(), MAX_TEXT)
+    assert own == generated(model, tokenizer)
     assert set(own) <= set(TEXT)
 
 
-def test_an_example_ends_with_a_line_or_a_word() -> None:
+def test_an_example_ends_at_the_end_of_a_line_or_a_word() -> None:
     assert shortened("one\ntwo three", 12) == "one"
     assert shortened("one two three", 12) == "one two"
     assert shortened("one two", 7) == "one two"
     assert shortened("x" * 50, 12) == "x" * 12
-    assert opening("\n".join(["x y" * 30] * 2)) == shortened("x y" * 30, OPENING)
+    assert example_prompt("\n".join(["x y" * 30] * 2)) == shortened("x y" * 30, MAX_PROMPT)

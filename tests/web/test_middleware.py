@@ -1,4 +1,4 @@
-"""The guard lets through what the page needs, and nothing else."""
+"""SecurityMiddleware allows the requests that the page needs, and no others."""
 
 import asyncio
 import base64
@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tinygpt.web.middleware import DRAINED, LARGEST, LOOPBACK, SecurityMiddleware, check_password, is_loopback
+from tinygpt.web.middleware import LOOPBACK, MAX_BODY, MAX_DRAINED, SecurityMiddleware, check_password, is_loopback
 
 PASSWORD = "correct horse"
 
 
-def asked(
+def respond(
     path: str = "/",
     method: str = "GET",
     body: bytes = b"",
@@ -20,7 +20,7 @@ def asked(
     password: str | None = None,
     hosts: tuple[str, ...] | None = LOOPBACK,
 ) -> tuple[int, dict[str, str], bytes]:
-    """Ask a guarded app that answers everything with what it was sent: status, headers, body."""
+    """Send a request through the middleware to an app that echoes it: status, headers, body."""
 
     async def inner(scope: Any, receive: Any, send: Any) -> None:
         message = await receive()
@@ -30,10 +30,10 @@ def asked(
     sent: list[Any] = []
 
     async def go() -> None:
-        pieces = [body[start : start + 60_000] for start in range(0, len(body), 60_000)] or [b""]
+        chunks = [body[start : start + 60_000] for start in range(0, len(body), 60_000)] or [b""]
 
         async def receive() -> Any:
-            return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+            return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
 
         async def send(message: Any) -> None:
             sent.append(message)
@@ -48,8 +48,8 @@ def asked(
     return start["status"], {a.decode(): b.decode() for a, b in start["headers"]}, end["body"]
 
 
-def test_the_page_is_answered_and_may_load_nothing_from_elsewhere() -> None:
-    status, headers, body = asked()
+def test_the_page_is_served_and_may_load_nothing_from_elsewhere() -> None:
+    status, headers, body = respond()
     assert (status, body) == (200, b"inside ")
     assert "default-src 'self'" in headers["content-security-policy"]
     assert "http" not in headers["content-security-policy"]
@@ -75,9 +75,9 @@ def test_the_page_is_answered_and_may_load_nothing_from_elsewhere() -> None:
         "/nowhere",
     ],
 )
-def test_what_the_page_does_not_need_is_not_there(path: str) -> None:
-    assert asked(path)[0] == 404
-    assert asked(path, "POST")[0] == 404
+def test_addresses_that_the_page_does_not_need_are_not_found(path: str) -> None:
+    assert respond(path)[0] == 404
+    assert respond(path, "POST")[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_what_the_page_does_not_need_is_not_there(path: str) -> None:
         ({"origin": "null"}, 403),
     ],
 )
-def test_other_names_and_other_pages_are_refused(headers: dict[str, str], status: int) -> None:
-    assert asked(headers=headers)[0] == status
+def test_other_host_names_and_origins_are_refused(headers: dict[str, str], status: int) -> None:
+    assert respond(headers=headers)[0] == status
 
 
 def test_other_methods_are_refused() -> None:
-    assert [asked(method=method)[0] for method in ("PUT", "DELETE", "OPTIONS", "TRACE")] == [405] * 4
+    assert [respond(method=method)[0] for method in ("PUT", "DELETE", "OPTIONS", "TRACE")] == [405] * 4
 
 
 def event(**changes: Any) -> bytes:
@@ -122,19 +122,19 @@ def event(**changes: Any) -> bytes:
         (b"\xff\xfe", 400),
         (b"[" * 100_000, 400),
         (b"", 400),
-        (event(data=["x" * LARGEST, 1]), 413),
+        (event(data=["x" * MAX_BODY, 1]), 413),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, bytes) else str(value),
 )
 @pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/run/predict"])
-def test_what_is_no_event_of_the_page_goes_no_further(path: str, body: bytes, status: int) -> None:
-    found, _, answer = asked(path, "POST", body)
+def test_a_body_that_is_not_an_event_is_refused(path: str, body: bytes, status: int) -> None:
+    found, _, answer = respond(path, "POST", body)
     assert found == status
-    assert answer == b"inside " + body if status == 200 else answer.endswith((b".", b")."))
+    assert answer == b"inside " + body if status == 200 else answer.endswith(b".")
 
 
 def test_a_body_announced_as_too_large_is_not_read() -> None:
-    assert asked("/", "POST", b"x", {"content-length": str(DRAINED + 1)})[0] == 413
+    assert respond("/", "POST", b"x", {"content-length": str(MAX_DRAINED + 1)})[0] == 413
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_body_announced_as_too_large_is_not_read() -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/", "/assets/index.js", "/gradio_api/heartbeat/x"])
-def test_with_a_password_nothing_is_shown_without_it(
+def test_every_address_needs_the_password(
     path: str, given: str | None, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
@@ -161,20 +161,20 @@ def test_with_a_password_nothing_is_shown_without_it(
     headers = {"host": "tiny.example"}
     if given is not None:
         headers["authorization"] = "Basic " + base64.b64encode(given.encode()).decode()
-    found, answered, _ = asked(path, headers=headers, password=PASSWORD, hosts=None)
+    found, answered, _ = respond(path, headers=headers, password=PASSWORD, hosts=None)
     assert found == status
     assert ("www-authenticate" in answered) == (status == 401)
     if status == 401:
-        assert waited == [0 if given is None else 1]  # a wrong guess has to wait
+        assert waited == [0 if given is None else 1]  # a wrong guess is delayed
 
 
 @pytest.mark.parametrize("header", ["Basic", "Basic ???", "Bearer x", "Basic " + "é" * 5])
-def test_an_odd_authorization_is_no_password(header: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_malformed_authorization_header_is_refused(header: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(seconds: float) -> None:
         pass
 
     monkeypatch.setattr("asyncio.sleep", sleep)
-    assert asked(password=PASSWORD, headers={"authorization": header})[0] == 401
+    assert respond(password=PASSWORD, headers={"authorization": header})[0] == 401
 
 
 def test_a_page_that_others_can_reach_needs_a_password() -> None:

@@ -1,4 +1,4 @@
-"""Every character of a text is a character on the page, whatever it spells."""
+"""Texts appear on the page character by character, also if they look like HTML."""
 
 import json
 from html.parser import HTMLParser
@@ -14,7 +14,7 @@ from tinygpt.config import Tokenize
 from tinygpt.data import train_tokenizer
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.web import token_html
-from tinygpt.web.service import ALTERNATIVES, Seen, WebTurn, predictions
+from tinygpt.web.service import ALTERNATIVES, TokenPrediction, WebTurn, predict_tokens
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -32,9 +32,9 @@ HOSTILE = [
 
 
 class Reader(HTMLParser):
-    """The tags of a page, its attributes, and the text in parts of a class."""
+    """The tags and attributes of HTML, and the text of each element of one class."""
 
-    def __init__(self, html: str, kind: str = "says") -> None:
+    def __init__(self, html: str, kind: str = "said") -> None:
         super().__init__(convert_charrefs=True)
         self.kind, self.depth, self.skip = kind, 0, 0
         self.tags: list[str] = []
@@ -65,25 +65,25 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def pairs() -> Tokenizer:
-    """Byte pairs, so that characters come in parts."""
+def bpe() -> Tokenizer:
+    """A BPE tokenizer, with tokens that are parts of characters."""
     return train_tokenizer.build(
         Tokenize(**{**params().tokenize.model_dump(), "kind": "bpe", "vocab_size": 300}), [TEXT]
     )
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_hostile_text_stays_text_whoever_wrote_it(pairs: Tokenizer, text: str) -> None:
-    ids = pairs.encode(text)
-    tokens = [Seen(token, 0.5, 1, ((token, 0.5, 0.5),), 0.5) for token in ids]
-    turn = WebTurn(text, text, tokens=tokens, tokenizer=pairs)
+def test_a_hostile_text_of_visitor_or_model_stays_text(bpe: Tokenizer, text: str) -> None:
+    ids = bpe.encode(text)
+    tokens = [TokenPrediction(token, 0.5, 1, ((token, 0.5, 0.5),), 0.5) for token in ids]
+    turn = WebTurn(text, text, tokens=tokens, tokenizer=bpe)
     for html in (
         token_html.transcript([turn]),
         token_html.transcript([], text),
-        token_html.live(turn),
-        token_html.reading(turn.tokens, pairs, 0),
-        token_html.attention([text], torch.ones(1, 1), text, False),
-        token_html.sentence(text, command=text),
+        token_html.live_turn(turn),
+        token_html.scored_text(turn.tokens, bpe, 0),
+        token_html.attention_map([text], torch.ones(1, 1), text, False),
+        token_html.status(text, command=text),
     ):
         page = Reader(html)
         assert not {"script", "img", "a", "b", "gradio-app", "iframe"} & set(page.tags)
@@ -91,8 +91,8 @@ def test_a_hostile_text_stays_text_whoever_wrote_it(pairs: Tokenizer, text: str)
         assert page.texts in ([], [text, text])
 
 
-class Whole:
-    """A tokenizer of which each token is a whole hostile text."""
+class HostileTokenizer:
+    """A tokenizer whose tokens are whole hostile texts."""
 
     vocab_size, end_of_text = len(HOSTILE), -1
 
@@ -101,8 +101,8 @@ class Whole:
 
 
 def test_a_token_that_is_a_tag_stays_text() -> None:
-    seen = [Seen(token, 0.5, 1, ((token, 0.5, 0.5),)) for token in range(len(HOSTILE))]
-    page = Reader(token_html.tokens(seen, cast(Any, Whole()), '"><script>'), "tokens")
+    predictions = [TokenPrediction(token, 0.5, 1, ((token, 0.5, 0.5),)) for token in range(len(HOSTILE))]
+    page = Reader(token_html.tokens(predictions, cast(Any, HostileTokenizer()), '"><script>'), "tokens")
     assert page.texts == ["".join(HOSTILE)]
     assert set(page.tags) == {"div", "span"}
     assert {name for name, _ in page.attributes} <= {
@@ -110,50 +110,53 @@ def test_a_token_that_is_a_tag_stays_text() -> None:
     }
 
 
-def test_tokens_carry_what_their_card_shows(model_folder: Path) -> None:
-    model, words = load(model_folder)
-    seen = list(predictions(model, words.encode("ROMEO:\nBut"), 1))
-    page = Reader(token_html.tokens(seen, words, "x"), "tokens")
+def test_tokens_carry_their_details(model_folder: Path) -> None:
+    model, tokenizer = load(model_folder)
+    predictions = list(predict_tokens(model, tokenizer.encode("ROMEO:\nBut"), 1))
+    page = Reader(token_html.tokens(predictions, tokenizer, "x"), "tokens")
     assert page.texts == ["OMEO:\nBut"]
-    carried = [json.loads(value or "") for name, value in page.attributes if name == "data-t"]
-    assert [facts["n"] for facts in carried] == [*"OMEO:", "↵", *"But"]
-    for facts, one in zip(carried, seen, strict=True):
-        assert facts["p"] == pytest.approx(one.probability, abs=1e-6)
-        assert (facts["r"], facts["v"]) == (one.rank, words.vocab_size)
-        chances = [chance for _, chance in facts["a"]]
+    all_details = [json.loads(value or "") for name, value in page.attributes if name == "data-t"]
+    assert [details["n"] for details in all_details] == [*"OMEO:", "↵", *"But"]
+    for details, one in zip(all_details, predictions, strict=True):
+        assert details["p"] == pytest.approx(one.probability, abs=1e-6)
+        assert (details["r"], details["v"]) == (one.rank, tokenizer.vocab_size)
+        chances = [chance for _, chance in details["a"]]
         assert chances == sorted(chances, reverse=True)
-        assert len(chances) == ALTERNATIVES + (facts["r"] > ALTERNATIVES)
-        assert facts["c"] == min(facts["r"] - 1, ALTERNATIVES)
+        assert len(chances) == ALTERNATIVES + (details["r"] > ALTERNATIVES)
+        assert details["c"] == min(details["r"] - 1, ALTERNATIVES)
 
 
-def test_a_token_that_is_not_among_the_likeliest_is_shown_after_them(pairs: Tokenizer) -> None:
-    first, second, third = pairs.encode("ABC")
+def test_a_token_that_is_not_among_the_likeliest_comes_after_them(bpe: Tokenizer) -> None:
+    first, second, third = bpe.encode("ABC")
     likeliest = ((first, 0.5, 0.7), (second, 0.2, 0.3))
-    facts = token_html.details(Seen(third, 0.0125, 29, likeliest, 0.0), pairs)
-    assert facts["a"] == [["A", 0.5, 0.7], ["B", 0.2, 0.3], ["C", 0.0125, 0.0]]
-    assert (facts["c"], facts["r"]) == (2, 29)
-    assert token_html.details(Seen(third, 0.0125, 29, likeliest), pairs)["a"][2] == ["C", 0.0125]
-    assert token_html.details(Seen(second, 0.2, 2, likeliest, 0.3), pairs)["a"] == [["A", 0.5, 0.7], ["B", 0.2, 0.3]]
+    details = token_html.token_details(TokenPrediction(third, 0.0125, 29, likeliest, 0.0), bpe)
+    assert details["a"] == [["A", 0.5, 0.7], ["B", 0.2, 0.3], ["C", 0.0125, 0.0]]
+    assert (details["c"], details["r"]) == (2, 29)
+    assert token_html.token_details(TokenPrediction(third, 0.0125, 29, likeliest), bpe)["a"][2] == ["C", 0.0125]
+    assert token_html.token_details(TokenPrediction(second, 0.2, 2, likeliest, 0.3), bpe)["a"] == [
+        ["A", 0.5, 0.7],
+        ["B", 0.2, 0.3],
+    ]
 
 
-def test_the_tokens_of_every_answer_open(pairs: Tokenizer) -> None:
-    turns = [WebTurn("a", "b", tokens=[Seen(66, 0.5, 1)], tokenizer=pairs) for _ in range(3)]
+def test_every_answer_has_token_details(bpe: Tokenizer) -> None:
+    turns = [WebTurn("a", "b", tokens=[TokenPrediction(66, 0.5, 1)], tokenizer=bpe) for _ in range(3)]
     html = token_html.transcript([*turns, WebTurn("a", "its model is gone")])
     assert html.count('role="listbox"') == html.count("data-t=") == 3
     assert "its model is gone" in html
 
 
-def test_a_character_in_parts_is_shown_once_and_its_beginnings_as_marks(pairs: Tokenizer) -> None:
-    seen = [Seen(token, 0.5, 1) for token in pairs.encode("漢")]
-    assert len(seen) == 3
-    html = token_html.tokens(seen, pairs, "x")
-    assert html.count('class="t part"') == 2
+def test_a_character_of_several_tokens_is_shown_once_after_marks(bpe: Tokenizer) -> None:
+    predictions = [TokenPrediction(token, 0.5, 1) for token in bpe.encode("漢")]
+    assert len(predictions) == 3
+    html = token_html.tokens(predictions, bpe, "x")
+    assert html.count('class="t partial"') == 2
     assert Reader(html, "tokens").texts == ["漢"]
 
 
-def test_a_map_says_in_words_what_it_shows() -> None:
+def test_an_attention_map_comes_with_a_table_of_the_largest_weights() -> None:
     weights = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
-    html = token_html.attention(["a", "b"], weights, "Block 1, head 2.", left_out=True)
+    html = token_html.attention_map(["a", "b"], weights, "Block 1, head 2.", left_out=True)
     assert html.count("<rect") == 3
     assert "b 75%, a 25%" in html
     assert "<title>b attends 25% to a</title>" in html

@@ -177,7 +177,9 @@ def web(
             f"The page needs {missing.name}. Install it: pip install -c requirements.lock -e '.[web]'"
         ) from None
     from tinygpt.web.models import ModelRegistry
-    from tinygpt.web.service import Serving
+    from tinygpt.web.service import Service
 
-    shelf = ModelRegistry(model or [], hardware.pick_device(device, "--device"))
-    app.run(Serving(shelf), host, port, word, lambda url: print(f"TinyGPT is at {url} (Ctrl-C ends it).", flush=True))
+    registry = ModelRegistry(model or [], hardware.pick_device(device, "--device"))
+    app.run(
+        Service(registry), host, port, word, lambda url: print(f"TinyGPT is at {url} (Ctrl-C ends it).", flush=True)
+    )

@@ -1,8 +1,7 @@
 """A run's artifacts, in a folder, git or DVC's cache: `gather(run)` reads curves, samples, figures and lineage.
 
-A folder's are read as they are; those of a git revision or an experiment come from git and DVC's cache, and the
-workspace stays as it is. What is not there is left empty, and said in a sentence. Left out: what it means
-(report/build.py).
+Artifacts of a git revision or an experiment come from git and DVC's cache; the workspace does not change. Missing
+artifacts stay empty and are listed in `missing`.
 """
 
 import json
@@ -20,45 +19,38 @@ from tinygpt.files.text import lines
 from tinygpt.plots.curves import Rows
 from tinygpt.training.results import seconds_of_curve
 
-READERS = (
-    FileNotFoundError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    yaml.YAMLError,
-)  # what a missing or a damaged file raises
+UNREADABLE = (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError)  # missing or damaged
 Reader = Callable[[str], bytes]
 
 
 @dataclass
 class Outputs:
-    """A run with what it left."""
+    """A run with its artifacts."""
 
     run: Run
     evaluation: dict[str, Any] = field(default_factory=dict)  # metrics.json
     training: dict[str, Any] = field(default_factory=dict)  # metrics.json
     train: Rows = field(default_factory=list)
     validation: Rows = field(default_factory=list)
-    seconds: dict[int, float] = field(default_factory=dict)  # step → seconds, where this machine made the run
+    seconds: dict[int, float] = field(default_factory=dict)  # step → seconds; empty if another machine trained the run
     samples: list[dict[str, Any]] = field(default_factory=list)
     sample_metrics: dict[str, Any] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
-    weights: str = ""  # SHA-256
+    weights: str = ""  # SHA-256 of model.safetensors
     pictures: dict[str, bytes] = field(default_factory=dict)  # name → PNG
-    missing: list[str] = field(default_factory=list)  # what is not there
-    hint: str = ""  # how to get it
+    missing: list[str] = field(default_factory=list)  # paths that could not be read
+    hint: str = ""  # how to get them
 
 
 def gather(run: Run) -> Outputs:
-    """Read all that is there of a run."""
+    """Read all artifacts of a run that exist."""
     found, paths = Outputs(run), Paths()
     read, names, found.hint = _reader(run)
 
     def take(path: str | Path, parse: Callable[[bytes], Any], empty: Any) -> Any:
         try:
             return parse(read(Path(path).as_posix()))
-        except READERS:
+        except UNREADABLE:
             found.missing.append(Path(path).as_posix())
             return empty
 
@@ -72,8 +64,8 @@ def gather(run: Run) -> Outputs:
     found.sample_metrics = take(paths.samples / "sample_metrics.json", _sample_metrics, {})
     found.lineage = take(paths.model / "lineage.json", json.loads, {})
     found.weights = take(paths.model / SUMS, _weights, "")
-    if LOCK in found.missing:  # no commit of this repository
-        found.hint = "only the numbers in the results file are known here"
+    if LOCK in found.missing:  # neither a folder nor a commit of this repository
+        found.hint = "only the numbers in the results file are known"
     for folder in (paths.evaluation / "figures", paths.samples / "figures"):
         pictures = names(folder.as_posix())
         if not pictures:
@@ -83,13 +75,13 @@ def gather(run: Run) -> Outputs:
 
 
 def _reader(run: Run) -> tuple[Reader, Callable[[str], list[str]], str]:
-    """How to read a file of a run, how to list a folder's pictures, and how to get what is not there."""
+    """A function that reads a file, one that lists a folder's PNGs, and a hint how to get missing files."""
     folder = Path(run.name)
     if not run.commit and folder.is_dir():
         return (
             lambda path: (folder / path).read_bytes(),
             lambda path: sorted(file.relative_to(folder).as_posix() for file in (folder / path).glob("*.png")),
-            "`dvc repro` in its folder makes it",
+            "run `dvc repro` in its folder",
         )
     return _of_revision(run.commit)
 
@@ -97,18 +89,18 @@ def _reader(run: Run) -> tuple[Reader, Callable[[str], list[str]], str]:
 def _of_revision(commit: str) -> tuple[Reader, Callable[[str], list[str]], str]:
     from dvc.api import DVCFileSystem
 
-    hint = "it was not made then, or DVC's cache has lost it (`dvc pull` fetches it from a remote that has it)"
+    hint = "the run did not make it, or DVC's cache has lost it (`dvc pull` fetches it from a remote)"
     try:
         if not commit:
             raise FileNotFoundError
         system = DVCFileSystem(rev=commit)
-    except Exception:  # no repository, no such commit: DVC has an exception of its own for each
-        return _nothing, lambda path: [], "it is not there"
+    except Exception:  # no repository or no such commit: DVC raises various exceptions
+        return _nothing, lambda path: [], ""
 
     def read(path: str) -> bytes:
         try:
             data: bytes = system.read_bytes(path)
-        except Exception as problem:  # from git, from the cache, from a remote that does not answer
+        except Exception as problem:  # git, the cache and remotes raise various ones
             raise FileNotFoundError(path) from problem
         return data
 
@@ -126,20 +118,20 @@ def _nothing(path: str) -> bytes:
 
 
 def _seconds(lock: bytes) -> dict[int, float]:
-    """The seconds of the run that a dvc.lock describes, found by the hash of its curve."""
+    """Step → seconds of the run that a dvc.lock describes, found by the hash of its training curve."""
     outs = yaml.safe_load(lock)["stages"]["train"]["outs"]
     curve = (Paths().training / "train.tsv").as_posix()
     return seconds_of_curve(next((out["md5"] for out in outs if out["path"] == curve), ""))
 
 
 def _table(data: bytes) -> Rows:
-    """A curve, as training/results.py wrote it."""
+    """A curve in the format of training/results.py."""
     names, *lines = data.decode().splitlines()
     return [dict(zip(names.split("\t"), map(float, line.split("\t")), strict=True)) for line in lines]
 
 
 def _lines(data: bytes) -> list[dict[str, Any]]:
-    """samples.jsonl; KeyError for a line without what a report shows."""
+    """Parse samples.jsonl. Raises KeyError or TypeError for a line without the fields of a report."""
     samples = [json.loads(line) for line in lines(data.decode())]
     for sample in samples:
         str(sample["prompt"] + sample["completion"]), sample["seed"], sample["hashes"]["model"]
@@ -147,7 +139,7 @@ def _lines(data: bytes) -> list[dict[str, Any]]:
 
 
 def _sample_metrics(data: bytes) -> dict[str, Any]:
-    """sample_metrics.json; KeyError for a row of the grid without its place."""
+    """Parse sample_metrics.json. Raises KeyError for a row of the grid without its settings."""
     metrics: dict[str, Any] = json.loads(data)
     for row in metrics["grid"]:
         row["temperature"], row["top_p"], metrics["held_out"]
@@ -160,5 +152,5 @@ def _weights(sums: bytes) -> str:
 
 def _png(data: bytes) -> bytes:
     if data[:8] != b"\x89PNG\r\n\x1a\n":
-        raise ValueError("no PNG")
+        raise ValueError("not a PNG")
     return data

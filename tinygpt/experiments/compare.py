@@ -1,9 +1,9 @@
 """Do two sets of runs differ beyond their seeds? `for found in compare(a, b, runs): found.verdict`.
 
-A set is named by settings (`train.optimizer=muon`), or by names with commas between them: DVC experiments, git
-revisions, folders, rows of a results file. Training again with another seed moves bits per byte; two settings differ
-only where they differ by more than that, which Welch's t-test judges. So both sets must be alike in all but the seed
-and what is compared: anything else that differs is named, and refused unless allowed. Nothing is printed here.
+A set is given by settings (`train.optimizer=muon`), or by comma-separated names of DVC experiments, git revisions,
+folders or rows of a results file. Bits per byte vary with the seed; Welch's t-test says whether two settings differ by
+more than that. Both sets must be equal in everything but the seed and the compared setting; any other difference
+raises ValueError unless it is allowed.
 """
 
 import fnmatch
@@ -18,17 +18,17 @@ from typing import Any
 from tinygpt.experiments import runs
 from tinygpt.experiments.runs import Run
 
-SURE = 0.05  # a p below it counts as a difference; one comparison in twenty of equals does, too
+ALPHA = 0.05  # significance level: one comparison of equal settings in twenty has a lower p
 
 
 @dataclass(frozen=True)
 class Welch:
-    """Welch's t-test (1947): are two means apart, where each sample has a spread of its own?"""
+    """Welch's t-test (1947): do two means differ, where the variances may differ?"""
 
     difference: float  # second mean minus first
     low: float  # 95% interval of the difference
     high: float
-    p: float  # how often samples of equal means would lie as far apart
+    p: float  # probability of a difference at least as large, if the means were equal
 
 
 @dataclass(frozen=True)
@@ -54,29 +54,29 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sets of runs, each alike in all but the seed."""
+    """Two sets of runs; within a set, only the seed differs."""
 
     a: Side
     b: Side
-    differing: dict[str, tuple[Any, Any]]  # setting → its value in a, and in b
-    welch: Welch | None  # None where a set holds fewer than two
+    differing: dict[str, tuple[Any, Any]]  # setting → (value in a, value in b)
+    welch: Welch | None  # None if a set has fewer than two runs
 
     @property
     def verdict(self) -> str:
         """One sentence."""
         if self.welch is None:
             return "Too few runs: a spread needs at least two of each, with different seeds (-S seed=1,2,3)."
-        if self.welch.p >= SURE:
+        if self.welch.p >= ALPHA:
             return "These seeds cannot tell them apart."
         better = "A" if self.welch.difference > 0 else "B"
         return f"They differ beyond their seeds: {better} is better."
 
 
 def compare(a: str, b: str, results: Path | None, allowed: Sequence[str] = ()) -> list[Comparison]:
-    """Compare two sets; several comparisons where settings name runs that come in several groups.
+    """Compare two sets; returns several comparisons if settings match several groups of runs.
 
-    results: a results file, read where it exists. allowed: settings that may differ though neither `a` nor `b` names
-    them. ValueError, in a sentence, for a set that is empty or mixed, and where something else differs.
+    results: a results file, read if it exists. allowed: further settings that may differ. Raises ValueError for a set
+    that is empty or mixed, and for sets that differ in anything else.
     """
     if ("=" in a) != ("=" in b):
         raise ValueError("Name both sets by settings (key=value), or both by names.")
@@ -88,26 +88,26 @@ def compare(a: str, b: str, results: Path | None, allowed: Sequence[str] = ()) -
 
 
 def members(name: str, results: Path | None) -> list[Run]:
-    """The runs of one set, each once: those with its settings among all that are known, or those of its names."""
+    """The distinct runs of one set: all known runs with its settings, or the runs with its names."""
     rows = runs.of_results(results) if results is not None and results.is_file() else []
     if "=" not in name:
         return runs.distinct(named(name, rows))
     known = runs.distinct([*_workspace(), *runs.of_experiments(), *rows])
     keys = sorted({key for run in known for key in run.settings})
-    wanted = {_whole(key, keys): value for key, value in runs.parse(name).items()}
+    wanted = {_full_key(key, keys): value for key, value in runs.parse(name).items()}
     found = [run for run in known if all(run.settings.get(key) == value for key, value in wanted.items())]
     if not found:
-        raise ValueError(f"No run that is known has {name}.")
+        raise ValueError(f"No known run has {name}.")
     return found
 
 
 def by_settings(a: str, b: str, known: list[Run], allowed: Sequence[str] = ()) -> list[Comparison]:
-    """Of all known runs, those with a's settings beside those with b's, in groups that are alike in all else.
+    """Compare the known runs with a's settings to those with b's, in groups that are equal in everything else.
 
-    Groups with most runs come first; those that hold only one of the two are left out.
+    Groups with the most runs come first; groups with runs of one side only are left out.
     """
     keys = sorted({key for run in known for key in run.settings})
-    wanted = [{_whole(key, keys): value for key, value in runs.parse(text).items()} for text in (a, b)]
+    wanted = [{_full_key(key, keys): value for key, value in runs.parse(text).items()} for text in (a, b)]
     free = {*wanted[0], *wanted[1], *allowed}
     groups: dict[str, tuple[list[Run], list[Run]]] = {}
     for run in known:
@@ -118,21 +118,23 @@ def by_settings(a: str, b: str, known: list[Run], allowed: Sequence[str] = ()) -
     both = [group for group in groups.values() if all(group)]
     if not both:
         whole = [" ".join(f"{key}={value}" for key, value in settings.items()) for settings in wanted]
-        raise ValueError(_why_none(whole, list(groups.values()), free))
+        raise ValueError(_no_match(whole, list(groups.values()), free))
     both.sort(key=lambda group: -min(map(len, group)))
     return [pair(Side(a, first), Side(b, second), [*free]) for first, second in both]
 
 
 def named(names: str, rows: list[Run]) -> list[Run]:
-    """The runs that names with commas between them stand for.
+    """The runs with these comma-separated names.
 
-    A folder's own run; the experiments or rows of that name (`*` stands for any letters); or a git revision: the run
-    committed there, and the experiments grown from it that differ from it in the seed alone.
+    A name is a folder; a pattern (`*` matches any characters) of experiments or rows; or a git revision: the run
+    committed there, and the experiments based on it that differ from it only in the seed.
     """
     found: list[Run] = []
     for name in names.split(","):
         if not name.strip():
-            raise ValueError(f"{names!r} holds an empty name; put one comma between names, and . for this folder.")
+            raise ValueError(
+                f"{names!r} holds an empty name; put one comma between names, and write . for this folder."
+            )
         if Path(name).is_dir():
             found.append(runs.of_folder(Path(name)))
             continue
@@ -141,7 +143,7 @@ def named(names: str, rows: list[Run]) -> list[Run]:
             try:
                 first = runs.of_revision(name)
             except FileNotFoundError as problem:
-                raise ValueError(f"{name!r} is no folder, experiment or row of results, and {problem}") from None
+                raise ValueError(f"{name!r} is not a folder, experiment or row of results, and {problem}") from None
             grown = runs.of_experiments(baseline=first.commit)
             matching = [first, *(run for run in grown if run.settings == first.settings)]
         found += matching
@@ -149,41 +151,41 @@ def named(names: str, rows: list[Run]) -> list[Run]:
 
 
 def pair(a: Side, b: Side, allowed: Sequence[str] = ()) -> Comparison:
-    """Two sets beside each other. ValueError where a set is mixed, or they differ in more than may differ.
+    """Compare two sets. Raises ValueError if a set is mixed, or if the sets differ in more than is allowed.
 
-    A single setting may always differ: it is what is compared. More than one must be allowed by name.
+    One setting may always differ: it is the compared one. More than one must be allowed by name.
     """
     for side in (a, b):
         mixed = differing(side.runs)
         if mixed:
-            raise ValueError(f"The runs of {side.name} differ among themselves in {_told(mixed)}. Name one of them.")
+            raise ValueError(f"The runs of {side.name} differ among themselves in {_listed(mixed)}. Choose one value.")
     apart = differing([a.runs[0], b.runs[0]])
     unasked = {key: values for key, values in apart.items() if key not in allowed}
     if unasked and len(apart) > 1:
         words = " ".join(f"--allow {key}" for key in unasked)
         raise ValueError(
-            f"{a.name} and {b.name} differ in more than the seed and one setting: {_told(apart)}. "
-            f"What is due to which cannot be said; {words} compares them all the same."
+            f"{a.name} and {b.name} differ in more than the seed and one setting: {_listed(apart)}. "
+            f"Their effects cannot be separated; to compare anyway, add {words}."
         )
     if {run.identity for run in a.runs} & {run.identity for run in b.runs}:
-        raise ValueError(f"{a.name} and {b.name} hold the same run.")
+        raise ValueError(f"{a.name} and {b.name} contain the same run.")
     test = welch(a.bits, b.bits) if min(len(a.runs), len(b.runs)) > 1 else None
     return Comparison(a, b, {key: (values[0], values[-1]) for key, values in apart.items()}, test)
 
 
 def report(found: Sequence[Comparison]) -> Iterator[str]:
-    """All comparisons in lines of text; above each of several, what its group is alike in and the others are not."""
+    """All comparisons as lines of text. Several get a heading each: the settings that tell their groups apart."""
     varying = differing([each.a.runs[0] for each in found])
     for number, each in enumerate(found):
         if len(found) > 1:
             settings = each.a.runs[0].settings
             where = ", ".join(f"{key}={settings.get(key)}" for key in varying if key not in each.differing)
             yield ("\n" if number else "") + f"Where {where}:"
-        yield from told(each)
+        yield from summary(each)
 
 
-def told(found: Comparison) -> list[str]:
-    """A comparison in lines of text."""
+def summary(found: Comparison) -> list[str]:
+    """A comparison as lines of text."""
     width = max(len(found.a.name), len(found.b.name))
     lines = []
     for letter, side in (("A", found.a), ("B", found.b)):
@@ -199,7 +201,7 @@ def told(found: Comparison) -> list[str]:
 
 
 def differing(alike: Sequence[Run]) -> dict[str, list[Any]]:
-    """The settings in which runs differ → the values they have, in order, each once. A missing one is None."""
+    """Settings that differ between runs → their distinct values, in order; None for a missing one."""
     found: dict[str, list[Any]] = {}
     for key in sorted({key for run in alike for key in run.settings}):
         values: list[Any] = []
@@ -212,47 +214,48 @@ def differing(alike: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> Welch:
-    """Welch's t-test on two samples of two or more."""
-    from scipy.stats import t as student  # here, since it takes half a second to load
+    """Welch's t-test on two samples, each of two values or more."""
+    from scipy.stats import t as student  # late: it takes half a second to import
 
     difference = statistics.fmean(b) - statistics.fmean(a)
     parts = [statistics.variance(sample) / len(sample) for sample in (a, b)]  # squared errors of the two means
     error = math.sqrt(sum(parts))
-    if error == 0:  # samples without any spread
+    if error == 0:  # no variance in either sample
         return Welch(difference, difference, difference, 0.0 if difference else 1.0)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(s) - 1) for part, s in zip(parts, (a, b), strict=True))
-    reach = error * float(student.isf(SURE / 2, freedom))
+    reach = error * float(student.isf(ALPHA / 2, freedom))
     p = 2 * float(student.sf(abs(difference / error), freedom))
     return Welch(difference, difference - reach, difference + reach, p)
 
 
-def _whole(key: str, keys: Sequence[str]) -> str:
-    """`n_layer` → `model.n_layer`: the key that ends so, where only one does."""
+def _full_key(key: str, keys: Sequence[str]) -> str:
+    """`n_layer` → `model.n_layer`: the only key that ends like this. Raises ValueError for none or several."""
     ends = [name for name in keys if name == key or name.endswith(f".{key}")]
     if len(ends) != 1:
         raise ValueError(
-            f"No run that is known has a setting {key!r}." if not ends else f"{key!r} may be {' or '.join(ends)}."
+            f"No known run has a setting {key!r}." if not ends else f"{key!r} is ambiguous: {' or '.join(ends)}."
         )
     return ends[0]
 
 
-def _why_none(names: Sequence[str], groups: Sequence[tuple[list[Run], list[Run]]], free: Iterable[str]) -> str:
+def _no_match(names: Sequence[str], groups: Sequence[tuple[list[Run], list[Run]]], free: Iterable[str]) -> str:
     sides = [[run for group in groups for run in group[side]] for side in (0, 1)]
     for name, found in zip(names, sides, strict=True):
         if not found:
             command = f"dvc exp run --queue -S seed=1,2,3 -S {' -S '.join(name.split())}"
-            return f"No run that is known has {name}. Queue some: {command}"
+            return f"No known run has {name}. Queue some: {command}"
     gaps = [differing([first, second]) for first in sides[0] for second in sides[1]]
     nearest = min(({k: v for k, v in gap.items() if k not in free} for gap in gaps), key=len)
-    return f"No runs of {names[0]} and {names[1]} are alike in all else; the nearest also differ in {_told(nearest)}."
+    more = _listed(nearest)
+    return f"No runs of {names[0]} and {names[1]} are equal in everything else; the closest also differ in {more}."
 
 
-def _told(values: dict[str, list[Any]]) -> str:
+def _listed(values: dict[str, list[Any]]) -> str:
     return ", ".join(f"{key} ({' | '.join(map(str, found))})" for key, found in values.items())
 
 
 def _workspace() -> list[Run]:
-    """The run in the current folder, if a whole one is there."""
+    """The run in the current folder, if there is a complete one."""
     try:
         return [runs.of_folder(Path())]
     except (FileNotFoundError, ValueError):

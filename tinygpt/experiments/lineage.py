@@ -1,8 +1,8 @@
-"""Lineage of a model or a sample: each hash that it names is compared with the file it should be the hash of.
+"""Lineage of a model or a sample: compare each recorded hash with the file that it should match.
 
-`follow(folder, params, paths)` yields one `Link` for each: what it is, what was claimed, and what is there now. A model
-names its weights (SHA256SUMS), tokenizer, text and parameters (lineage.json); dvc.lock names the model. A sample (a
-line of samples.jsonl) names the same as its model does.
+`follow(folder, params, paths)` yields a `Link` for each hash. A model folder records its weights (SHA256SUMS),
+tokenizer, text and parameters (lineage.json); dvc.lock records the model. A sample (a line of samples.jsonl) records
+the same hashes as its model.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ from tinygpt.files.text import lines, read_json
 
 @dataclass(frozen=True)
 class Link:
-    """One hash, followed."""
+    """A recorded hash and the actual one."""
 
     what: str
     claimed: str  # hexadecimal
     where: Path
-    found: str | None  # None where nothing is there
+    found: str | None  # None if the file does not exist
 
     @property
     def verdict(self) -> str:
@@ -36,7 +36,7 @@ class Link:
 
 
 def follow(model: Path, params: Params, paths: Paths) -> Iterator[Link]:
-    """Every hash that a model folder names, and what the pipeline at `paths` holds now."""
+    """Every hash that a model folder records, compared with the pipeline at `paths`."""
     yield from follow_hashes(hashes(model), model, params, paths)
     base = read_json(model / "lineage.json").get("base")
     if base is not None:
@@ -49,19 +49,19 @@ def follow(model: Path, params: Params, paths: Paths) -> Iterator[Link]:
 
 
 def follow_hashes(claimed: dict[str, Any], model: Path, params: Params, paths: Paths) -> Iterator[Link]:
-    """The same for the hashes of a sample, or of a model folder (`model`)."""
+    """The same for the hashes of a sample (`claimed`) and a model folder."""
     yield _file("model", claimed["model"], model / WEIGHTS)
     yield _file("tokenizer", claimed["tokenizer"], paths.tokenizer / "tokenizer.json")
     for split, value in claimed["text"].items():
         yield _file(f"{split} text", value, paths.text(split))
     values = params.model_dump()
     now = digest({name: values[name] for name in ("seed", "model", "train")})
-    if claimed["params"]:  # a model from elsewhere names none
+    if claimed["params"]:  # "" for a model that was not trained here
         yield Link("parameters", claimed["params"], paths.params, now)
 
 
 def sample_hashes(file: Path) -> list[dict[str, Any]]:
-    """The different sets of hashes that the lines of a samples.jsonl name. ValueError where it is not such a file."""
+    """The distinct sets of hashes in a samples.jsonl. Raises ValueError for any other file."""
     found: list[dict[str, Any]] = []
     for sample in _samples(file):
         if sample["hashes"] not in found:
@@ -70,7 +70,7 @@ def sample_hashes(file: Path) -> list[dict[str, Any]]:
 
 
 def evaluation_of(model: Path, paths: Paths) -> dict[str, Any] | None:
-    """The numbers of data/evaluation/metrics.json, where dvc.lock says that they are of this model folder."""
+    """The content of data/evaluation/metrics.json; None unless dvc.lock says that it is of this model folder."""
     file = paths.evaluation / "metrics.json"
     same = file.is_file() and locked_md5(paths, "evaluate", "deps") == folder_md5(model)
     numbers: dict[str, Any] | None = read_json(file) if same else None
@@ -79,27 +79,27 @@ def evaluation_of(model: Path, paths: Paths) -> dict[str, Any] | None:
 
 
 def sample_of(model: Path, paths: Paths) -> dict[str, Any] | None:
-    """The first line of data/samples/samples.jsonl that names this model folder's hashes."""
+    """The first sample in data/samples/samples.jsonl that was written by this model folder; None without one."""
     file = paths.samples / "samples.jsonl"
     samples, named = _samples(file) if file.is_file() else [], hashes(model)
     return next((sample for sample in samples if sample["hashes"] == named), None)
 
 
 def locked_md5(paths: Paths, stage: str = "train", side: str = "outs") -> str | None:
-    """What dvc.lock says that data/model was when the train stage made it, or when another stage read it ("deps")."""
+    """The MD5 of data/model in dvc.lock: as output of the train stage, or as dependency ("deps") of another."""
     lock = paths.folder / "dvc.lock"
     if not lock.is_file():
         return None
-    names = ("data/model", f"{paths.folder.name}/data/model")  # as a pipeline in a folder below the top names it
+    names = ("data/model", f"{paths.folder.name}/data/model")  # the name in a pipeline in a subfolder
     try:
         entries = read_value(lock.read_text(encoding="utf-8")).get("stages", {}).get(stage, {}).get(side, [])
         return next((entry["md5"] for entry in entries if entry["path"] in names), None)
-    except (AttributeError, KeyError, TypeError, UnicodeDecodeError):  # as with the marks of a merge in it
+    except (AttributeError, KeyError, TypeError, UnicodeDecodeError):  # for example because of merge conflict markers
         raise ValueError(f"{lock} cannot be read. Finish the merge, or `git checkout HEAD -- {lock}`.") from None
 
 
 def folder_md5(folder: Path) -> str:
-    """The MD5 that DVC gives a folder: of the JSON list of its files' MD5s, ordered by name."""
+    """DVC's MD5 of a folder: that of the JSON list of its files' MD5s, sorted by name."""
     entries = [
         {"md5": hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": file.name}
         for file in sorted(folder.iterdir())
@@ -109,7 +109,7 @@ def folder_md5(folder: Path) -> str:
 
 
 def _samples(file: Path) -> list[dict[str, Any]]:
-    """The lines of a samples.jsonl; ValueError names one that is no sample."""
+    """The samples in a samples.jsonl. Raises ValueError for a line that is not a sample."""
     found: list[dict[str, Any]] = []
     for number, line in enumerate(lines(file.read_text(encoding="utf-8")), 1):
         try:
@@ -117,7 +117,7 @@ def _samples(file: Path) -> list[dict[str, Any]]:
             named = sample["hashes"]
             str(named["model"] + named["tokenizer"] + named["params"]), dict(named["text"])
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{file}, line {number} is not a sample of TinyGPT's.") from None
+            raise ValueError(f"{file}, line {number} is not a sample of TinyGPT.") from None
         found.append(sample)
     return found
 

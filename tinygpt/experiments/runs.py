@@ -1,9 +1,8 @@
 """An evaluated run, from a folder, a git revision or a DVC experiment: its settings, seed and numbers.
 
-`of_folder`, `of_revision`, `of_experiments` and `of_results` read the same three things from a pipeline's folder, a git
-revision, DVC's experiments and a results file: dvc.lock, which is DVC's own record of the parameters, the text and the
-code that made an output, and the two metrics.json. Two runs with equal `settings` differ in nothing but the seed. Left
-out: who wins (tinygpt/experiments/compare.py).
+`of_folder`, `of_revision` and `of_experiments` read dvc.lock, which records the parameters, text and code of each
+output, and the two metrics.json; `of_results` reads a results file. Two runs with equal `settings` differ only in the
+seed. compare.py compares them.
 """
 
 import fnmatch
@@ -23,8 +22,11 @@ from tinygpt.files.text import lines
 
 EVALUATION, TRAINING = ((folder / "metrics.json").as_posix() for folder in (Paths().evaluation, Paths().training))
 LOCK = "dvc.lock"
-CODE = {"train": "all", "evaluate": "tinygpt/evaluation"}  # stage → its code that numbers come from, not pictures
-SECTIONS = {"tokenize": ("tokenize",), "train": ("model", "train")}  # stage → what of its parameters changes a loss
+CODE = {"train": "all", "evaluate": "tinygpt/evaluation"}  # stage → the dependencies that can change a number
+SECTIONS = {
+    "tokenize": ("tokenize",),
+    "train": ("model", "train"),
+}  # stage → the sections of its parameters that can change a loss
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,9 @@ class Run:
     """One trained and evaluated model."""
 
     name: str
-    commit: str  # git's, of the experiment or the revision; "" for a folder
+    commit: str  # of the experiment or the revision; "" for a folder
     seed: int
-    settings: dict[str, Any]  # "section.key" → value; "code" and "text" → a hash of what trained and of what it read
+    settings: dict[str, Any]  # "section.key" → value; "code" and "text" → hash of the code and the corpus
     bits_per_byte: float
     loss: float  # nats per token
     tokens: int  # trained on
@@ -44,7 +46,7 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """Equal for two runs that must have given the same result."""
+        """Equal for two runs that have the same result."""
         return json.dumps([self.seed, self.settings], sort_keys=True)
 
     def to_json(self) -> str:
@@ -53,7 +55,7 @@ class Run:
 
 
 def of_results(file: Path) -> list[Run]:
-    """The runs of a results file, one JSON object a line; ValueError names a line that is none."""
+    """The runs of a results file, one JSON object per line. Raises ValueError for a line that is not a run."""
     found = []
     for number, line in enumerate(lines(file.read_text(encoding="utf-8")), 1):
         try:
@@ -64,7 +66,7 @@ def of_results(file: Path) -> list[Run]:
 
 
 def of_folder(folder: Path) -> Run:
-    """The run whose results lie in a pipeline's folder; FileNotFoundError, as a sentence, where there is none."""
+    """The run in a pipeline's folder. Raises FileNotFoundError if there is none."""
 
     def read(name: str) -> str | None:
         path = folder / name
@@ -74,10 +76,10 @@ def of_folder(folder: Path) -> Run:
 
 
 def of_revision(revision: str, name: str = "", pipeline: str = "") -> Run:
-    """The run committed at a git revision, in the repository of the current folder; FileNotFoundError where there is
-    none, PermissionError where git refuses the repository.
+    """The run committed at a revision of the current git repository.
 
-    pipeline: where its dvc.yaml lies, "" or, with a slash at the end, a folder.
+    pipeline: the folder of its dvc.yaml, with a slash at the end; "" for the top. Raises FileNotFoundError without such
+    a run, and PermissionError if git refuses the repository.
     """
     commit = git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
     if not commit:
@@ -86,9 +88,9 @@ def of_revision(revision: str, name: str = "", pipeline: str = "") -> Run:
 
 
 def of_experiments(pattern: str = "*", baseline: str = "*") -> list[Run]:
-    """The DVC experiments whose names match, e.g. `muon-*`; those grown from a commit where `baseline` is one.
+    """The DVC experiments whose names match `pattern`, e.g. `muon-*`, and whose base commits match `baseline`.
 
-    Of many those that hold no whole run are left out; where `pattern` is a name, its is an error.
+    Experiments without a complete run are skipped; one whose name equals `pattern` raises ValueError or OSError.
     """
     found = []
     for name, ref in experiment_refs(pattern, baseline):
@@ -101,14 +103,14 @@ def of_experiments(pattern: str = "*", baseline: str = "*") -> list[Run]:
 
 
 def pipeline_of(experiment: str) -> str:
-    """Which pipeline an experiment ran, as `of_revision` takes it: the one whose dvc.lock it changed."""
+    """The pipeline that an experiment ran, as for `of_revision`: the one whose dvc.lock it changed."""
     changed = git("diff", "--name-only", "--relative", f"{experiment}^", experiment).splitlines()
     folders = [path.removesuffix(LOCK) for path in changed if PurePosixPath(path).name == LOCK]
     return "" if not folders or "" in folders else folders[0]
 
 
 def experiment_refs(pattern: str = "*", baseline: str = "*") -> list[tuple[str, str]]:
-    """The same experiments as (name, git ref), the oldest first; none where there is no repository."""
+    """The same experiments as (name, git ref), the oldest first; empty without a repository."""
     found = []
     try:
         refs = git("for-each-ref", "--sort=creatordate", "--format=%(refname)", "refs/exps").splitlines()
@@ -122,7 +124,7 @@ def experiment_refs(pattern: str = "*", baseline: str = "*") -> list[tuple[str, 
 
 
 def distinct(runs: list[Run]) -> list[Run]:
-    """The runs, each once: the same settings and seed seen again, in another place, are no second sample."""
+    """The runs without duplicates: equal settings and seed are one run, wherever it is stored."""
     found: dict[str, Run] = {}
     for run in runs:
         found.setdefault(run.identity, run)
@@ -130,19 +132,19 @@ def distinct(runs: list[Run]) -> list[Run]:
 
 
 def digest(files: dict[str, str]) -> str:
-    """A short name for a set of code: of the MD5 of each file and folder."""
+    """A short hash of code. files: path → MD5."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def code_here(folder: Path = Path()) -> str:
-    """The `code` that a run started now, from a project's folder, would have."""
+    """The `code` setting of a run that would start now in a project's folder."""
     stages = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     names = [dep for stage in CODE for dep in stages[stage]["deps"] if _counts(stage, dep)]
     return digest({name: _md5(folder / name) for name in names})
 
 
 def _md5(path: Path) -> str:
-    """The MD5 that dvc.lock has of a file, or of a folder: of the list of its files, `.dir` after it."""
+    """DVC's MD5 of a file or a folder, as in dvc.lock."""
     if path.is_file():
         return hashlib.md5(path.read_bytes()).hexdigest()
     names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
@@ -151,17 +153,17 @@ def _md5(path: Path) -> str:
 
 
 def commit_here() -> str:
-    """The commit that experiments started now grow from."""
+    """The current commit, on which new experiments are based."""
     return git("rev-parse", "HEAD").strip()
 
 
 def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
-    """A run from its files; dvc.lock says what made them, so what is not the lock's is refused."""
+    """A run from its files. Raises ValueError for results that dvc.lock does not record."""
     texts = {path: read(path) for path in (LOCK, EVALUATION, TRAINING)}
     for path, text in texts.items():
         if text is None:
             remedy = f"Commit the results of `dvc repro`: `git add {LOCK} {TRAINING} {EVALUATION} && git commit`."
-            raise FileNotFoundError(f"{name} holds no {path}. {remedy if commit else 'Run `dvc repro` there first.'}")
+            raise FileNotFoundError(f"{name} has no {path}. {remedy if commit else 'Run `dvc repro` there first.'}")
     try:
         stages = config.read_value(texts[LOCK] or "")["stages"]
         made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
@@ -191,27 +193,25 @@ def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
             parameters=training["parameters"],
         )
     except (ValueError, KeyError, TypeError, StopIteration):
-        raise ValueError(f"{name} holds no whole run in {LOCK} and its metrics. Run `dvc repro` there.") from None
+        raise ValueError(f"{name} has no complete run in {LOCK} and its metrics. Run `dvc repro` there.") from None
     if behind:
-        raise ValueError(f"{name}: `{behind[0]}` has not run on what the stages before it made. Run `dvc repro` there.")
+        raise ValueError(f"{name}: `{behind[0]}` is out of date with its inputs. Run `dvc repro` there.")
     if changed:
-        raise ValueError(
-            f"{name}: {changed[0]} is not what {LOCK} says was made. Run `dvc repro` there, or commit both."
-        )
+        raise ValueError(f"{name}: {changed[0]} does not match {LOCK}. Run `dvc repro` there, or commit both.")
     return run
 
 
 def check_names(evaluation: dict[str, Any], whose: str) -> None:
-    """ValueError for an evaluation that an earlier version wrote, under the names of that time."""
+    """Raise ValueError for an evaluation of an earlier version, which has other names."""
     if "yardsticks" in evaluation:
         raise ValueError(
-            f"{whose}: {EVALUATION} was written by an earlier version of TinyGPT, which called baselines yardsticks. "
-            "Run `dvc repro` there, which writes it anew."
+            f"{whose}: {EVALUATION} is from an earlier version of TinyGPT, which called baselines yardsticks. "
+            "Run `dvc repro` there to rewrite it."
         )
 
 
 def flat(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of stages, as dvc.lock has them → "section.key": value, of those that can change a loss."""
+    """The stages' parameters in dvc.lock → {"section.key": value}, for those that can change a loss."""
     return {
         f"{section}.{key}": value
         for stage, sections in SECTIONS.items()
@@ -221,11 +221,11 @@ def flat(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse(words: str) -> dict[str, Any]:
-    """`train.optimizer=muon model.n_layer=3` → {key: value}, values read as params.yaml's are."""
+    """`train.optimizer=muon model.n_layer=3` → {key: value}, parsed like params.yaml. ValueError for anything else."""
     pairs = [word.partition("=") for word in words.split()]
     wrong = next((key + mark for key, mark, _ in pairs if not key or not mark), None)
     if wrong is not None:
-        raise ValueError(f"{wrong!r} is no setting; write section.key=value, e.g. train.optimizer=muon.")
+        raise ValueError(f"{wrong!r} is not a setting; write section.key=value, e.g. train.optimizer=muon.")
     return {key: config.read_value(value) for key, _, value in pairs}
 
 

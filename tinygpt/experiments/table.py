@@ -1,7 +1,6 @@
 """All experiments in a table that fits a terminal: `table()`, or `tinygpt compare` without names.
 
-`dvc exp show` has a column for each of some two hundred metrics, parameters and dependencies. Here are the bits per
-byte and the parameters that differ.
+`dvc exp show` has about two hundred columns; this table has bits per byte and the parameters that differ.
 """
 
 import csv
@@ -13,25 +12,25 @@ from tinygpt.config import Params
 
 
 def table() -> list[str]:
-    """Its lines, those of `dvc exp show --csv` made readable; ValueError, with DVC's words, where DVC refuses."""
+    """The lines of the table, from `dvc exp show --csv`. Raises ValueError with DVC's message if DVC fails."""
     done = subprocess.run([sys.executable, "-m", "dvc", "exp", "show", "--csv"], capture_output=True, check=False)
     if done.returncode != 0:
-        raise ValueError(f"dvc exp show says: {done.stderr.decode('utf-8', 'replace').strip()}")
+        raise ValueError(f"`dvc exp show` failed: {done.stderr.decode('utf-8', 'replace').strip()}")
     return lines(done.stdout.decode("utf-8"))
 
 
 def lines(text: str) -> list[str]:
-    """The same from the text of a CSV file."""
+    """The lines of the table, from CSV text."""
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    kept = [column for column in rows[0] if _is_told(column, {row[column] for row in rows} - {""})]
+    kept = [column for column in rows[0] if _is_shown(column, {row[column] for row in rows} - {""})]
     heads = ["experiment", *(column.removeprefix("params.yaml:") for column in kept)]
     cells = [[row["Experiment"] or row["rev"], *(_cell(column, row[column]) for column in kept)] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in [heads, *cells]]
 
 
-def _is_told(column: str, values: set[str]) -> bool:
-    """State, bits per byte, and a parameter with several values; `file:` stands before a name that two files have."""
+def _is_shown(column: str, values: set[str]) -> bool:
+    """True for the state, bits per byte and parameters that differ. DVC writes `file:` before ambiguous names."""
     name = column.rpartition(":")[2]
     if name in ("State", "bits_per_byte"):
         return bool(values - {"!"})

@@ -1,6 +1,6 @@
-"""Figures of a run, one function each: numbers and a path in, a reproducible picture out.
+"""Figures of a run, one function each: they take numbers and a path, and write a reproducible PNG.
 
-In the look of style.py. A path that ends in .svg gets a smaller picture, for a report (report/build.py).
+A path that ends in .svg gets a smaller SVG, for the report.
 """
 
 import itertools
@@ -28,14 +28,14 @@ from tinygpt.plots.style import (
 
 Rows = list[dict[str, float]]
 Points = list[tuple[float, float]]
-COMPUTE = "training compute, TFLOP", "Loss against compute"  # the axis and the title of `learning`
+COMPUTE = "training compute, TFLOP", "Loss against compute"  # x label and title for `learning`
 SECONDS = "seconds since training began", "Loss against time"
 
 
 def loss_curves(path: Path, train: Rows, validation: Rows, baselines: dict[str, float]) -> None:
     """Training loss (raw and smoothed), validation loss with its best point, and baselines as lines.
 
-    Losses and baselines in nats per token; rows hold `step` and `loss`.
+    Losses and baselines are in nats per token; rows have `step` and `loss`.
     """
     figure, axes = canvas()
     steps, losses = _columns(train)
@@ -52,7 +52,7 @@ def loss_curves(path: Path, train: Rows, validation: Rows, baselines: dict[str, 
 
 
 def learning_rate(path: Path, train: Rows) -> None:
-    """The learning rate of each step: warm-up, and how it falls. rows hold `step` and `learning_rate`."""
+    """The learning rate of each step. train: rows with `step` and `learning_rate`."""
     figure, axes = canvas()
     steps, rates = _columns(train, "learning_rate")
     axes.plot(steps, rates, color=DARK, linewidth=1.8)
@@ -71,7 +71,7 @@ def learning_rate(path: Path, train: Rows) -> None:
 
 
 def gradient_norm(path: Path, train: Rows, limit: float) -> None:
-    """The gradient's length before clipping, raw and smoothed, and the line above which it was cut (0: none)."""
+    """The gradient norm before clipping, raw and smoothed, and the clipping threshold (0: none)."""
     figure, axes = canvas()
     steps, norms = _columns(train, "gradient_norm")
     axes.plot(steps, norms, color=LIGHT, linewidth=0.8, label="each step")
@@ -84,10 +84,10 @@ def gradient_norm(path: Path, train: Rows, limit: float) -> None:
     save(figure, path)
 
 
-def learning(path: Path, curves: dict[str, Points], marks: dict[str, float], across: str, title: str) -> None:
-    """Bits per byte over steps, compute or seconds: a curve for each run, a star where each is best.
+def learning(path: Path, curves: dict[str, Points], baselines: dict[str, float], x_label: str, title: str) -> None:
+    """Bits per byte over steps, compute or seconds: a curve for each run, with a star at its best point.
 
-    curves: name → (x, bits per byte); a start at x = 0 has no place on the logarithmic axis, and is left out.
+    curves: name → [(x, bits per byte)]; points at x = 0 are left out of the logarithmic axis.
     """
     figure, axes = canvas()
     shown = {name: [point for point in points if point[0] > 0] for name, points in curves.items()}
@@ -95,21 +95,21 @@ def learning(path: Path, curves: dict[str, Points], marks: dict[str, float], acr
         x, bits = (np.array(values) for values in zip(*points, strict=True))
         best = int(np.argmin(bits))
         style: Any = {"color": (ACCENT, DARK, "0.55")[number % 3], "marker": MARKERS[number % 5], "markersize": 4}
-        label = f" {drawable(name or 'best')}: {bits[best]:.3f} at {_told(x[best])}"  # the space: _name is no label
+        label = f" {drawable(name or 'best')}: {bits[best]:.3f} at {_short(x[best])}"  # matplotlib drops _labels
         axes.plot(x, bits, linewidth=1.8, linestyle=STYLES[number % 4], label=label, **style)
         axes.plot(x[best], bits[best], "*", color=style["color"], markersize=13)
-    axes.set(xlabel=across, ylabel="bits per byte of held-out text", title=title)
+    axes.set(xlabel=x_label, ylabel="bits per byte of held-out text", title=title)
     log_ticks(axes)
     bottom = axes.get_ylim()[0]
-    goal = max((value for value in marks.values() if value < bottom), default=bottom)  # the next one to be passed
+    goal = max((value for value in baselines.values() if value < bottom), default=bottom)  # the next baseline below
     axes.set_ylim(min(bottom, goal - 0.03), None)
-    mark_baselines(axes, marks)
+    mark_baselines(axes, baselines)
     axes.legend(frameon=False, fontsize=9)
     save(figure, path)
 
 
 def loss_by_position(path: Path, losses: np.ndarray) -> None:
-    """Mean loss after 1, 2, … tokens of context: falling as long as more context helps. losses: (T,), nats."""
+    """Mean loss after 1, 2, … tokens of context, which falls as long as more context helps. losses: (T,), in nats."""
     figure, axes = canvas()
     axes.plot(np.arange(1, len(losses) + 1), losses, color=LIGHT, linewidth=0.8, label="each position")
     edges = np.unique(np.round(2 ** np.arange(0, math.log2(len(losses)) + 0.5, 0.5)).astype(int))  # 1, 2, 3, 4, 6, 8, …
@@ -126,22 +126,22 @@ def loss_by_position(path: Path, losses: np.ndarray) -> None:
 
 
 def baseline_bars(path: Path, models: dict[str, tuple[float, float | None]], baselines: dict[str, float]) -> None:
-    """Models beside the baselines, in bits per byte: shorter is better. models: name → (bits per byte, its error)."""
+    """Bits per byte of models and baselines as bars. models: name → (bits per byte, standard error or None)."""
     ours = [(name, value, error, True) for name, (value, error) in models.items()]
-    marks = sorted([*ours, *((name, value, None, False) for name, value in baselines.items())], key=lambda m: -m[1])
+    bars = sorted([*ours, *((name, value, None, False) for name, value in baselines.items())], key=lambda bar: -bar[1])
     figure, axes = canvas()
     axes.grid(visible=False)
-    for row, (_, value, error, bold) in enumerate(marks):
+    for row, (_, value, error, bold) in enumerate(bars):
         axes.barh(row, value, color=ACCENT if bold else LIGHT, xerr=error, height=0.65)
         axes.text(value + 0.08, row, f"{value:.3f}", va="center", fontweight="bold" if bold else "normal")
-    axes.set_yticks(range(len(marks)), [drawable(LABELS.get(name, name)) for name, *_ in marks])
+    axes.set_yticks(range(len(bars)), [drawable(LABELS.get(name, name)) for name, *_ in bars])
     axes.set(xlabel="bits per byte of held-out text (less is better)", title="What the loss means")
-    axes.set_xlim(0, max(value for _, value, *_ in marks) * 1.12)
+    axes.set_xlim(0, max(value for _, value, *_ in bars) * 1.12)
     save(figure, path)
 
 
 def before_and_after(path: Path, texts: dict[str, dict[str, float]]) -> None:
-    """What fine-tuning did to each text, in bits per byte: shorter is better. texts: name → `before`, `after`."""
+    """Bits per byte of each text before and after fine-tuning, as bars. texts: name → {`before`, `after`}."""
     figure, axes = canvas()
     axes.grid(visible=False)
     for row, bits in enumerate(reversed(texts.values())):
@@ -159,9 +159,9 @@ def before_and_after(path: Path, texts: dict[str, dict[str, float]]) -> None:
 
 
 def temperatures(path: Path, grid: list[dict[str, Any]], real: dict[str, Any]) -> None:
-    """What temperature and top-p do to diversity (distinct-2) and to likelihood (bits per byte), a line a top-p.
+    """Diversity (distinct-2) and likelihood (bits per byte) of samples against temperature, a line for each top-p.
 
-    grid: `temperature`, `top_p`, `distinct_2`, `bits_per_byte`, of each pair; real: the two numbers of held-out text.
+    grid: rows with `temperature`, `top_p`, `distinct_2` and `bits_per_byte`; real: the last two of held-out text.
     """
     figure, sides = canvases(2)
     names = (("distinct_2", "distinct-2", "Diversity"), ("bits_per_byte", "bits per byte", "Likelihood"))
@@ -181,17 +181,17 @@ def temperatures(path: Path, grid: list[dict[str, Any]], real: dict[str, Any]) -
 
 
 def nats_per_token(baselines: dict[str, float], bytes_per_token: float) -> dict[str, float]:
-    """Bits per byte → nats per token, of a tokenizer with so many bytes per token."""
+    """Bits per byte → nats per token, for a tokenizer with this many bytes per token."""
     return {name: value * math.log(2) * bytes_per_token for name, value in baselines.items()}
 
 
 def by_compute(validation: Rows, flops_per_step: float, bytes_per_token: float) -> Points:
-    """(training TFLOPs, bits per byte) at each validation step, which reads a part of the text."""
+    """[(training TFLOP, bits per byte)] of the validation steps."""
     return [(row["step"] * flops_per_step / 1e12, row["loss"] / math.log(2) / bytes_per_token) for row in validation]
 
 
 def by_time(validation: Rows, seconds: dict[int, float], bytes_per_token: float) -> Points:
-    """The same over seconds; steps without a known time are left out."""
+    """[(seconds, bits per byte)] of the validation steps with a known time. seconds: step → seconds."""
     return [
         (seconds[int(row["step"])], row["loss"] / math.log(2) / bytes_per_token)
         for row in validation
@@ -199,7 +199,7 @@ def by_time(validation: Rows, seconds: dict[int, float], bytes_per_token: float)
     ]
 
 
-def _told(x: float) -> str:
+def _short(x: float) -> str:
     return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
 
 

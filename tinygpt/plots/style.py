@@ -1,8 +1,7 @@
 """The style of all figures: readable in black and white, without decoration.
 
-`figure, axes = canvas()`, draw, `save(figure, path)` → a PNG or an SVG that is the same bytes every time. Pictures of a
-run are in curves.py, of the inside of a model in inspection/figures.py, of measurements in bench/figures.py; words of a
-text are written here, so that what the font lacks becomes ▯ in all of them.
+`figure, axes = canvas()`, draw, `save(figure, path)` → a reproducible PNG or SVG. Text from a run is drawn through
+`write`, `name_ticks` and `drawable`, which replace characters that the font lacks by ▯.
 """
 
 import functools
@@ -21,10 +20,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from tinygpt.files.atomic import writing
 
 DARK, LIGHT, ACCENT = "#1f3b57", "#a9bccd", "#c8553d"
-SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", LIGHT, DARK])  # white is nothing, dark is much
+SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", LIGHT, DARK])  # white: 0, dark: 1
 MONO = "DejaVu Sans Mono"  # comes with matplotlib
 DPI = 120
-REPORT = 5.6, 3.8  # inches of a picture in a report, where several stand side by side, or on a phone's screen
+REPORT = 5.6, 3.8  # inches: small enough for two columns of a report, or for a phone
 STYLES = ["-", "--", ":", "-."]
 MARKERS = ["o", "s", "^", "D", "v"]
 LABELS = {"five_gram": "5-gram", "bz2": "bzip2 −9", "xz": "xz −9e", "ppmd": "PPMd"}
@@ -41,25 +40,25 @@ def smoothed(values: np.ndarray, share: float = 0.02) -> np.ndarray:
 
 
 def ink(shade: float) -> str:
-    """The colour of words on a shade, 0 to 1."""
+    """The text colour on a background of this shade (0 to 1)."""
     return "white" if shade > 0.72 else "black"
 
 
 def name_ticks(axis: Axis, texts: list[str], size: float = 8, **style: Any) -> None:
-    """Words at 0, 1, 2, … of an axis."""
+    """Label the positions 0, 1, 2, … of an axis."""
     axis.set_tick_params(length=0)
     axis.set_ticks(range(len(texts)), [drawable(text) for text in texts], family=MONO, fontsize=size, **style)
 
 
 def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    """Words of a text at a place, in a font of one width."""
+    """Write text at (x, y) in a monospaced font."""
     usual: dict[str, Any] = {"family": MONO, "fontsize": 10, "va": "center"}
     axes.text(x, y, drawable(text), **(usual | style))
 
 
 def drawable(text: str) -> str:
-    """Without signs that the font lacks; a dollar is a dollar, and begins no formula."""
-    return "".join(sign if sign == "\n" or _has(ord(sign)) else "▯" for sign in text).replace("$", r"\$")
+    """Replace characters that the font lacks by ▯, and escape dollars, which would start a formula."""
+    return "".join(char if char == "\n" or _has(ord(char)) else "▯" for char in text).replace("$", r"\$")
 
 
 @functools.cache
@@ -68,7 +67,7 @@ def _has(code: int) -> bool:
 
 
 def log_ticks(axes: Axes) -> None:
-    """A logarithmic axis below, with numbers at 1, 2, 5, 10, 20, …"""
+    """Make the x axis logarithmic, with ticks at 1, 2, 5, 10, 20, …"""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -76,10 +75,10 @@ def log_ticks(axes: Axes) -> None:
 
 
 def mark_baselines(axes: Axes, baselines: dict[str, float]) -> None:
-    """Thin labelled lines for the baselines that fall inside the picture; neighbours share a label."""
+    """Draw a thin labelled line for each baseline within the y limits; close lines share a label."""
     low, high = axes.get_ylim()
     labels: dict[float, str] = {}
-    for name, value in sorted(baselines.items(), key=lambda mark: mark[1]):
+    for name, value in sorted(baselines.items(), key=lambda baseline: baseline[1]):
         if low < value < high:
             axes.axhline(value, color="0.45", linewidth=0.8, linestyle=STYLES[len(labels) % len(STYLES)])
             near = next((place for place in labels if abs(place - value) < (high - low) / 30), value)
@@ -95,7 +94,7 @@ def canvas() -> tuple[Figure, Axes]:
 
 
 def canvases(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with so many pictures side by side."""
+    """A figure with `count` axes side by side."""
     figure = Figure(figsize=(8, 4.5), dpi=DPI, layout="constrained")  # no pyplot: nothing global, no window
     found = [figure.add_subplot(1, count, place + 1) for place in range(count)]
     for axes in found:
@@ -106,7 +105,7 @@ def canvases(count: int) -> tuple[Figure, list[Axes]]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, or where the path ends so an SVG, whole or not at all, the same bytes every time."""
+    """Write a PNG or SVG, by the suffix of `path`: atomically, and with the same bytes every time."""
     kind = path.suffix[1:]
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
     if kind == "svg":

@@ -1,172 +1,155 @@
-"""The pictures of a report (build.py), each an HTML figure with the picture inside it: curves drawn anew, as small
-SVGs, for one run or several; and what a run drew of its inside, as it is.
-"""
+"""The figures of a report: curves redrawn as small SVGs, of one run or several, and the PNGs that a run drew."""
 
 import base64
-import html
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tinygpt.experiments.artifacts import Outputs
 from tinygpt.plots import curves
 
-METRICS = [  # label, key in the run's numbers, form
-    ("bits per byte", "bits_per_byte", ".3f"),
-    ("loss, nats per token", "loss", ".4f"),
-    ("perplexity", "perplexity", ".1f"),
-    ("parameters", "parameters", ","),
-    ("tokens trained on", "tokens", ","),
-    ("arithmetic of training, TFLOP", "tflop", ".3g"),
-    ("steps", "steps", ","),
-    ("best validation loss, nats per token", "best_validation_loss", ".4f"),
-    ("at step", "best_step", ","),
-]
-LONGEST = 26  # characters of a name in a picture
-DRAWN = ("loss", "learning_rate", "gradient_norm", "by_compute", "baselines", "temperatures")  # anew, as curves
-CAPTIONS = {  # of what a run drew, in the order of the model
-    "tokens": "How a text is cut: each box is a token, its id below; then how byte pairs merged into long words.",
-    "embeddings": "Tokens of a row point nearly the same way: what could stand in one place has come to lie together.",
-    "position": "What its positions let the model know of distance.",
+LONGEST = 26  # characters of a name in a figure
+DRAWN = ("loss", "learning_rate", "gradient_norm", "by_compute", "baselines", "temperatures")  # redrawn, as curves
+CAPTIONS = {  # of the PNGs that a run drew, in the order of the model
+    "tokens": "Tokenization: each box is a token, with its id below it; then the merges that made the longest words.",
+    "embeddings": "Nearest neighbours of token embeddings: tokens with similar contexts end up close together.",
+    "position": "How the position encoding represents distance.",
     "by_position": "Loss by position: it falls as long as more context helps.",
-    "attention": "Attention weights of each head: a row for each query token; darker columns weigh more.",
+    "attention": "Attention weights of each head: a row for each query token; darker is larger.",
     "lens": "The most likely next token after each block; ✓ where it is the target.",
-    "next": "The probability of each target token, and what each filter of a sampler would keep.",
-    "surprisal": "A passage it never saw: the darker a token, the more bits it told the model. Their mean is the loss.",
+    "next": "The probability of each target token, and the tokens that each sampling filter keeps.",
+    "surprisal": "Surprisal of each token of a held-out passage, in bits: darker is larger. Its mean is the loss.",
 }
 
 
-def curves_of(runs: Sequence[Outputs], names: Sequence[str]) -> Iterator[str]:
-    """Loss, bits per byte against steps, arithmetic and seconds, learning rate and gradient norm, where known."""
+@dataclass(frozen=True)
+class Figure:
+    """An image with its caption."""
+
+    name: str
+    caption: str
+    source: str = ""  # a data URI; "" if there is nothing to draw: the caption says why
+    wide: bool = False
+
+
+def learning_curves(runs: Sequence[Outputs], names: Sequence[str]) -> list[Figure]:
+    """The loss against steps, compute and time; for a single run also learning rate and gradient norm.
+
+    Empty if no run has curves.
+    """
     pairs = zip(runs, legends(names), strict=True)
     known = {name: each for each, name in pairs if each.validation and each.evaluation}
+    if not known or len(runs) > 1:
+        return list(_learned(known))
+    return [_loss(runs[0]), *_learned({"": runs[0]}), *_steps(runs[0])]
+
+
+def _loss(outputs: Outputs) -> Figure:
+    baselines = curves.nats_per_token(outputs.evaluation["baselines"], _bytes_per_token(outputs))
+    return _drawn(
+        "loss",
+        "Single batches are noisy; the dashed line smooths them. What counts is the validation loss: if it rises while "
+        "the training loss falls, the model overfits.",
+        lambda path: curves.loss_curves(path, outputs.train, outputs.validation, baselines),
+    )
+
+
+def _learned(known: dict[str, Outputs]) -> Iterator[Figure]:
+    """Bits per byte of each run, against steps, compute and seconds."""
     if not known:
         return
-    yield '<div class="charts">'
-    if len(runs) > 1:
-        yield from _learned(known)
-    else:
-        yield _loss(runs[0])
-        yield from _learned({"": runs[0]})
-        yield from _steps(runs[0])
-    yield "</div>"
+    baselines, size = baselines_of(list(known.values())), {name: _bytes_per_token(o) for name, o in known.items()}
 
+    def learning(name: str, caption: str, points: dict[str, curves.Points], across: str, title: str) -> Figure:
+        return _drawn(name, caption, lambda path: curves.learning(path, points, baselines, across, title))
 
-def _loss(each: Outputs) -> str:
-    marks = curves.nats_per_token(each.evaluation["baselines"], _bytes_per_token(each))
-    return chart(
-        "loss",
-        "Each batch's loss is noise around the smoothed line; what counts is the loss on held-out text. Where the two "
-        "part, the model learns by heart.",
-        lambda path: curves.loss_curves(path, each.train, each.validation, marks),
-    )
-
-
-def _learned(known: dict[str, Outputs]) -> Iterator[str]:
-    """Bits per byte of each run, against all that it can be measured by."""
-    marks, size = marks_of(list(known.values())), {name: _bytes_per_token(each) for name, each in known.items()}
-    each_mark = (
-        "Each mark is a validation step, on a part of the held-out text; the number at the top of the report is on all "
-        "of it. "
-    )
+    marks = "Each mark is a validation step, on a part of the held-out text; the number at the top is for all of it."
     if len(known) > 1:
-        by_step = {n: {int(row["step"]): row["step"] for row in e.validation} for n, e in known.items()}
-        steps = {n: curves.by_time(e.validation, by_step[n], size[n]) for n, e in known.items()}
-        yield _learning("steps", each_mark, steps, marks, "step", "Loss by step")
-    compute = {n: curves.by_compute(e.validation, e.run.flops / e.run.steps, size[n]) for n, e in known.items()}
-    why = each_mark + "At equal compute, lower is better, whatever the size of the model."
-    yield _learning("compute", why, compute, marks, *curves.COMPUTE)
-    seconds = {n: curves.by_time(e.validation, e.seconds, size[n]) for n, e in known.items()}
+        by_step = {n: {int(row["step"]): row["step"] for row in o.validation} for n, o in known.items()}
+        steps = {n: curves.by_time(o.validation, by_step[n], size[n]) for n, o in known.items()}
+        yield learning("steps", marks, steps, "step", "Loss by step")
+    compute = {n: curves.by_compute(o.validation, o.run.flops / o.run.steps, size[n]) for n, o in known.items()}
+    caption = f"{marks} At equal compute, lower is better, whatever the model's size."
+    yield learning("compute", caption, compute, *curves.COMPUTE)
+    seconds = {n: curves.by_time(o.validation, o.seconds, size[n]) for n, o in known.items()}
     lacking = [name for name, points in seconds.items() if not points]
     if len(lacking) == len(known):
-        text = "No loss against seconds: only the machine that trained a run keeps its times, and this one has none."
-        yield f'<p class="soft">{text}</p>'
+        caption = "No loss against time: only the machine that trained a run records its times, and this one has none."
+        yield Figure("seconds", caption)
         return
-    told = "As they passed on this machine, with whatever else it was doing."
-    told += f" Of {', '.join(lacking)} none are kept here." if lacking else ""
-    yield _learning("seconds", told, seconds, marks, *curves.SECONDS)
+    caption = "Elapsed time on this machine, which depends on its load."
+    caption += f" Not recorded here: {', '.join(lacking)}." if lacking else ""
+    yield learning("seconds", caption, seconds, *curves.SECONDS)
 
 
-def _steps(each: Outputs) -> Iterator[str]:
-    limit = float(each.run.settings.get("train.gradient_clip", 0))
-    yield chart(
+def _steps(outputs: Outputs) -> Iterator[Figure]:
+    limit = float(outputs.run.settings.get("train.gradient_clip", 0))
+    yield _drawn(
         "learning-rate",
-        "It rises first, since early gradients point anywhere, and falls so that the last steps settle.",
-        lambda path: curves.learning_rate(path, each.train),
+        "It warms up because early gradients are unreliable, and decays so that the last steps settle.",
+        lambda path: curves.learning_rate(path, outputs.train),
     )
-    yield chart(
+    yield _drawn(
         "gradient-norm",
-        "Spikes are batches that would have thrown the weights far; steps above the line are cut to it. A level "
-        "that keeps rising warns of divergence.",
-        lambda path: curves.gradient_norm(path, each.train, limit),
+        "Spikes are unusual batches; steps above the line are scaled down. A steady rise warns of divergence.",
+        lambda path: curves.gradient_norm(path, outputs.train, limit),
     )
 
 
 def legends(names: Sequence[str]) -> list[str]:
-    """The names as pictures have room for them: the middle left out of long ones, numbered where two are alike."""
+    """Names short enough for a figure: long ones lose their middle, equal ones get a number."""
     short = [name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}…{name[-8:]}" for name in names]
     return [name if short.count(name) == 1 else f"{number} {name}" for number, name in enumerate(short, 1)]
 
 
-def bars(runs: Sequence[Outputs], names: Sequence[str]) -> str:
-    """All runs beside the baselines, shorter is better."""
-    marks = marks_of(runs)
+def bars(runs: Sequence[Outputs], names: Sequence[str]) -> Figure | None:
+    """Bits per byte of all runs and the baselines; None without baselines."""
+    baselines = baselines_of(runs)
     ours = {
         name: (each.run.bits_per_byte, each.evaluation.get("bits_per_byte_standard_error"))
         for each, name in zip(runs, legends(names) if len(runs) > 1 else ["this model"], strict=True)
     }
-    told = "A model is good once it is below the 5-gram and the compressors, which have seen the same text."
-    return chart("baselines", told, lambda path: curves.baseline_bars(path, ours, marks)) if marks else ""
+    caption = "A good model is below the 5-gram and the compressors, which have seen the same text."
+    return _drawn("baselines", caption, lambda path: curves.baseline_bars(path, ours, baselines)) if baselines else None
 
 
-def temperatures(each: Outputs, name: str) -> str:
-    """What temperature and top-p do to diversity and likelihood."""
-    told = "Left, how varied the samples are; right, how much they surprise the model. Real text is where to aim."
-    return chart(
+def temperatures(outputs: Outputs, name: str) -> Figure:
+    """Diversity and likelihood of the samples against temperature, for each top-p."""
+    metrics = outputs.sample_metrics
+    return _drawn(
         f"temperatures {name}",
-        told,
-        lambda path: curves.temperatures(path, each.sample_metrics["grid"], each.sample_metrics["held_out"]),
+        "Left: diversity of the samples. Right: their surprisal under the model. The target is held-out text.",
+        lambda path: curves.temperatures(path, metrics["grid"], metrics["held_out"]),
     )
 
 
-def pictures(each: Outputs) -> Iterator[str]:
-    """What a run drew of the inside of its model."""
-    drawn = {name: data for name, data in each.pictures.items() if data and name not in DRAWN}
-    yield '<div class="charts">'
-    for name in [*(name for name in CAPTIONS if name in drawn), *sorted(drawn.keys() - CAPTIONS.keys())]:
-        yield _figure(name, CAPTIONS.get(name, name), drawn[name], "image/png", wide=True)
-    yield "</div>"
+def pictures(outputs: Outputs) -> list[Figure]:
+    """The run's own figures of the inside of its model, in the order of CAPTIONS."""
+    drawn = {name: data for name, data in outputs.pictures.items() if data and name not in DRAWN}
+    names = [*(name for name in CAPTIONS if name in drawn), *sorted(drawn.keys() - CAPTIONS.keys())]
+    return [Figure(name, CAPTIONS.get(name, name), _uri("png", drawn[name]), wide=True) for name in names]
 
 
-def chart(name: str, caption: str, draw: Callable[[Path], None]) -> str:
-    """A picture drawn for the report, with what to see in it."""
+def baselines_of(runs: Sequence[Outputs]) -> dict[str, float]:
+    """The baselines of the text that all runs were evaluated on; empty if the texts differ or are unknown."""
+    found = [each.evaluation["baselines"] for each in runs if each.evaluation]
+    one_text = len({each.run.settings.get("text") for each in runs}) == 1
+    return found[0] if found and one_text and all(baselines == found[0] for baselines in found) else {}
+
+
+def _drawn(name: str, caption: str, draw: Callable[[Path], None]) -> Figure:
+    """A figure drawn for the report."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chart.svg"
         draw(path)
-        return _figure(name, caption, path.read_bytes(), "image/svg+xml", wide=False)
+        return Figure(name, caption, _uri("svg+xml", path.read_bytes()))
 
 
-def _learning(name: str, told: str, points: dict[str, curves.Points], marks: dict[str, float], *words: str) -> str:
-    return chart(name, told, lambda path: curves.learning(path, points, marks, *words))
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _bytes_per_token(each: Outputs) -> float:
-    size: float = each.evaluation["bytes"] / each.evaluation["tokens"]
+def _bytes_per_token(outputs: Outputs) -> float:
+    size: float = outputs.evaluation["bytes"] / outputs.evaluation["tokens"]
     return size
-
-
-def marks_of(runs: Sequence[Outputs]) -> dict[str, float]:
-    """The baselines of the text that all runs were measured on; none where it is not one text, or not known."""
-    found = [each.evaluation["baselines"] for each in runs if each.evaluation]
-    one_text = len({each.run.settings.get("text") for each in runs}) == 1
-    return found[0] if found and one_text and all(marks == found[0] for marks in found) else {}
-
-
-def _figure(name: str, caption: str, data: bytes, kind: str, wide: bool) -> str:
-    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-    image = f'<img class="chart" alt="{html.escape(f"{name}. {caption}")}" src="{source}">'
-    shape = ' class="wide"' if wide else ""
-    return (
-        f'<figure id="chart-{html.escape(name.replace(" ", "-"))}"{shape}><div class="scroll">{image}</div>'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )

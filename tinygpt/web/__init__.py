@@ -1,1 +1,1 @@
-"""The web page on which a model writes: `tinygpt web`."""
+"""The web page, `tinygpt web`: generation, surprisal and attention in the browser."""

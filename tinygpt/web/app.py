@@ -1,9 +1,8 @@
 """The web page, `tinygpt web`: generate text, see each token's probabilities, view attention.
 
-`page(serving)` builds it with Gradio, `run(…)` serves it. All the work is done in service.py, all HTML of texts made in
-token_html.py, what events do stands in handlers.py, the looks and the keyboard in static/, and middleware.py before
-it all.
-Gradio's own checks of values are left out (preprocess=False): service.py makes them, in sentences.
+`page(service)` builds it with Gradio, and `run(…)` serves it. handlers.py handles its events, service.py does the work,
+token_html.py makes the HTML of texts, static/ holds style and scripts, and middleware.py filters requests.
+Gradio does not validate values here (preprocess=False): requests.py does, with sentences as errors.
 """
 
 import contextlib
@@ -16,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# before Gradio is imported, which reads them: nothing is counted, kept for statistics, or told to anyone
+# Gradio reads these when it is imported: no statistics, no telemetry
 os.environ |= {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",
@@ -30,238 +29,248 @@ import uvicorn
 from gradio.themes.utils.fonts import Font
 from gradio.utils import LRUCache
 
+from tinygpt.config import SAMPLING
 from tinygpt.web import token_html
-from tinygpt.web.handlers import Page
+from tinygpt.web.handlers import Handlers
 from tinygpt.web.middleware import LOOPBACK, SecurityMiddleware, is_loopback
-from tinygpt.web.requests import BOUNDS, DEFAULTS, titled
-from tinygpt.web.service import VISITORS, Serving
+from tinygpt.web.requests import DEFAULTS, LABELS, MAX_NEW_TOKENS, SLIDERS
+from tinygpt.web.service import MAX_VISITORS, Service
 
-FOLDER = Path(__file__).parent / "static"
-AT_ONCE = 2  # answers written, or texts read, at the same time
-WAITING = 64  # that may wait for their turn; more are told to come again
-CONNECTIONS = 400  # open at a time
-SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # what the visitor's own system has
+STATIC = Path(__file__).parent / "static"
+MAX_CONCURRENT = 2  # answers and scorings that run at once
+MAX_QUEUED = 64  # that wait; more are asked to try again
+MAX_CONNECTIONS = 400  # open at a time
+SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # installed fonts, so none is fetched
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 TITLE = (
     "<h1>TinyGPT</h1><p>Look inside a small language model. It continues a text, token by token; "
     "it does not answer questions.</p>"
 )
-KEYS = (
-    '<p class="hint">It is added right after the text above; left empty, the model just continues. '
-    '<span class="pointed">Enter writes, Shift+Enter breaks the line.</span></p>'
+PROMPT_HINT = (
+    '<p class="hint">Your text is appended directly to the text above. With an empty box, the model just continues. '
+    '<span class="mouse-only">Enter submits, Shift+Enter starts a new line.</span></p>'
 )
-INFO = {
-    "temperature": "0: always the likeliest",
-    "top-k": "0: off",
-    "top-p": "1: off",
-    "min-p": "0: off",
-    "max new tokens": "of one answer",
-}
-STEPS = {"temperature": 0.05, "top-k": 1, "top-p": 0.01, "min-p": 0.01, "max new tokens": 1}
-START = {name: DEFAULTS[name.replace("-", "_").replace(" ", "_")] for name in BOUNDS}
 
 
-class Parts:
-    """What several tabs share."""
+class Components:
+    """Components that several tabs or handlers use."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """names: of the models."""
         folder = hashlib.sha256(str(Path().resolve()).encode()).hexdigest()[:16]
-        # a name and a key of its own for each project, so that another's page at the same address finds nothing
-        self.kept = gr.BrowserState(None, storage_key=f"tinygpt-{folder}", secret=folder)
+        # one key for each project folder, so that pages of two projects at the same address do not mix
+        self.stored = gr.BrowserState(None, storage_key=f"tinygpt-{folder}", secret=folder)
         self.model = gr.Dropdown(list(names), value=names[0], label="Model", filterable=False, render=False)
-        self.box = textbox("Your text", 8, "box")
+        self.prompt = textbox("Your text", 8, "prompt")
         self.to_score = textbox("Text to score", 12, "to-score")
         self.to_map = textbox("Text", 12, "to-map")
-        self.sheet, self.live = html(token_html.transcript([]), "past", False), html("", "live", False)
-        self.line = html(token_html.sentence(""), "line", False)
+        self.turns = html(token_html.transcript([]), "turns", False)
+        self.live_turn, self.status = html("", "live-turn", False), html(token_html.status(""), "status", False)
         self.write, self.stop = button("Write", variant="primary"), button("Stop", interactive=False)
-        self.again, self.undo, self.clear = (button(name, interactive=False) for name in ("Retry", "Undo", "Clear"))
-        self.uses = [button("Use generated text", min_width=180, interactive=False) for _ in range(2)]
-        self.conversation = [  # in the order of Page.shown
-            *(self.sheet, self.live, self.line, self.kept, self.write, self.stop),
-            *(self.again, self.undo, self.clear, *self.uses),
+        self.retry, self.undo, self.clear = (button(name, interactive=False) for name in ("Retry", "Undo", "Clear"))
+        self.use_text = [button("Use generated text", min_width=180, interactive=False) for _ in range(2)]
+        self.conversation = [  # in the order of Handlers.conversation
+            *(self.turns, self.live_turn, self.status, self.stored, self.write, self.stop),
+            *(self.retry, self.undo, self.clear, *self.use_text),
         ]
 
 
-def page(serving: Serving) -> gr.Blocks:
-    """The page, its parts in the order in which they are read."""
-    does, names = Page(serving), list(serving.models.find())
+def page(service: Service) -> gr.Blocks:
+    """The page, its components in reading order."""
+    handlers, names = Handlers(service), list(service.models.find())
     with gr.Blocks(title="TinyGPT", analytics_enabled=False, fill_width=True) as blocks:
-        parts = Parts(names)
+        parts = Components(names)
         with gr.Row(elem_id="top"):
             html(TITLE, "title")
-            with gr.Column(elem_id="which", min_width=280):
-                put(parts.model)
-                about = html(token_html.sentence(""), "about")
+            with gr.Column(elem_id="model", min_width=280):
+                render(parts.model)
+                about = html(token_html.status(""), "about")
         with gr.Tabs():
             with gr.Tab("Write"):
-                write_tab(does, parts)
+                write_tab(handlers, parts)
             with gr.Tab("Surprisal") as tab:
-                score = surprisal_tab(does, parts, tab)
+                bind_score = surprisal_tab(handlers, parts, tab)
             with gr.Tab("Attention") as tab:
-                block, head, attend = attention_tab(does, parts, tab)
-        suits = [about, block, head, parts.box, parts.to_score, parts.to_map]
-        on(blocks.load, does.refresh, [parts.kept], [parts.model, *suits, *parts.conversation], heavy=True)
-        inputs = [parts.kept, parts.model, parts.to_score, parts.to_map]
-        instead(parts.model.input, about, token_html.sentence("Opening …"))
-        chosen = on([parts.model.input], does.choose, inputs, [*suits, parts.sheet], heavy=True)
-        for again in (score, attend):
-            again(chosen.then)
-        blocks.unload(does.leave)
-    blocks.queue(max_size=WAITING, api_open=False)
-    blocks.state_session_capacity = VISITORS
-    blocks._queue.pending_messages_per_session = LRUCache(VISITORS)  # answers that nobody fetched; Gradio keeps 2,000
+                block, head, bind_attention = attention_tab(handlers, parts, tab)
+        adapted = [about, block, head, parts.prompt, parts.to_score, parts.to_map]  # when another model is chosen
+        opened = [parts.model, *adapted, *parts.conversation]
+        bind(blocks.load, handlers.open_page, [parts.stored], opened, needs_model=True)
+        inputs = [parts.stored, parts.model, parts.to_score, parts.to_map]
+        set_in_browser(parts.model.input, about, token_html.status("Loading …"))
+        chosen = bind([parts.model.input], handlers.choose_model, inputs, [*adapted, parts.turns], needs_model=True)
+        for bind_analysis in (bind_score, bind_attention):
+            bind_analysis(chosen.then)
+        blocks.unload(handlers.close_page)
+    blocks.queue(max_size=MAX_QUEUED, api_open=False)
+    blocks.state_session_capacity = MAX_VISITORS
+    blocks._queue.pending_messages_per_session = LRUCache(MAX_VISITORS)  # for visitors who left; Gradio's is 2,000
     return blocks
 
 
-def write_tab(does: Page, parts: Parts) -> None:
-    """What was written, where to write on, and how the next token is sampled."""
+def write_tab(handlers: Handlers, parts: Components) -> None:
+    """The conversation, the prompt box and the sampling settings."""
     with gr.Row(elem_classes="wide"):
         with gr.Column(scale=7, min_width=320):
-            with gr.Row(elem_id="sheet", elem_classes="sheet"):
+            with gr.Row(elem_id="conversation", elem_classes="with-card"):
                 with gr.Column(elem_id="text", elem_classes="text"):
-                    put(parts.sheet, parts.live)
+                    render(parts.turns, parts.live_turn)
                 html(token_html.card(), "card")
-            put(parts.line, parts.box)
-            html(KEYS, "keys")
+            render(parts.status, parts.prompt)
+            html(PROMPT_HINT, "prompt-hint")
             with gr.Row(elem_classes="buttons"):
-                put(parts.write, parts.stop, parts.again, parts.undo, parts.clear)
+                render(parts.write, parts.stop, parts.retry, parts.undo, parts.clear)
         with gr.Column(scale=2, min_width=250, elem_id="settings"):
             html("<h2>Sampling</h2>")
-            sliders = [
-                gr.Slider(*BOUNDS[name][:2], START[name], step=step, label=titled(name), info=INFO[name], buttons=[])
-                for name, step in STEPS.items()
-            ]
-            seed = gr.Number(START["seed"], label="Seed", info="same seed, same text", precision=0)
-            shades = gr.Checkbox(label="Shade tokens by surprisal")
-    bind_conversation(does, parts, [*sliders, seed])
-    shades.input(None, [shades], js="on => { document.body.classList.toggle('shaded', on); return []; }")
+            sliders = [slider(name, *ends, SAMPLING[name].help) for name, ends in SLIDERS.items()]
+            sliders.append(slider("max_new_tokens", 1, MAX_NEW_TOKENS, 1, "The limit for one answer."))
+            seed = gr.Number(
+                DEFAULTS["seed"], label=LABELS["seed"], info="The same seed gives the same text.", precision=0
+            )
+            shade = gr.Checkbox(label="Shade tokens by surprisal")
+    bind_conversation(handlers, parts, [*sliders, seed])
+    shade.input(None, [shade], js="on => { document.body.classList.toggle('shaded', on); return []; }")
 
 
-def bind_conversation(does: Page, parts: Parts, settings: list[Any]) -> None:
-    """What the buttons of the Write tab do, and the Enter key; settings: in the order of BOUNDS."""
-    kept, shown = parts.kept, parts.conversation
-    starts = [
-        on(
-            [parts.write.click, parts.box.submit],
-            does.begin,
-            [kept, parts.box, parts.model, *settings],
-            [parts.box, *shown],
-        ),
-        on(parts.again.click, does.again, [kept, parts.model, *settings], [settings[-1], *shown]),
+def bind_conversation(handlers: Handlers, parts: Components, settings: list[Any]) -> None:
+    """Bind the buttons of the Write tab and the Enter key; settings in the order of requests.LABELS."""
+    stored, shown = parts.stored, parts.conversation
+    inputs = [stored, parts.prompt, parts.model, *settings]
+    requests = [
+        bind([parts.write.click, parts.prompt.submit], handlers.submit, inputs, [parts.prompt, *shown]),
+        bind(parts.retry.click, handlers.retry, [stored, parts.model, *settings], [settings[-1], *shown]),
     ]
-    for begun in starts:
-        on(begun.then, does.write, [], shown, heavy=True)
-    on(parts.stop.click, does.stop, [], shown)
-    on(parts.undo.click, does.undo, [kept, parts.box], [parts.box, *shown])
-    on(parts.clear.click, does.clear, [kept], shown)
+    for request in requests:
+        bind(request.then, handlers.generate, [], shown, needs_model=True)
+    bind(parts.stop.click, handlers.stop, [], shown)
+    bind(parts.undo.click, handlers.undo, [stored, parts.prompt], [parts.prompt, *shown])
+    bind(parts.clear.click, handlers.clear, [stored], shown)
 
 
-def surprisal_tab(does: Page, parts: Parts, tab: gr.Tab) -> Callable[..., Any]:
-    """A text of the visitor's own, shaded by surprisal; returns what binds an event to scoring it."""
-    score, use = button("Score", variant="primary"), parts.uses[0]
-    put(parts.to_score)
+def surprisal_tab(handlers: Handlers, parts: Components, tab: gr.Tab) -> Callable[..., Any]:
+    """Any text, shaded by surprisal. Returns a function that makes an event score the text."""
+    score, use_text = button("Score", variant="primary"), parts.use_text[0]
+    render(parts.to_score)
     with gr.Row(elem_classes="buttons"):
-        put(score, use)
-    shown = html("", "reading")
+        render(score, use_text)
+    shown = html("", "scored-text")
 
-    def scores(event: Any) -> None:
-        on(event, does.read, [parts.to_score, parts.model], [shown], heavy=True)
+    def bind_score(event: Any) -> None:
+        bind(event, handlers.score, [parts.to_score, parts.model], [shown], needs_model=True)
 
-    scores([score.click, parts.to_score.submit, tab.select])
-    scores(on(use.click, does.written, [parts.kept], [parts.to_score]).then)
+    bind_score([score.click, parts.to_score.submit, tab.select])
+    bind_score(bind(use_text.click, handlers.conversation_text, [parts.stored], [parts.to_score]).then)
     for event in (parts.to_score.change, parts.model.input):
-        instead(event, shown)
-    return scores
+        set_in_browser(event, shown)
+    return bind_score
 
 
-def attention_tab(does: Page, parts: Parts, tab: gr.Tab) -> tuple[gr.Radio, gr.Radio, Callable[..., Any]]:
-    """Where one head attends to; returns the choices of block and head, and what binds an event to showing it."""
-    show, use = button("Show", variant="primary"), parts.uses[1]
-    put(parts.to_map)
+def attention_tab(handlers: Handlers, parts: Components, tab: gr.Tab) -> tuple[gr.Radio, gr.Radio, Callable[..., Any]]:
+    """The attention weights of one head. Returns the block and head choices, and a function that makes an event show
+    the weights.
+    """
+    show, use_text = button("Show", variant="primary"), parts.use_text[1]
+    render(parts.to_map)
     with gr.Row(elem_classes="buttons"):
-        put(show, use)
+        render(show, use_text)
     with gr.Row(elem_classes="choices"):
-        block, head = (gr.Radio([1], value=1, label=titled(name), elem_id=name) for name in ("block", "head"))
+        block, head = (gr.Radio([1], value=1, label=name, elem_id=name.lower()) for name in ("Block", "Head"))
     shown = html("", "attention")
 
-    def shows(event: Any) -> None:
-        on(event, does.attend, [parts.to_map, parts.model, block, head], [shown], heavy=True)
+    def bind_attention(event: Any) -> None:
+        bind(event, handlers.attention, [parts.to_map, parts.model, block, head], [shown], needs_model=True)
 
-    shows([show.click, parts.to_map.submit, block.input, head.input, tab.select])
-    shows(on(use.click, does.written, [parts.kept], [parts.to_map]).then)
+    bind_attention([show.click, parts.to_map.submit, block.input, head.input, tab.select])
+    bind_attention(bind(use_text.click, handlers.conversation_text, [parts.stored], [parts.to_map]).then)
     for event in (parts.to_map.change, parts.model.input):
-        instead(event, shown)
-    return block, head, shows
+        set_in_browser(event, shown)
+    return block, head, bind_attention
 
 
-def instead(event: Any, shown: gr.HTML, value: str = "") -> None:
-    """What is shown goes as soon as an event makes it stale; the browser does that by itself."""
-    event(None, [], [shown], js=f"() => {json.dumps(value)}", show_progress="hidden")
+def set_in_browser(event: Any, target: gr.HTML, value: str = "") -> None:
+    """Set a component as soon as an event makes its content stale, without waiting for the server."""
+    event(None, [], [target], js=f"() => {json.dumps(value)}", show_progress="hidden")
 
 
-def put(*parts: Any) -> None:
-    """Components that were made before, in the place where they are shown."""
-    for part in parts:
-        part.render()
+def render(*components: Any) -> None:
+    """Place components that were created with render=False."""
+    for component in components:
+        component.render()
 
 
-def textbox(label: str, most: int, name: str) -> gr.Textbox:
-    """One that grows to `most` lines. Of one line to begin with, or Gradio's Enter would break the line."""
-    return gr.Textbox("", label=label, lines=1, max_lines=most, elem_id=name, elem_classes="written", render=False)
+def slider(name: str, lowest: float, highest: float, step: float, info: str) -> gr.Slider:
+    return gr.Slider(lowest, highest, DEFAULTS[name], step=step, label=LABELS[name], info=info, buttons=[])
+
+
+def textbox(label: str, max_lines: int, name: str) -> gr.Textbox:
+    """A box that starts with one line, because in a taller one Gradio's Enter key does not submit."""
+    return gr.Textbox(
+        "", label=label, lines=1, max_lines=max_lines, elem_id=name, elem_classes="text-box", render=False
+    )
 
 
 def html(value: str, name: str = "", render: bool = True) -> gr.HTML:
     return gr.HTML(value, elem_id=name or None, js_on_load=None, apply_default_css=False, render=render)
 
 
-def button(name: str, min_width: int = 84, **how: Any) -> gr.Button:
-    return gr.Button(name, size="md", scale=0, min_width=min_width, render=False, **how)
+def button(name: str, min_width: int = 84, **options: Any) -> gr.Button:
+    return gr.Button(name, size="md", scale=0, min_width=min_width, render=False, **options)
 
 
-def on(event: Any, does: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], heavy: bool = False) -> Any:
-    """Bind an event, or several of which the last one counts. heavy: it asks a model, so it waits for one of the
-    AT_ONCE places; others are answered at once.
+def bind(
+    event: Any, handler: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], needs_model: bool = False
+) -> Any:
+    """Bind a handler to an event, or to a list of events of which only the latest is handled.
+
+    needs_model: wait for one of the MAX_CONCURRENT places; other events are handled at once.
     """
-    places: Any = {"concurrency_limit": AT_ONCE, "concurrency_id": "model"} if heavy else {"queue": False}
-    many: Any = {"trigger_mode": "always_last"} if heavy else {}
-    bind = partial(gr.on, event, **many) if isinstance(event, list) else event
-    return bind(
-        does, list(inputs), list(outputs), preprocess=False, show_progress="hidden", api_visibility="private", **places
+    queue: Any = {"concurrency_limit": MAX_CONCURRENT, "concurrency_id": "model"} if needs_model else {"queue": False}
+    latest: Any = {"trigger_mode": "always_last"} if needs_model else {}
+    add = partial(gr.on, event, **latest) if isinstance(event, list) else event
+    return add(
+        handler,
+        list(inputs),
+        list(outputs),
+        preprocess=False,
+        show_progress="hidden",
+        api_visibility="private",
+        **queue,
     )
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's plainest theme, with no font that would have to be fetched; the rest is in page.css."""
-    fonts, fixed = [Font(name) for name in SANS], [Font(name) for name in MONO]
-    return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=fixed)
+    """Gradio's plainest theme with installed fonts; page.css sets the colours."""
+    fonts, mono = [Font(name) for name in SANS], [Font(name) for name in MONO]
+    return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=mono)
 
 
-def app(serving: Serving, password: str | None = None, hosts: tuple[str, ...] | None = LOOPBACK) -> SecurityMiddleware:
-    """The page behind its guard, as an ASGI app."""
-    blocks = page(serving)
-    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+def app(service: Service, password: str | None = None, hosts: tuple[str, ...] | None = LOOPBACK) -> SecurityMiddleware:
+    """The page behind SecurityMiddleware, as an ASGI app."""
+    blocks = page(service)
+    script = (STATIC / "page.js").read_text(encoding="utf-8")
     off: Any = dict.fromkeys(("run_history", "ssr_mode", "enable_monitoring", "mcp_server", "pwa"), False)
     inner = gr.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None), blocks, "/", footer_links=[], max_file_size=1,
-        theme=theme(), css_paths=FOLDER / "page.css", head=f"<script>{script}</script>", **off,
+        theme=theme(), css_paths=STATIC / "page.css", head=f"<script>{script}</script>", **off,
     )  # fmt: skip
-    takes = {number: len(event.inputs) for number, event in blocks.fns.items() if event.fn}
-    return SecurityMiddleware(inner, takes, password, hosts)
+    input_counts = {number: len(event.inputs) for number, event in blocks.fns.items() if event.fn}
+    return SecurityMiddleware(inner, input_counts, password, hosts)
 
 
-def run(serving: Serving, host: str, port: int, password: str | None, announce: Callable[[str], None]) -> None:
-    """Serve the page until Ctrl-C. ValueError, in a sentence, where the port is taken or the host is not ours."""
+def run(service: Service, host: str, port: int, password: str | None, announce: Callable[[str], None]) -> None:
+    """Serve the page until Ctrl-C. announce: called with its address. ValueError, in a sentence, if the port is taken
+    or the host is not an address of this machine.
+    """
     try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as problem:
         raise ValueError(
-            f"Nothing can listen at {host}, port {port} ({problem.strerror}). Try another --port, or another --host."
+            f"Cannot listen at {host}, port {port} ({problem.strerror}). Try another --port, or another --host."
         ) from None
-    guarded = app(serving, password, (*LOOPBACK, host) if is_loopback(host) else None)
-    config = uvicorn.Config(guarded, log_level="warning", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=1)
+    secured = app(service, password, (*LOOPBACK, host) if is_loopback(host) else None)
+    config = uvicorn.Config(
+        secured, log_level="warning", limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=1
+    )
     shown = f"[{host}]" if ":" in host else host
-    announce(f"http://{shown}:{listening.getsockname()[1]}")
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has ended well by then
-        uvicorn.Server(config).run(sockets=[listening])
+    announce(f"http://{shown}:{listener.getsockname()[1]}")
+    with contextlib.suppress(KeyboardInterrupt):  # raised again after uvicorn's graceful shutdown
+        uvicorn.Server(config).run(sockets=[listener])

@@ -1,7 +1,7 @@
-"""A conversation as the browser stores it, so that reloading the page keeps it.
+"""A conversation as JSON in the browser's storage, so that it survives reloading the page.
 
-`stored(turns)` makes JSON of it, `restored(value)` turns of that. What comes back from a browser is not trusted: one
-wrong type, bound or size, and all of it is refused.
+`to_json(turns)` serializes it and `from_json(value)` reads it back. Browsers are not trusted: one wrong type, value or
+size, and the whole conversation is refused.
 """
 
 import contextlib
@@ -11,17 +11,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from tinygpt.generation.sampling import Sampling
-from tinygpt.web.requests import BOUNDS, NEW_TOKENS, number
+from tinygpt.web.requests import MAX_NEW_TOKENS, SLIDERS, parse_sampling
 from tinygpt.web.service import WebTurn
 
-LARGEST = 2**17  # bytes stored: half of a request, whose other half is the text to be sent
-FILTERS = ("temperature", "top-k", "top-p", "min-p")
-Id = Annotated[int, Field(ge=0, lt=2**31)]
+MAX_BYTES = 2**17  # half of the largest request (middleware.MAX_BODY); the other half is for the new text
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class StoredTurn(BaseModel):
-    """A turn; all but the texts is for the details of its tokens."""
+    """One turn. The two texts are shown; the other fields reproduce the token probabilities."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -29,47 +27,46 @@ class StoredTurn(BaseModel):
     continued: str
     model: str
     version: str
-    settings: Annotated[list[float], Field(max_length=len(FILTERS))]  # in the order of FILTERS
-    ids: Annotated[list[Id], Field(max_length=NEW_TOKENS)]
+    settings: Annotated[list[int | float], Field(max_length=len(SLIDERS))]  # in the order of SLIDERS
+    ids: Annotated[list[TokenId], Field(max_length=MAX_NEW_TOKENS)]
 
     def turn(self) -> WebTurn:
-        """ValueError for a setting out of bounds."""
-        values = [number(name, value, *BOUNDS[name]) for name, value in zip(FILTERS, self.settings, strict=True)]
-        temperature, top_k, top_p, min_p = values
-        sampling = Sampling(temperature, int(top_k), top_p, min_p)
+        """ValueError for a missing setting, or one that is not allowed."""
+        sampling = parse_sampling(self.settings)
         return WebTurn(self.written, self.continued, self.model, self.version, sampling, self.ids)
 
 
-TURNS = TypeAdapter(list[StoredTurn])
+STORED_TURNS = TypeAdapter(list[StoredTurn])
 
 
-def stored(turns: Sequence[WebTurn]) -> list[dict[str, Any]]:
-    """The turns as JSON of at most LARGEST bytes: of a longer conversation without the oldest token ids."""
+def to_json(turns: Sequence[WebTurn]) -> list[dict[str, Any]]:
+    """The turns as JSON of at most MAX_BYTES. The oldest turns lose their token ids first; [] if that is not enough."""
     made = [
         {
             "written": turn.said,
             "continued": turn.answer,
             "model": turn.model,
             "version": turn.version,
-            "settings": [getattr(turn.sampling, name.replace("-", "_")) for name in FILTERS],
+            "settings": [getattr(turn.sampling, name) for name in SLIDERS],
             "ids": turn.ids,
         }
         for turn in turns
     ]
     for turn in made:
-        if size(made) <= LARGEST:
+        if byte_count(made) <= MAX_BYTES:
             break
         turn["ids"] = []
-    return made if size(made) <= LARGEST else []
+    return made if byte_count(made) <= MAX_BYTES else []
 
 
-def restored(value: object) -> list[WebTurn]:
-    """The turns of what a browser stored, none where it stored nothing. ValueError where it is something else."""
+def from_json(value: object) -> list[WebTurn]:
+    """The turns that a browser stored; [] if it stored none. ValueError if the value is damaged."""
     with contextlib.suppress(ValueError, RecursionError):
-        if size(value) <= LARGEST:  # ValueError where a character is half of one
-            return [one.turn() for one in TURNS.validate_python(value or [])]
-    raise ValueError("The conversation that this browser stored is damaged; a new one begins.")
+        if byte_count(value) <= MAX_BYTES:
+            return [one.turn() for one in STORED_TURNS.validate_python(value or [])]
+    raise ValueError("The conversation stored in this browser is damaged. A new one has started.")
 
 
-def size(value: object) -> int:
+def byte_count(value: object) -> int:
+    """The size as UTF-8 JSON. ValueError for a lone surrogate."""
     return len(json.dumps(value, ensure_ascii=False).encode())

@@ -1,7 +1,7 @@
-"""A passage that suits a model: what the page shows to start with.
+"""An example text for a model, which fills the page's empty boxes.
 
-`passage(folder, model, tokenizer)` is from the held-out text that the model was evaluated on, where that lies beside
-it, and otherwise written by the model itself. `opening(passage)` is a short prompt from it.
+`example_text(folder, model, tokenizer)` is from the model's held-out text if that is on disk; otherwise the model
+generates it. `example_prompt(text)` is the start of it, short enough for a prompt.
 """
 
 import time
@@ -16,51 +16,51 @@ from tinygpt.generation.sampling import Sampling
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
 
-CHARACTERS = 160  # of a passage, about
-OPENING = 40  # characters of a prompt, at most
-TOKENS, SECONDS, SEED = 60, 2.0, 1337  # of a passage that the model writes itself
-HASHED = 2**26  # bytes of held-out text; of more, reading them all would keep visitors waiting
+MAX_TEXT = 160  # characters
+MAX_PROMPT = 40  # characters
+TOKENS, SECONDS, SEED = 60, 2.0, 1337  # of a generated example; TOKENS and SECONDS are limits
+MAX_HASHED = 2**26  # bytes of held-out text; hashing more would keep visitors waiting
 
 
-def passage(folder: Path, model: GPT, tokenizer: Tokenizer) -> str:
-    """About CHARACTERS of text, whole lines where they are short. May be empty, of a model that writes nothing."""
-    text = held_out(folder) or written(model, tokenizer)
-    return shortened(text.strip(), CHARACTERS)
+def example_text(folder: Path, model: GPT, tokenizer: Tokenizer) -> str:
+    """At most MAX_TEXT characters, whole lines if possible. Empty if the model generates nothing."""
+    text = held_out(folder) or generated(model, tokenizer)
+    return shortened(text.strip(), MAX_TEXT)
 
 
-def opening(text: str) -> str:
-    """The first line of a passage, or its first words."""
-    return shortened(text.split("\n", maxsplit=1)[0], OPENING)
+def example_prompt(text: str) -> str:
+    """The first line of a text, or its first words."""
+    return shortened(text.split("\n", maxsplit=1)[0], MAX_PROMPT)
 
 
 def held_out(folder: Path) -> str:
-    """From a paragraph in the middle of the first row of validation text, which is no title page; "" without it.
+    """Validation text from the middle of the first row, past any title page; "" if there is none.
 
-    Only the text whose hash the model's lineage.json names.
+    Only the file whose hash is in the model's lineage.json counts.
     """
     lineage = folder / "lineage.json"
-    named = read_json(lineage).get("text", {}).get("validation") if lineage.is_file() else None
+    expected = read_json(lineage).get("text", {}).get("validation") if lineage.is_file() else None
     for root in (folder.absolute().parent.parent, Path()):
         file = Paths(root).text("validation")
-        if named and file.is_file() and file.stat().st_size <= HASHED and sha256(file) == named:
+        if expected and file.is_file() and file.stat().st_size <= MAX_HASHED and sha256(file) == expected:
             text = next(row for _, row in read_rows(file))
             start = text.find("\n\n", len(text) // 2)
-            return text[max(0, start) :][: 4 * CHARACTERS]
+            return text[max(0, start) :][: 4 * MAX_TEXT]
     return ""
 
 
-def written(model: GPT, tokenizer: Tokenizer) -> str:
-    """What a model begins a document with."""
-    ids, ends = list[int](), time.monotonic() + SECONDS
+def generated(model: GPT, tokenizer: Tokenizer) -> str:
+    """The beginning of a document that the model generates from an empty prompt."""
+    ids, deadline = list[int](), time.monotonic() + SECONDS
     for (token,) in generate_ids(model, [[]], [Sampling()], [SEED], TOKENS, tokenizer.end_of_text):
-        if token is None or time.monotonic() > ends:
+        if token is None or time.monotonic() > deadline:
             break
         ids.append(token)
     return tokenizer.decode(ids)
 
 
 def shortened(text: str, most: int) -> str:
-    """The beginning of a text up to the end of a line, or else of a word."""
+    """At most so many characters from the start of a text, cut at the end of a line, else of a word."""
     if len(text) <= most:
         return text
     cut = text[: most + 1]

@@ -1,7 +1,7 @@
-"""Event handlers of the web page: `Page(serving)` has one method for each event (app.py binds them).
+"""Event handlers of the web page: `Handlers(service)` has one method for each event (app.py binds them).
 
-Each takes what came from outside, as it came, and gives back what is to be shown; service.py does the work, and what a
-visitor can mend is told on the page in a sentence. app.py tells Gradio to be quiet before this is imported.
+Each takes values from outside, not yet validated, and returns updates of the page's components. service.py does the
+work; errors become sentences on the page. app.py sets Gradio's environment variables before this module is imported.
 """
 
 import contextlib
@@ -15,178 +15,187 @@ from tinygpt.errors import explain
 from tinygpt.inspection.text import label
 from tinygpt.model.gpt import count_parameters
 from tinygpt.web import token_html
-from tinygpt.web.browser_state import restored, stored
-from tinygpt.web.example import opening
+from tinygpt.web.browser_state import from_json, to_json
+from tinygpt.web.example import example_prompt
 from tinygpt.web.models import LoadedModel
-from tinygpt.web.requests import CHARACTERS
-from tinygpt.web.service import Serving, Visitor
+from tinygpt.web.requests import MAX_CHARACTERS
+from tinygpt.web.service import Service, Visitor
 
-CONVERSATION = 11  # components that show where a conversation stands: what `Page.shown` gives back
+CONVERSATION = 11  # components that show a conversation: as many values as `Handlers.conversation` returns
 
 
-class Page:
-    """What the page's events do; each takes what came from outside and gives back what is to be shown.
+class Handlers:
+    """One method for each event. Where a docstring says "conversation", it means what `conversation` returns.
 
-    kept: the conversation as the browser stores it, for a visitor who is new here: the page was loaded again, the
-    server was started again, or a phone had put the page to sleep.
+    stored: the conversation in the browser's storage. It is read when the service does not know the visitor: after a
+    reload, a restart of the server, or a phone that suspended the page.
     """
 
-    def __init__(self, serving: Serving) -> None:
-        self.serving = serving
+    def __init__(self, service: Service) -> None:
+        self.service = service
 
-    def refresh(self, request: gr.Request, kept: object) -> tuple[Any, ...]:
-        """A page is opened: the models that there are now, what goes with the chosen one, and the conversation."""
-        visitor = self.visitor(request, kept)
-        self.serving.look_again(visitor)
-        names = list(self.serving.models.find())
-        line = token_html.sentence(visitor.note, wrong=bool(visitor.note))
-        if not names:  # as while it is being trained anew
-            sentence = token_html.sentence("There is no model at the moment; load the page again later.", wrong=True)
-            return gr.skip(), sentence, *(gr.skip(),) * 5, *self.shown(visitor, line)
+    def open_page(self, request: gr.Request, stored: object) -> tuple[Any, ...]:
+        """Fill a new page: (models, about, block, head, prompt, texts to score and to map, conversation)."""
+        visitor = self.visitor(request, stored)
+        self.service.restore_predictions(visitor)
+        names = list(self.service.models.find())
+        line = token_html.status(visitor.message, error=bool(visitor.message))
+        if not names:  # for example while `dvc repro` replaces the model folder
+            missing = token_html.status("There is no model at the moment. Reload the page later.", error=True)
+            return gr.skip(), missing, *(gr.skip(),) * 5, *self.conversation(visitor, line)
         last = visitor.turns[-1].model if visitor.turns else ""
         name = last if last in names else names[0]
-        chosen = self.choose(request, kept, name, "", "")
-        return gr.Dropdown(choices=names, value=name), *chosen[:-1], *self.shown(visitor, line)
+        *updates, _ = self.choose_model(request, stored, name, "", "")
+        return gr.Dropdown(choices=names, value=name), *updates, *self.conversation(visitor, line)
 
-    def choose(self, request: gr.Request, kept: object, model: object, *texts: object) -> tuple[Any, ...]:
-        """What a model is, and what suits it: (about, block, head, box, texts to score and to map, sheet)."""
-        visitor = self.visitor(request, kept)
-        with refusing() as refused:
-            opened = self.serving.models.load(model)
-        if refused:
-            return refused[0], *(gr.skip(),) * (4 + len(texts))
-        config, before, visitor.example = opened.model.config, visitor.example, opened.example
-        ranges = [gr.Radio(choices=list(range(1, n + 1)), value=1) for n in (config.n_layer, config.n_head)]
-        offered = [opened.example if text in ("", None, before) else gr.skip() for text in texts]
-        sheet = gr.skip() if visitor.turns else self.sheet(visitor)
-        box = gr.Textbox(placeholder=opening(opened.example))
-        return token_html.sentence(facts(opened)), *ranges, box, *offered, sheet
+    def choose_model(self, request: gr.Request, stored: object, model: object, *texts: object) -> tuple[Any, ...]:
+        """Load a model and adapt the page: (about, block, head, prompt, texts to score and to map, turns).
 
-    def begin(self, request: gr.Request, kept: object, box: object, model: object, *settings: object) -> Any:
-        """Take an order: (box, conversation)."""
-        visitor = self.visitor(request, kept)
-        with refusing() as refused:
-            self.serving.begin(visitor, box, model, *settings)
-        if refused:
-            return gr.skip(), *self.refused(refused[0])
-        return "", *self.shown(visitor, token_html.sentence("Waiting for its turn …"))
+        texts: those in the two boxes; an example text of the previous model is replaced.
+        """
+        visitor = self.visitor(request, stored)
+        with caught_errors() as errors:
+            loaded = self.service.models.load(model)
+        if errors:
+            return errors[0], *(gr.skip(),) * (4 + len(texts))
+        config, previous, visitor.example = loaded.model.config, visitor.example, loaded.example
+        choices = [gr.Radio(choices=list(range(1, n + 1)), value=1) for n in (config.n_layer, config.n_head)]
+        examples = [loaded.example if text in ("", None, previous) else gr.skip() for text in texts]
+        turns = gr.skip() if visitor.turns else self.turns(visitor)
+        prompt = gr.Textbox(placeholder=example_prompt(loaded.example))
+        return token_html.status(model_summary(loaded)), *choices, prompt, *examples, turns
 
-    def again(self, request: gr.Request, kept: object, model: object, *settings: object) -> Any:
-        """Take an order for another answer: (seed, conversation)."""
-        visitor = self.visitor(request, kept)
-        with refusing() as refused:
-            seed = self.serving.again(visitor, model, *settings)
-        if refused:
-            return gr.skip(), *self.refused(refused[0])
-        return seed, *self.shown(visitor, token_html.sentence("Waiting for its turn …"))
+    def submit(self, request: gr.Request, stored: object, prompt: object, model: object, *settings: object) -> Any:
+        """Queue a request: (prompt, conversation)."""
+        visitor = self.visitor(request, stored)
+        with caught_errors() as errors:
+            self.service.submit(visitor, prompt, model, *settings)
+        if errors:
+            return gr.skip(), *self.only_status(errors[0])
+        return "", *self.conversation(visitor, token_html.status("Waiting in the queue …"))
 
-    def write(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        """Carry the order out, showing what there is of it: the conversation."""
-        visitor = self.serving.visitor(request.session_hash)
-        if visitor.order is None or visitor.writing:  # an order was refused, and that has been said
+    def retry(self, request: gr.Request, stored: object, model: object, *settings: object) -> Any:
+        """Queue a request for another answer: (seed, conversation)."""
+        visitor = self.visitor(request, stored)
+        with caught_errors() as errors:
+            seed = self.service.retry(visitor, model, *settings)
+        if errors:
+            return gr.skip(), *self.only_status(errors[0])
+        return seed, *self.conversation(visitor, token_html.status("Waiting in the queue …"))
+
+    def generate(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Run the queued request and stream its text: conversation."""
+        visitor = self.service.visitor(request.session_hash)
+        if visitor.request is None or visitor.generating:  # the request was refused, and the page says so already
             yield (gr.skip(),) * CONVERSATION
             return
-        with refusing() as refused, contextlib.closing(self.serving.write(visitor)) as steps:
+        with caught_errors() as errors, contextlib.closing(self.service.generate(visitor)) as steps:
             for count, _ in enumerate(steps):
-                line = gr.skip() if count else token_html.sentence("Writing …")
-                now = token_html.live(visitor.turns[-1]), line, stored(visitor.turns)
-                yield gr.skip(), *now, *(gr.skip(),) * (CONVERSATION - 4)
-        line = refused[0] if refused else token_html.sentence(visitor.note, command=visitor.command)
-        yield self.shown(visitor, line)
+                line = gr.skip() if count else token_html.status("Writing …")
+                live = token_html.live_turn(visitor.turns[-1])
+                yield gr.skip(), live, line, to_json(visitor.turns), *(gr.skip(),) * (CONVERSATION - 4)
+        line = errors[0] if errors else token_html.status(visitor.message, command=visitor.command)
+        yield self.conversation(visitor, line)
 
     def stop(self, request: gr.Request) -> tuple[Any, ...]:
-        """End an answer, or an order before its turn: the conversation."""
-        visitor = self.serving.visitor(request.session_hash)
-        waiting = visitor.order is not None and not visitor.writing
-        self.serving.stop(visitor)
-        if not waiting:
-            return (gr.skip(),) * CONVERSATION  # the answer says so itself, within a token
-        return self.shown(visitor, token_html.sentence("Stopped before it began."))
+        """Stop a running or queued request: conversation."""
+        visitor = self.service.visitor(request.session_hash)
+        queued = visitor.request is not None and not visitor.generating
+        self.service.stop(visitor)
+        if not queued:
+            return (gr.skip(),) * CONVERSATION  # `generate` updates the page within a token
+        return self.conversation(visitor, token_html.status("Stopped before the first token."))
 
-    def undo(self, request: gr.Request, kept: object, box: object) -> tuple[Any, ...]:
-        """Take the last turn back, its text before what is in the box: (box, conversation)."""
-        visitor = self.visitor(request, kept)
-        with refusing() as refused:
-            written = self.serving.undo(visitor)
-        if refused:
-            return gr.skip(), *self.refused(refused[0])
-        return written + box if isinstance(box, str) else written, *self.shown(visitor, token_html.sentence(""))
+    def undo(self, request: gr.Request, stored: object, prompt: object) -> tuple[Any, ...]:
+        """Remove the last turn and put its text before the one in the box: (prompt, conversation)."""
+        visitor = self.visitor(request, stored)
+        with caught_errors() as errors:
+            written = self.service.undo(visitor)
+        if errors:
+            return gr.skip(), *self.only_status(errors[0])
+        text = written + prompt if isinstance(prompt, str) else written
+        return text, *self.conversation(visitor, token_html.status(""))
 
-    def clear(self, request: gr.Request, kept: object) -> tuple[Any, ...]:
-        """Begin anew: the conversation."""
-        visitor = self.visitor(request, kept)
-        with refusing() as refused:
-            self.serving.clear(visitor)
-        return self.refused(refused[0]) if refused else self.shown(visitor, token_html.sentence(""))
+    def clear(self, request: gr.Request, stored: object) -> tuple[Any, ...]:
+        """Remove all turns: conversation."""
+        visitor = self.visitor(request, stored)
+        with caught_errors() as errors:
+            self.service.clear(visitor)
+        return self.only_status(errors[0]) if errors else self.conversation(visitor, token_html.status(""))
 
-    def read(self, text: object, model: object) -> str:
-        with refusing() as refused:
-            opened, seen, left_out = self.serving.read(text, model)
-        return refused[0] if refused else token_html.reading(seen, opened.tokenizer, left_out)
+    def score(self, text: object, model: object) -> str:
+        """A text shaded by surprisal, as HTML."""
+        with caught_errors() as errors:
+            loaded, predictions, left_out = self.service.score(text, model)
+        return errors[0] if errors else token_html.scored_text(predictions, loaded.tokenizer, left_out)
 
-    def attend(self, text: object, model: object, block: object, head: object) -> str:
-        with refusing() as refused:
-            opened, ids, weights, left_out = self.serving.attend(text, model, block, head)
-        if refused:
-            return refused[0]
-        labels = [label(opened.tokenizer, token) for token in ids]
-        return token_html.attention(labels, weights, f"Block {block}, head {head}.", left_out)
+    def attention(self, text: object, model: object, block: object, head: object) -> str:
+        """The attention weights of one head, as HTML."""
+        with caught_errors() as errors:
+            loaded, ids, weights, left_out = self.service.attention(text, model, block, head)
+        if errors:
+            return errors[0]
+        labels = [label(loaded.tokenizer, token) for token in ids]
+        return token_html.attention_map(labels, weights, f"Block {block}, head {head}.", left_out)
 
-    def written(self, request: gr.Request, kept: object) -> str:
-        """The text so far, to be looked at elsewhere."""
-        return self.visitor(request, kept).text[-CHARACTERS:]
+    def conversation_text(self, request: gr.Request, stored: object) -> str:
+        """The conversation as one text, of a long one the end."""
+        return self.visitor(request, stored).text[-MAX_CHARACTERS:]
 
-    def leave(self, request: gr.Request) -> None:
-        self.serving.forget(request.session_hash)
+    def close_page(self, request: gr.Request) -> None:
+        """Forget the visitor."""
+        self.service.forget(request.session_hash)
 
-    def visitor(self, request: gr.Request, kept: object) -> Visitor:
-        """Who asks; with the conversation that their browser stored, or a note that it is damaged."""
-        visitor = self.serving.visitor(request.session_hash)
+    def visitor(self, request: gr.Request, stored: object) -> Visitor:
+        """The visitor of a session; a new one gets the stored conversation, or a message that it is damaged."""
+        visitor = self.service.visitor(request.session_hash)
         if not visitor.restored:
             visitor.restored = True
             try:
-                visitor.turns = restored(kept)
+                visitor.turns = from_json(stored)
             except ValueError as problem:
-                visitor.note = str(problem)
+                visitor.message = str(problem)
         return visitor
 
-    def sheet(self, visitor: Visitor) -> str:
-        """The turns that are finished."""
-        finished = visitor.turns[:-1] if visitor.order else visitor.turns
-        if visitor.order and not finished:
+    def turns(self, visitor: Visitor) -> str:
+        """The finished turns, as HTML."""
+        finished = visitor.turns[:-1] if visitor.request else visitor.turns
+        if visitor.request and not finished:
             return ""
-        return token_html.transcript(finished, opening(visitor.example))
+        return token_html.transcript(finished, example_prompt(visitor.example))
 
-    def shown(self, visitor: Visitor, line: str) -> tuple[Any, ...]:
-        """Where a conversation stands: (sheet, live, line, kept, Write, Stop, and what needs a text that is there:
-        Retry, Undo, Clear and twice "Use generated text").
+    def conversation(self, visitor: Visitor, line: str) -> tuple[Any, ...]:
+        """All of a conversation: (turns, live turn, status line, stored conversation, and whether each button is
+        enabled: Write, Stop, Retry, Undo, Clear, and "Use generated text" in two tabs).
         """
-        writing, some = visitor.order is not None, bool(visitor.turns)
-        buttons = [not writing, writing, *[some and not writing] * 3, *[bool(visitor.text)] * 2]
-        now = self.sheet(visitor), token_html.live(visitor.turns[-1] if writing else None), line
-        return *now, stored(visitor.turns), *(gr.Button(interactive=on) for on in buttons)
+        busy, started = visitor.request is not None, bool(visitor.turns)
+        enabled = [not busy, busy, *[started and not busy] * 3, *[bool(visitor.text)] * 2]
+        live = token_html.live_turn(visitor.turns[-1] if busy else None)
+        buttons = (gr.Button(interactive=on) for on in enabled)
+        return self.turns(visitor), live, line, to_json(visitor.turns), *buttons
 
-    def refused(self, line: str) -> tuple[Any, ...]:
-        """The same where nothing has changed: only the line says why."""
+    def only_status(self, line: str) -> tuple[Any, ...]:
+        """An unchanged conversation with another status line."""
         return gr.skip(), gr.skip(), line, *(gr.skip(),) * (CONVERSATION - 3)
 
 
 @contextlib.contextmanager
-def refusing() -> Iterator[list[str]]:
-    """Turn what a visitor can mend into a sentence, which is then in the list handed out."""
-    refused: list[str] = []
+def caught_errors() -> Iterator[list[str]]:
+    """Catch an error and put its status line into the list; print the traceback of an unexpected one."""
+    errors: list[str] = []
     try:
-        yield refused
+        yield errors
     except (ValueError, OSError, MemoryError, RuntimeError) as problem:
-        told = explain(problem)
-        if told is None:
+        message = explain(problem)
+        if message is None:
             traceback.print_exc()
-        told = told or "Something went wrong here; the terminal in which the page runs tells more."
-        refused.append(token_html.sentence(told, wrong=True))
+            message = "An unexpected error occurred. The terminal that runs `tinygpt web` shows the details."
+        errors.append(token_html.status(message, error=True))
 
 
-def facts(opened: LoadedModel) -> str:
-    config, count = opened.model.config, count_parameters(opened.model)
+def model_summary(loaded: LoadedModel) -> str:
+    """Size and shape of a model, in one line."""
+    config, count = loaded.model.config, count_parameters(loaded.model)
     return (
         f"{count / 1e6:.2f}M parameters · {config.n_layer} blocks × {config.n_head} heads · context "
         f"{config.context_length:,} · vocabulary {config.vocab_size:,}"

@@ -1,8 +1,8 @@
-"""Middleware between the network and the page: access control and rate limits.
+"""Middleware between the network and the page: access control and size limits.
 
-`SecurityMiddleware(app, password, hosts)` wraps an ASGI app. It knows the few addresses that the page needs and refuses
-all others, caps what a request may carry, asks for the password where there is one (HTTP Basic, on every address), and
-tells the browser to load nothing from anywhere else. Left out: encryption. Put a proxy with TLS in front for that.
+`SecurityMiddleware(app, input_counts, password, hosts)` wraps an ASGI app. It allows only the addresses that the page
+uses, limits the size of a request, asks for the password if there is one (HTTP Basic, on every address), and forbids
+the browser to load anything from other servers. It does not encrypt: put a TLS proxy in front for that.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-LARGEST = 2**18  # bytes of a request: the longest text, written as JSON in its longest way, and a stored conversation
-DRAINED = 2**24  # bytes of a request that are read before it is refused
-SHORTEST = 8  # characters of a password
+MAX_BODY = 2**18  # bytes of a request: the longest text in JSON's longest encoding, and a stored conversation
+MAX_DRAINED = 2**24  # bytes of a request that are read before it is refused
+MIN_PASSWORD = 8  # characters
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 PAGES = {"/", "/config", "/theme.css", "/manifest.json", "/favicon.ico", "/robots.txt"}
 FOLDERS = ("/assets/", "/static/")
@@ -34,7 +34,7 @@ CALLS = (
     *(f"/gradio_api/{name}" for name in ("queue/data", "heartbeat/", "cancel", "reset", "startup-events")),
 )
 HEADERS = {
-    # Gradio compiles its templates in the browser, which takes unsafe-eval; nothing comes from, or goes, elsewhere
+    # Gradio compiles its templates in the browser, which needs unsafe-eval; no other server may be contacted
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; connect-src 'self'; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
@@ -44,84 +44,84 @@ HEADERS = {
 
 
 class SecurityMiddleware:
-    """An ASGI app around another."""
+    """An ASGI app that filters the requests to another."""
 
     def __init__(
         self,
         app: App,
-        takes: Mapping[int, int],
+        input_counts: Mapping[int, int],
         password: str | None = None,
         hosts: tuple[str, ...] | None = LOOPBACK,
     ) -> None:
-        """takes: how many values each event of the page takes, by its number. hosts: names by which the page may be
-        asked for, since a stranger's page could have its own name point here; None: any.
+        """input_counts: Gradio's number of an event → how many values it takes. hosts: the allowed Host headers, which
+        prevents DNS rebinding; None allows any.
         """
-        self.app, self.takes, self.password, self.hosts = app, takes, password, hosts
+        self.app, self.input_counts, self.password, self.hosts = app, input_counts, password, hosts
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._answer(scope, receive, send)
+            await self._respond(scope, receive, send)
 
-    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def _respond(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(scope["method"], scope["path"], headers)
-        if refusal is None and not self._knows(headers.get("authorization", "")):
-            await asyncio.sleep(1 if "authorization" in headers else 0)  # guessing takes time
-            refusal = 401, "This page asks for a password; any name will do."
-        body = await read_body(receive, headers.get("content-length", ""))  # before a refusal, too: it would not arrive
+        if refusal is None and not self._is_authorized(headers.get("authorization", "")):
+            await asyncio.sleep(1 if "authorization" in headers else 0)  # slows down guessing
+            refusal = 401, "A password is required. Any user name works."
+        body = await read_body(receive, headers.get("content-length", ""))  # also before a refusal; see read_body
         if refusal is None and body is None:
-            refusal = 413, f"That is more than this page takes at once ({LARGEST // 1024} KB)."
+            refusal = 413, f"The request is too large. The page accepts {MAX_BODY // 1024} KB; send less text."
         if not refusal and body is not None and scope["path"].startswith(EVENTS) and not self._is_event(body):
-            refusal = 400, "That is no event of this page."
+            refusal = 400, "The request is not an event of this page. Reload the page."
         if refusal is not None:
-            await refuse(send, *refusal)
+            await send_text(send, *refusal)
             return
 
         first = True
 
-        async def again() -> Message:
+        async def replay() -> Message:
             nonlocal first
             if first:
                 first = False
                 return {"type": "http.request", "body": body, "more_body": False}
             return await receive()
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 kept = [pair for pair in message["headers"] if pair[0].decode("latin-1").lower() not in HEADERS]
                 message["headers"] = [*kept, *((a.encode(), b.encode()) for a, b in HEADERS.items())]
             await send(message)
 
-        await self.app(scope, again, guarded)
+        await self.app(scope, replay, send_with_headers)
 
     def _refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
-        """Why a request is not answered, as a status and a sentence; None where it is."""
+        """The status and sentence that refuse a request; None if it is allowed."""
         host = headers.get("host", "")
         if self.hosts is not None and host.rpartition(":")[0] not in self.hosts and host not in self.hosts:
-            return 421, "This page is not known by that name."
+            return 421, "This host name is not allowed. Open the page at the address that `tinygpt web` prints."
         if method not in ("GET", "HEAD", "POST"):
-            return 405, "This page is read and written to with GET and POST only."
+            return 405, "Only GET, HEAD and POST are allowed."
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            return 403, "Another page may not write to this one."
+            return 403, "Requests from other sites are not allowed. Open the page at its own address."
         if not (path in PAGES or path.startswith((*FOLDERS, *CALLS))) or {"..", "."} & set(path.split("/")):
-            return 404, "There is nothing here."
+            return 404, "Not found. The page is at /."
         return None
 
     def _is_event(self, body: bytes) -> bool:
-        """Whether a request has the form of an event: what its values are is seen to elsewhere."""
+        """Whether a body has the form of an event; its handler validates the values."""
         try:
-            asked = json.loads(body)
-            values, takes = asked["data"], self.takes.get(asked["fn_index"])
+            event = json.loads(body)
+            values, count = event["data"], self.input_counts.get(event["fn_index"])
         except (ValueError, KeyError, TypeError, RecursionError):
             return False
-        name = asked.get("session_hash")
-        return isinstance(values, list) and len(values) == takes and isinstance(name, str) and 0 < len(name) <= 64
+        name = event.get("session_hash")
+        return isinstance(values, list) and len(values) == count and isinstance(name, str) and 0 < len(name) <= 64
 
-    def _knows(self, authorization: str) -> bool:
-        """Whether the password was given, if there is one; compared in the same time whatever was given."""
+    def _is_authorized(self, authorization: str) -> bool:
+        """Whether the header holds the password, if there is one; the comparison takes constant time."""
         if self.password is None:
             return True
         try:
@@ -132,7 +132,7 @@ class SecurityMiddleware:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a page that listens there."""
+    """Whether a page that listens on this host can be reached from this machine only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name
@@ -140,58 +140,58 @@ def is_loopback(host: str) -> bool:
 
 
 def read_password(file: Path) -> str:
-    """The first line of a file; ValueError, in a sentence, where there is no such line to read."""
+    """The first line of a file. ValueError, in a sentence, if it cannot be read."""
     try:
         return file.read_text(encoding="utf-8").split("\n")[0]
     except (OSError, UnicodeDecodeError) as problem:
-        why = problem.strerror if isinstance(problem, OSError) else "it is no UTF-8 text"
+        why = problem.strerror if isinstance(problem, OSError) else "not UTF-8 text"
         raise ValueError(
-            f"The --password-file {file} cannot be read ({why}). Write the password into its first line, or set "
+            f"Cannot read --password-file {file} ({why}). Write the password into its first line, or set "
             "TINYGPT_PASSWORD."
         ) from None
 
 
 def check_host(host: str) -> None:
-    """ValueError, in a sentence, for a host that is not known here: neither an address nor a name of one."""
+    """ValueError, in a sentence, for a host name that cannot be resolved."""
     try:
         socket.getaddrinfo(host, None)
     except (OSError, UnicodeError):
         raise ValueError(
-            f"There is no host {host!r} here. Write an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all "
-            "that it has; or leave out --host."
+            f"--host {host!r} is unknown. Write an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of "
+            "them; or leave out --host."
         ) from None
 
 
 def check_password(password: str | None, loopback: bool) -> None:
-    """ValueError, in a sentence, for a password too short to be one, and for none where others can reach the page."""
+    """ValueError, in a sentence, for a short password, or for none if other machines can reach the page."""
     if password is None and not loopback:
         raise ValueError(
-            "Others can reach a page that listens there, so it needs a password: set TINYGPT_PASSWORD, or name a "
+            "Other machines can reach the page at this --host, so it needs a password: set TINYGPT_PASSWORD, or pass "
             "--password-file. Or leave out --host."
         )
-    if password is not None and len(password) < SHORTEST:
-        raise ValueError(f"The password has {len(password)} characters; it must have {SHORTEST} or more.")
+    if password is not None and len(password) < MIN_PASSWORD:
+        raise ValueError(f"The password has {len(password)} characters; it must have {MIN_PASSWORD} or more.")
 
 
-async def read_body(receive: Receive, announced: str) -> bytes | None:
-    """What a request carries; None where that is more than LARGEST, whatever it announced.
+async def read_body(receive: Receive, content_length: str) -> bytes | None:
+    """The body of a request; None if it is longer than MAX_BODY.
 
-    Too much is read to its end all the same, and forgotten, as long as it is not beyond all measure: whoever is cut
-    off while sending does not see the answer.
+    A longer body is still read, up to MAX_DRAINED, and discarded: a client that is cut off while sending never sees the
+    response. One announced as longer than MAX_DRAINED is not read.
     """
-    if announced.isdecimal() and int(announced) > DRAINED:
+    if content_length.isdecimal() and int(content_length) > MAX_DRAINED:
         return None
     body, size, more = b"", 0, True
-    while more and size <= DRAINED:
+    while more and size <= MAX_DRAINED:
         message = await receive()
-        part, more = message.get("body", b""), message.get("more_body", False)
-        size += len(part)
-        body = body + part if size <= LARGEST else b""
-    return body if size <= LARGEST else None
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        size += len(chunk)
+        body = body + chunk if size <= MAX_BODY else b""
+    return body if size <= MAX_BODY else None
 
 
-async def refuse(send: Send, status: int, text: str) -> None:
-    """Answer with a sentence."""
+async def send_text(send: Send, status: int, text: str) -> None:
+    """Send a plain-text response."""
     size = str(len(text.encode())).encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", size)]
     headers += [*((a.encode(), b.encode()) for a, b in HEADERS.items())]

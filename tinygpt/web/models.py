@@ -1,9 +1,8 @@
-"""The model registry: folders below the current one and DVC experiments, a few loaded at a time.
+"""The model registry: model folders below the current folder, and DVC experiments; a few are kept loaded.
 
-`shelf = ModelRegistry([Path("data/model")])`, `shelf.find()` → what there is, by name, and `shelf.load(name)` → the
-model and its tokenizer. An experiment's model comes out of DVC's cache into `.tinygpt/experiments`; the workspace stays
-as it is. A name that is not on the shelf is refused, so no name from outside becomes a path. Left out: models of the
-web.
+`registry = ModelRegistry([Path("data/model")])`; `registry.find()` → the entries by name; `registry.load(name)` → the
+model and its tokenizer. An experiment's model is copied from DVC's cache into `.tinygpt/experiments`, and the workspace
+does not change. Only names of entries are accepted, so no name from outside becomes a path. Hub models are not offered.
 """
 
 import contextlib
@@ -25,118 +24,120 @@ from tinygpt.files.checksums import digest
 from tinygpt.files.paths import Paths, hidden
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
-from tinygpt.web import example as web_example
+from tinygpt.web.example import example_text
 
-DEEPEST = 4  # folders below the current one in which a model is looked for
-MOST = 50  # folders, and as many experiments, that are offered
-LOADED = 2  # models held in memory at a time
-KEPT = 3  # models of experiments kept in .tinygpt/experiments
-LASTS = 10.0  # seconds that what was found is taken for what there is
-PASSED_BY = {"node_modules", "site-packages", "__pycache__"}  # and folders whose names begin with a dot
+MAX_DEPTH = 4  # folder levels below the current folder that are searched
+MAX_ENTRIES = 50  # folders, and as many experiments
+MAX_LOADED = 2  # models in memory
+MAX_COPIES = 3  # experiments' models in .tinygpt/experiments
+SEARCH_SECONDS = 10.0  # between two searches for models
+SKIPPED = {"node_modules", "site-packages", "__pycache__"}  # beside folders whose names begin with a dot
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model that can be opened."""
+    """A model that can be loaded."""
 
-    name: str  # what people choose it by
+    name: str  # shown in the model list
     folder: Path
-    commit: str = ""  # of an experiment, whose model is not in `folder` yet
+    commit: str = ""  # of an experiment, whose model may still have to be copied to `folder`
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that has been opened."""
+    """A loaded model."""
 
-    book: ModelEntry
+    entry: ModelEntry
     model: GPT
     tokenizer: Tokenizer
-    version: str  # another one as soon as its files change
-    example: str  # a passage that suits it
+    version: str  # changes when its files change
+    example: str  # a text that suits it
 
 
 class ModelRegistry:
-    """The models of this folder; safe to use from several threads."""
+    """The models that the page offers. Thread-safe."""
 
-    def __init__(self, given: Sequence[Path] = (), device: torch.device | str = "cpu") -> None:
-        """given: folders that come first, wherever they lie. FileNotFoundError where one holds no model."""
-        for folder in given:
+    def __init__(self, first: Sequence[Path] = (), device: torch.device | str = "cpu") -> None:
+        """first: folders to list first, anywhere on disk. FileNotFoundError if one holds no model, or none is found."""
+        for folder in first:
             if not holds_model(folder):
                 raise FileNotFoundError(
                     f"There is no model in {folder}. Name a folder with a config.json, or run `make`."
                 )
-        self.given, self.device = list(given), device
-        self._open: OrderedDict[tuple[Path, tuple[int, ...]], LoadedModel] = OrderedDict()
+        self.first, self.device = list(first), device
+        self._loaded: OrderedDict[tuple[Path, tuple[int, ...]], LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
-        self._books: dict[str, ModelEntry] = {}
-        self._until = 0.0
+        self._entries: dict[str, ModelEntry] = {}
+        self._next_search = 0.0
         if not self.find():
             raise FileNotFoundError("There is no model below this folder. Run `make`, or name one with --model.")
 
     def find(self) -> dict[str, ModelEntry]:
-        """What there is now, by name: folders given, folders found, experiments. Looks again after LASTS seconds."""
-        if time.monotonic() < self._until:
-            return self._books
-        folders = dict.fromkeys([*self.given, *found_below(Path())])
-        books = {str(folder): ModelEntry(str(folder), folder) for folder in folders}
+        """The entries by name: the first folders, other folders, experiments. Searches every SEARCH_SECONDS at most."""
+        if time.monotonic() < self._next_search:
+            return self._entries
+        folders = dict.fromkeys([*self.first, *find_folders(Path())])
+        entries = {str(folder): ModelEntry(str(folder), folder) for folder in folders}
         for run in experiments():
             name = f"{run.name} (experiment, {run.bits_per_byte:.3f} bits per byte)"
-            books[name] = ModelEntry(name, hidden("experiments") / run.commit, run.commit)
-        self._books, self._until = books, time.monotonic() + LASTS
-        return books
+            entries[name] = ModelEntry(name, hidden("experiments") / run.commit, run.commit)
+        self._entries, self._next_search = entries, time.monotonic() + SEARCH_SECONDS
+        return entries
 
-    def book(self, name: object) -> ModelEntry:
-        """The book of this name; ValueError, in a sentence, where there is none."""
-        book = self._books.get(name) if isinstance(name, str) else None
-        if book is None:
-            raise ValueError("There is no such model here; choose one of the list.")
-        return book
+    def entry(self, name: object) -> ModelEntry:
+        """The entry of this name. ValueError, in a sentence, if there is none."""
+        entry = self._entries.get(name) if isinstance(name, str) else None
+        if entry is None:
+            raise ValueError("There is no such model here. Choose one from the list.")
+        return entry
 
     def load(self, name: object) -> LoadedModel:
-        """Open a model by its name; ValueError, in a sentence, where there is none of that name, or it is damaged."""
-        book = self.book(name)
+        """Load a model by its name. ValueError, in a sentence, if there is none of that name or it is damaged."""
+        entry = self.entry(name)
         with self._lock:
-            if book.commit and not holds_model(book.folder):
-                bring_out(book.commit, book.folder)
-            changed = tuple(file.stat().st_mtime_ns for file in sorted(book.folder.iterdir()))
-            key = book.folder, changed  # trained anew: opened anew
-            if key not in self._open:
-                loaded = model_folder.load(book.folder, self.device)
-                self._open[key] = LoadedModel(book, *loaded, digest(changed), web_example.passage(book.folder, *loaded))
-            self._open.move_to_end(key)
-            while len(self._open) > LOADED:
-                self._open.popitem(last=False)
-            return self._open[key]
+            if entry.commit and not holds_model(entry.folder):
+                copy_experiment(entry.commit, entry.folder)
+            modified = tuple(file.stat().st_mtime_ns for file in sorted(entry.folder.iterdir()))
+            key = entry.folder, modified  # so that a retrained model is loaded again
+            if key not in self._loaded:
+                model, tokenizer = model_folder.load(entry.folder, self.device)
+                example = example_text(entry.folder, model, tokenizer)
+                self._loaded[key] = LoadedModel(entry, model, tokenizer, digest(modified), example)
+            self._loaded.move_to_end(key)
+            while len(self._loaded) > MAX_LOADED:
+                self._loaded.popitem(last=False)
+            return self._loaded[key]
 
 
 def holds_model(folder: Path) -> bool:
-    weights = (model_folder.WEIGHTS, hf_model.INDEX)  # whole, or in several files
+    """Whether a folder has a config and weights, in one file or sharded."""
+    weights = (model_folder.WEIGHTS, hf_model.INDEX)
     return (folder / "config.json").is_file() and any((folder / name).is_file() for name in weights)
 
 
-def found_below(root: Path) -> list[Path]:
-    """The model folders below a folder, this pipeline's own first."""
-    return sorted(_walk(root), key=lambda folder: (folder != Paths(root).model, folder))[:MOST]
+def find_folders(root: Path) -> list[Path]:
+    """The model folders below a folder, the pipeline's own first."""
+    return sorted(_walk(root), key=lambda folder: (folder != Paths(root).model, folder))[:MAX_ENTRIES]
 
 
 def _walk(root: Path) -> Iterator[Path]:
     for place, names, _ in os.walk(root):
         folder = Path(place)
-        deep = len(folder.relative_to(root).parts) >= DEEPEST
-        names[:] = [] if deep else [name for name in names if name[0] != "." and name not in PASSED_BY]
+        deepest = len(folder.relative_to(root).parts) >= MAX_DEPTH
+        names[:] = [] if deepest else [name for name in names if name[0] != "." and name not in SKIPPED]
         if holds_model(folder):
             yield folder
 
 
 def experiments() -> list[runs.Run]:
-    """The newest of DVC's experiments whose model DVC's cache keeps; none where DVC or git is not used.
+    """The newest DVC experiments whose model is in DVC's cache, newest first; [] without DVC or git.
 
-    That leaves out those of finetune/, whose outputs are not cached.
+    Experiments in finetune/ are left out: their outputs are not cached.
     """
     found: list[runs.Run] = []
     try:
-        refs = runs.experiment_refs()[-MOST:]
-    except OSError:  # git refuses the repository: it is somebody else's
+        refs = runs.experiment_refs()[-MAX_ENTRIES:]
+    except OSError:  # git refuses a repository of another user
         return found
     for name, ref in refs:
         with contextlib.suppress(ValueError, OSError):  # unfinished
@@ -145,10 +146,10 @@ def experiments() -> list[runs.Run]:
     return found[::-1]
 
 
-def bring_out(commit: str, folder: Path) -> None:
-    """Copy data/model of a commit out of DVC's cache into a folder of its own; older ones beside it go.
+def copy_experiment(commit: str, folder: Path) -> None:
+    """Copy data/model of a commit from DVC's cache to `folder`; beside it, the MAX_COPIES - 1 newest copies stay.
 
-    ValueError, in a sentence, where the cache no longer holds it.
+    ValueError, in a sentence, if the cache no longer holds it.
     """
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
@@ -160,9 +161,9 @@ def bring_out(commit: str, folder: Path) -> None:
                 raise FileNotFoundError(folder)
     except (DvcException, OSError) as problem:
         raise ValueError(
-            f"The model of experiment {commit[:7]} is not in DVC's cache ({problem}). `dvc exp apply` and"
-            " `dvc repro` make it anew."
+            f"The model of experiment {commit[:7]} is not in DVC's cache ({problem}). Run `dvc exp apply` and"
+            " `dvc repro` to make it again."
         ) from problem
-    others = sorted(folder.parent.iterdir(), key=lambda other: other.stat().st_mtime)
-    for old in [other for other in others if other != folder][: -(KEPT - 1)]:
+    copies = sorted(folder.parent.iterdir(), key=lambda copy: copy.stat().st_mtime)
+    for old in [copy for copy in copies if copy != folder][: -(MAX_COPIES - 1)]:
         shutil.rmtree(old)

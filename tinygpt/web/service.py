@@ -1,8 +1,8 @@
-"""The service behind the page: each visitor's conversation, interruptible generation, surprisal and attention.
+"""The service behind the page: conversations, generation that can be stopped, surprisal and attention.
 
-`serving = Serving(shelf)`; `serving.begin(visitor, …)` checks an order and `serving.write(visitor)` carries it out, a
-little at a time; `serving.stop(visitor)` ends it within a token. `read` and `attend` look at any text. What comes from
-outside is checked in requests.py. No Gradio in this file: the page is in app.py.
+`service = Service(registry)`; `service.submit(visitor, …)` validates a request, `service.generate(visitor)` runs it,
+and `service.stop(visitor)` ends it within a token. `score` and `attention` analyze any text. requests.py validates
+values from outside. This module does not use Gradio; app.py builds the page.
 """
 
 import contextlib
@@ -23,149 +23,159 @@ from tinygpt.inspection import activations
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import StreamingDecoder, Tokenizer
 from tinygpt.web.models import LoadedModel, ModelRegistry
-from tinygpt.web.requests import BOUNDS, GenerationRequest, command, make_request, number, something, text
+from tinygpt.web.requests import (
+    MAX_SEED,
+    GenerationRequest,
+    command,
+    make_request,
+    nonempty_text,
+    text,
+    whole_number,
+)
 
-READ_TOKENS = 1500  # of a text whose tokens are shown; of a longer one, the first
-MAP_TOKENS = 32  # of an attention map, likewise
-ALTERNATIVES = 8  # shown of each token
-SECONDS = 120.0  # after which an answer ends by itself
-VISITORS = 200  # remembered at a time
-PACE = 0.05  # seconds between two looks at an answer that is being written
-AS_IT_IS = Sampling(temperature=1.0, top_p=1.0)
+MAX_SCORED = 1500  # tokens; only the first ones of a longer text are scored
+MAX_MAPPED = 32  # tokens of an attention map, likewise
+ALTERNATIVES = 8  # likeliest tokens that are shown for each token
+MAX_SECONDS = 120.0  # of one answer
+MAX_VISITORS = 200  # remembered
+UPDATE_SECONDS = 0.05  # between two updates of the page during generation
+UNCHANGED = Sampling(temperature=1.0, top_p=1.0)  # the model's own distribution
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A token as the model saw it come."""
+class TokenPrediction:
+    """A token of a text, and what the model predicted in its place."""
 
     token: int
-    probability: float | None = None  # as the model is, at temperature 1; None where nothing came before it
-    rank: int = 0  # its place among all that could have come, 1 the likeliest
-    alternatives: tuple[tuple[int, float, float], ...] = ()  # the likeliest: token, probability, and as it was sampled
-    sampled: float | None = None  # its own probability after temperature and filters; None where nothing was sampled
+    probability: float  # of the token, at temperature 1
+    rank: int  # of the token in the vocabulary; 1: the likeliest
+    alternatives: tuple[tuple[int, float, float], ...] = ()  # the likeliest: id, probability, and after the settings
+    sampled: float | None = None  # the token's probability after the sampling settings; None for a scored text
 
 
 @dataclass
 class WebTurn(Turn):
-    """A turn, and what is shown of it."""
+    """A turn, and what its token details need."""
 
-    model: str = ""  # who wrote it, and how
-    version: str = ""
-    sampling: Sampling = AS_IT_IS
-    ids: list[int] = field(default_factory=list)  # of the answer, once it is finished
-    tokens: list[Seen] = field(default_factory=list)  # the same, as the model saw them come
-    tokenizer: Tokenizer | None = None  # theirs: the model may be another by the time that they are shown again
+    model: str = ""  # its name in the registry
+    version: str = ""  # of the model (LoadedModel.version)
+    sampling: Sampling = UNCHANGED
+    ids: list[int] = field(default_factory=list)  # of the finished answer
+    tokens: list[TokenPrediction] = field(default_factory=list)  # one for each id
+    tokenizer: Tokenizer | None = None  # kept, because the model of this name may change before the turn is shown again
 
 
 class Visitor(Conversation[WebTurn]):
-    """Somebody with the page open, and their conversation."""
+    """The conversation of one open page."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.order: GenerationRequest | None = None  # waiting or being carried out
-        self.note = ""  # how the last one ended
-        self.command = ""  # what prints the same in a terminal
-        self.writing = False  # whether it is being carried out
-        self.restored = False  # whether what the browser stored has been looked at
-        self.example = ""  # the passage that was last offered
+        self.request: GenerationRequest | None = None  # queued or running
+        self.generating = False  # whether the request is running
+        self.message = ""  # how the last request ended, or why the stored conversation was refused
+        self.command = ""  # prints the same text in a terminal
+        self.restored = False  # whether the conversation in the browser's storage has been read
+        self.example = ""  # the example text shown last
 
-    def must_be_idle(self) -> None:
-        if self.order:
-            raise ValueError("An answer is being written already. Wait for it, or press Stop.")
+    def require_idle(self) -> None:
+        """ValueError, in a sentence, during a request."""
+        if self.request:
+            raise ValueError("An answer is already being written. Wait for it, or press Stop.")
 
     def settle(self) -> None:
-        """The order is over."""
+        """End the request; see Conversation.settle."""
         super().settle()
-        self.order, self.writing = None, False
+        self.request, self.generating = None, False
 
-    def leave(self) -> None:
-        if self.order:
-            self.order.stop.set()
+    def cancel(self) -> None:
+        """End generation at its next token."""
+        if self.request:
+            self.request.stop.set()
 
 
-class Serving:
-    """One for all visitors; safe to use from several threads."""
+class Service:
+    """Serves all visitors. Thread-safe."""
 
-    def __init__(self, shelf: ModelRegistry) -> None:
-        self.models = shelf
-        self.running = 0  # answers being written at this moment
+    def __init__(self, registry: ModelRegistry) -> None:
+        self.models = registry
+        self.running = 0  # answers that are being generated
         self._visitors: OrderedDict[str, Visitor] = OrderedDict()
         self._lock = threading.Lock()
 
     def visitor(self, name: str | None) -> Visitor:
-        """The visitor of this name, a new one where there is none; those not seen for longest are forgotten."""
+        """The visitor of a session, created if it is new. Beyond MAX_VISITORS, the least recently seen is dropped."""
         with self._lock:
             found = self._visitors.setdefault(name, Visitor()) if name else Visitor()
             if name:
                 self._visitors.move_to_end(name)
-            while len(self._visitors) > VISITORS:
-                self._visitors.popitem(last=False)[1].leave()
+            while len(self._visitors) > MAX_VISITORS:
+                self._visitors.popitem(last=False)[1].cancel()
             return found
 
     def forget(self, name: str | None) -> None:
-        """The page was closed: stop what is written for it, and keep nothing."""
+        """Drop the visitor of a closed page, and stop its answer."""
         with self._lock:
-            gone = self._visitors.pop(name or "", None)
-        if gone:
-            gone.leave()
+            visitor = self._visitors.pop(name or "", None)
+        if visitor:
+            visitor.cancel()
 
-    def begin(self, visitor: Visitor, written: object, model: object, *settings: object) -> None:
-        """Put an order for what continues the text so far and `written`; settings in the order of BOUNDS."""
-        visitor.must_be_idle()
-        order = make_request(visitor.text + text(written), model, settings)
-        self.models.book(model)
-        visitor.add(WebTurn(text(written), model=order.model, sampling=order.sampling))
-        visitor.order = order
+    def submit(self, visitor: Visitor, written: object, model: object, *settings: object) -> None:
+        """Request a continuation of the conversation followed by `written`; settings in the order of LABELS."""
+        visitor.require_idle()
+        request = make_request(visitor.text + text(written), model, settings)
+        self.models.entry(model)
+        visitor.add(WebTurn(text(written), model=request.model, sampling=request.sampling))
+        visitor.request = request
 
-    def again(self, visitor: Visitor, model: object, *settings: object) -> int:
-        """Put an order for another answer in place of the last one, with the next seed; returns that seed."""
-        visitor.must_be_idle()
+    def retry(self, visitor: Visitor, model: object, *settings: object) -> int:
+        """Request another answer in place of the last one, with the next seed. Returns that seed."""
+        visitor.require_idle()
         last = visitor.last
-        order = make_request(visitor.prompt, model, settings)
-        order = replace(order, seed=min(order.seed + 1, int(BOUNDS["seed"][1])))
-        self.models.book(model)
-        visitor.replace_last(WebTurn(last.said, model=order.model, sampling=order.sampling))
-        visitor.order = order
-        return order.seed
+        request = make_request(visitor.prompt, model, settings)
+        request = replace(request, seed=min(request.seed + 1, MAX_SEED))
+        self.models.entry(model)
+        visitor.replace_last(WebTurn(last.said, model=request.model, sampling=request.sampling))
+        visitor.request = request
+        return request.seed
 
-    def write(self, visitor: Visitor) -> Generator[None]:
-        """Carry the visitor's order out; comes back now and then, when there is more to be seen of the last turn."""
+    def generate(self, visitor: Visitor) -> Generator[None]:
+        """Run the visitor's request. Yields whenever the last turn has more text to show."""
         with self._lock:
-            order = None if visitor.writing else visitor.order
-            visitor.writing = visitor.writing or order is not None
-        if order is None:
+            request = None if visitor.generating else visitor.request
+            visitor.generating = visitor.generating or request is not None
+        if request is None:
             return
         try:
             with self._counted():
-                yield from self._continue(visitor.turns[-1], order, visitor)
-        except ValueError as problem:  # a damaged model, or a character that it does not know
-            again = "" if visitor.replacing else " Undo gives your text back."
-            raise ValueError(f"{problem}{again}") from problem
+                yield from self._generate(visitor.turns[-1], request, visitor)
+        except ValueError as problem:  # a damaged model, or a character outside its vocabulary
+            hint = "" if visitor.replacing else " Undo returns your text."
+            raise ValueError(f"{problem}{hint}") from problem
         finally:
             visitor.settle()
 
-    def _continue(self, turn: WebTurn, order: GenerationRequest, visitor: Visitor) -> Iterator[None]:
-        """The answer, token by token, until its length, its end, the visitor's Stop, or the last of its seconds."""
-        opened = self.models.load(order.model)
-        prompt = opened.tokenizer.encode(order.prompt)
+    def _generate(self, turn: WebTurn, request: GenerationRequest, visitor: Visitor) -> Iterator[None]:
+        """Append tokens to the turn until the length, end of text, Stop, or the time limit."""
+        loaded = self.models.load(request.model)
+        prompt = loaded.tokenizer.encode(request.prompt)
         ids: list[int] = []
-        decoder, shown = StreamingDecoder(opened.tokenizer), time.monotonic()
-        ends = shown + SECONDS
-        end_of_text = opened.tokenizer.end_of_text
-        made = generate_ids(opened.model, [prompt], [order.sampling], [order.seed], order.length, end_of_text)
-        with contextlib.closing(cast(Generator[list[int | None]], made)):
-            for (token,) in made:
-                if token is None or order.stop.is_set() or time.monotonic() > ends:
+        decoder, updated = StreamingDecoder(loaded.tokenizer), time.monotonic()
+        deadline = updated + MAX_SECONDS
+        end_of_text, length = loaded.tokenizer.end_of_text, request.max_new_tokens
+        steps = generate_ids(loaded.model, [prompt], [request.sampling], [request.seed], length, end_of_text)
+        with contextlib.closing(cast(Generator[list[int | None]], steps)):
+            for (token,) in steps:
+                if token is None or request.stop.is_set() or time.monotonic() > deadline:
                     break
                 ids.append(token)
                 turn.answer += decoder.decode(token)
-                if time.monotonic() - shown > PACE:
+                if time.monotonic() - updated > UPDATE_SECONDS:
                     yield
-                    shown = time.monotonic()
-        turn.answer, turn.ids, turn.version = opened.tokenizer.decode(ids), ids, opened.version
-        predict_turn(turn, prompt, opened)
-        visitor.command = command(order, opened.book.folder)
-        visitor.note = ending(len(ids), order, late=time.monotonic() > ends)
+                    updated = time.monotonic()
+        turn.answer, turn.ids, turn.version = loaded.tokenizer.decode(ids), ids, loaded.version
+        add_predictions(turn, prompt, loaded)
+        visitor.command = command(request, loaded.entry.folder)
+        visitor.message = ending(len(ids), request, late=time.monotonic() > deadline)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -178,87 +188,91 @@ class Serving:
                 self.running -= 1
 
     def stop(self, visitor: Visitor) -> None:
-        """End what is being written for a visitor, or waits to be, within a token."""
+        """End the visitor's request, within a token if it is running."""
         with self._lock:
-            visitor.leave()
-            if not visitor.writing:  # its turn may never come: the queue was full, or the connection broke
+            visitor.cancel()
+            if not visitor.generating:  # it may never start: the queue was full, or the connection broke
                 visitor.settle()
 
-    def look_again(self, visitor: Visitor) -> None:
-        """Work out the tokens of turns that were restored, where the model that wrote them is still what it was."""
+    def restore_predictions(self, visitor: Visitor) -> None:
+        """Recompute the token predictions of restored turns whose model has not changed."""
         before = ""
         for turn in visitor.turns:
             before += turn.said
             if turn.ids and not turn.tokens:
                 with contextlib.suppress(ValueError, OSError, MemoryError, RuntimeError):
-                    opened = self.models.load(turn.model)
-                    known = opened.version == turn.version and max(turn.ids) < opened.tokenizer.vocab_size
-                    if known and opened.tokenizer.decode(turn.ids) == turn.answer:
-                        predict_turn(turn, opened.tokenizer.encode(before), opened)
+                    loaded = self.models.load(turn.model)
+                    same = loaded.version == turn.version and max(turn.ids) < loaded.tokenizer.vocab_size
+                    if same and loaded.tokenizer.decode(turn.ids) == turn.answer:
+                        add_predictions(turn, loaded.tokenizer.encode(before), loaded)
             before += turn.answer
 
     def undo(self, visitor: Visitor) -> str:
-        """Take back the last turn; returns what the visitor wrote in it."""
-        visitor.must_be_idle()
+        """Remove the last turn. Returns the text that the visitor wrote in it."""
+        visitor.require_idle()
         return visitor.undo().said if visitor.turns else ""
 
     def clear(self, visitor: Visitor) -> None:
-        visitor.must_be_idle()
+        """Remove all turns."""
+        visitor.require_idle()
         visitor.clear()
 
-    def read(self, written: object, model: object) -> tuple[LoadedModel, list[Seen], int]:
-        """The tokens of a text as the model sees them come, and how many more there are than are shown."""
-        opened = self.models.load(model)
-        ids = opened.tokenizer.encode(something(written))
-        shown = [opened.tokenizer.end_of_text, *ids[:READ_TOKENS]]  # a document starts with <|endoftext|>
-        return opened, list(predictions(opened.model, shown, 1)), max(0, len(ids) - READ_TOKENS)
+    def score(self, written: object, model: object) -> tuple[LoadedModel, list[TokenPrediction], int]:
+        """Predict the first MAX_SCORED tokens of a text: the model, predictions, and how many tokens are left out."""
+        loaded = self.models.load(model)
+        ids = loaded.tokenizer.encode(nonempty_text(written))
+        scored = [loaded.tokenizer.end_of_text, *ids[:MAX_SCORED]]  # a document starts with <|endoftext|>
+        return loaded, list(predict_tokens(loaded.model, scored, 1)), max(0, len(ids) - MAX_SCORED)
 
-    def attend(
+    def attention(
         self, written: object, model: object, block: object, head: object
     ) -> tuple[LoadedModel, list[int], Tensor, bool]:
-        """Attention of one head, counted from 1, over the first tokens of a text: the model, T ids, weights (T, T), and
-        whether there are more.
+        """Attention weights of one head (block and head count from 1) over a text's first tokens: the model, T ids,
+        weights (T, T), and whether tokens are left out.
         """
-        opened = self.models.load(model)
-        config = opened.model.config
-        chosen = [number("block", block, 1, config.n_layer, True), number("head", head, 1, config.n_head, True)]
-        whole = opened.tokenizer.encode(something(written))
-        ids = whole[: min(MAP_TOKENS, config.context_length)]
-        weights = activations.get_activations(opened.model, ids).attention[int(chosen[0]) - 1, int(chosen[1]) - 1]
-        return opened, ids, weights, len(whole) > len(ids)
+        loaded = self.models.load(model)
+        config = loaded.model.config
+        block_number = whole_number("Block", block, 1, config.n_layer)
+        head_number = whole_number("Head", head, 1, config.n_head)
+        all_ids = loaded.tokenizer.encode(nonempty_text(written))
+        ids = all_ids[: min(MAX_MAPPED, config.context_length)]
+        weights = activations.get_activations(loaded.model, ids).attention[block_number - 1, head_number - 1]
+        return loaded, ids, weights, len(all_ids) > len(ids)
 
 
-def predict_turn(turn: WebTurn, prompt: list[int], opened: LoadedModel) -> None:
-    """Put into a turn how the model saw its tokens come after a prompt."""
-    prompt = prompt or [opened.tokenizer.end_of_text]
-    turn.tokens = list(predictions(opened.model, prompt + turn.ids, len(prompt), turn.sampling))
-    turn.tokenizer = opened.tokenizer
+def add_predictions(turn: WebTurn, prompt: list[int], loaded: LoadedModel) -> None:
+    """Compute the token predictions of a finished turn, whose answer continued the prompt."""
+    prompt = prompt or [loaded.tokenizer.end_of_text]
+    turn.tokens = list(predict_tokens(loaded.model, prompt + turn.ids, len(prompt), turn.sampling))
+    turn.tokenizer = loaded.tokenizer
 
 
-def predictions(model: GPT, ids: Sequence[int], first: int, sampling: Sampling | None = None) -> Iterator[Seen]:
-    """How the model saw ids[first:] come, each from the window that generation gives it; first ≥ 1.
+def predict_tokens(
+    model: GPT, ids: Sequence[int], first: int, sampling: Sampling | None = None
+) -> Iterator[TokenPrediction]:
+    """Predictions for ids[first:], each from the window that generation would use; first ≥ 1.
 
-    sampling: how they were chosen, for the probabilities after temperature and filters.
+    sampling: the settings the tokens were sampled with, if they were.
     """
     for logits, targets in window_logits(model, ids, first):
-        yield from _seen(logits, targets, sampling)
+        yield from _predictions(logits, targets, sampling)
 
 
-def _seen(logits: Tensor, targets: Tensor, sampling: Sampling | None) -> Iterator[Seen]:
-    """Logits (N, V) and the target tokens (N,) → what is to be told of each."""
-    plain = probabilities(logits, AS_IT_IS)
-    chosen = plain if sampling is None else probabilities(logits, sampling)
+def _predictions(logits: Tensor, targets: Tensor, sampling: Sampling | None) -> Iterator[TokenPrediction]:
+    """Logits (N, V), target ids (N,) → N predictions."""
+    plain = probabilities(logits, UNCHANGED)
+    sampled = plain if sampling is None else probabilities(logits, sampling)
     ranks = 1 + (logits > logits.gather(-1, targets[:, None])).sum(-1)
     best = plain.topk(min(ALTERNATIVES, plain.shape[-1]), dim=-1)
     for row, token in enumerate(targets.tolist()):
-        order = best.indices[row].tolist()
-        others = zip(order, best.values[row].tolist(), chosen[row, order].tolist(), strict=True)
-        sampled = None if sampling is None else float(chosen[row, token])
-        yield Seen(token, float(plain[row, token]), int(ranks[row]), tuple(others), sampled)
+        likeliest = best.indices[row].tolist()
+        alternatives = zip(likeliest, best.values[row].tolist(), sampled[row, likeliest].tolist(), strict=True)
+        probability = None if sampling is None else float(sampled[row, token])
+        yield TokenPrediction(token, float(plain[row, token]), int(ranks[row]), tuple(alternatives), probability)
 
 
-def ending(count: int, order: GenerationRequest, late: bool) -> str:
+def ending(count: int, request: GenerationRequest, late: bool) -> str:
     """How an answer ended, in a sentence."""
-    why = "stopped" if order.stop.is_set() else f"stopped after {SECONDS:.0f} seconds" if late else ""
-    why = why or ("" if count == order.length else "end of text")
-    return f"{count} token{'' if count == 1 else 's'}, seed {order.seed}" + (f"; {why}." if why else ".")
+    why = "stopped" if request.stop.is_set() else f"stopped after {MAX_SECONDS:.0f} seconds" if late else ""
+    why = why or ("" if count == request.max_new_tokens else "end of text")
+    return f"{count} token{'' if count == 1 else 's'}, seed {request.seed}" + (f"; {why}." if why else ".")

@@ -1,7 +1,8 @@
 """How much memory it takes to write: the cache of keys and values.
 
 A model that writes keeps the keys and values of all tokens so far, so that each is computed once. For each block, each
-sequence, each head and each token of the context, that is one key and one value, of `head_dim` numbers each.
+sequence, each head of keys and values (`heads`; query heads may share one) and each token of the context, that is one
+key and one value, of `head_dim` numbers each.
 
     kv_cache_bytes(3, 3, 32, 128, 1, 4) → 294912  # the default model, one sequence, fp32
 """

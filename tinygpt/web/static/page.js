@@ -1,60 +1,71 @@
-// The card of a token: pointing, clicking and arrow keys choose one; all text goes in as textContent, never as HTML.
+// Token details by pointing, clicking and arrow keys; the Enter key; scrolling. Texts become textContent, never HTML.
 (() => {
-  const percent = (p) => (p >= 0.9995 ? "100%" : p >= 0.0995 ? Math.round(p * 100) + "%" : p >= 0.001 ? (p * 100).toFixed(1) + "%" : p > 0 ? "<0.1%" : "0%");
-
-  const add = (parent, tag, text, kind) => {
-    const made = document.createElement(tag);
-    if (text !== undefined) made.textContent = text;
-    if (kind) made.className = kind;
-    parent.append(made);
-    return made;
+  const percent = (p) => {
+    if (p >= 0.9995) return "100%";
+    if (p >= 0.0995) return Math.round(p * 100) + "%";
+    return p >= 0.001 ? (p * 100).toFixed(1) + "%" : p > 0 ? "<0.1%" : "0%";
   };
 
-  const fill = (about, facts) => {
-    const bits = -Math.log2(Math.max(facts.p, 1e-30));
-    const sampled = facts.s !== undefined;
-    about.replaceChildren();
-    add(about, "div", facts.n, "name");
-    const told = `Probability ${percent(facts.p)}, ${bits.toFixed(1)} bits, rank ${facts.r.toLocaleString("en")} of ${facts.v.toLocaleString("en")}`;
-    add(about, "p", sampled ? `${told}; ${percent(facts.s)} after sampling settings` : told, "facts");
-    const table = add(about, "table");
-    const head = add(add(table, "thead"), "tr");
-    for (const name of ["#", "token", "model", ...(sampled ? ["after sampling"] : [])]) add(head, "th", name).scope = "col";
-    const body = add(table, "tbody");
-    facts.a.forEach(([name, p, q], place) => {
-      const came = place === facts.c;
-      const rank = came ? facts.r : place + 1;
-      const row = add(body, "tr", undefined, (came ? "came" : "") + (rank > place + 1 ? " beyond" : "") + (q === 0 ? " cut" : ""));
-      add(row, "td", rank.toLocaleString("en"), "rank");
-      const cell = add(row, "th", name);
+  const append = (parent, tag, text, className) => {
+    const element = document.createElement(tag);
+    if (text !== undefined) element.textContent = text;
+    if (className) element.className = className;
+    parent.append(element);
+    return element;
+  };
+
+  // details: as token_html.token_details makes them
+  const showDetails = (target, details) => {
+    const bits = -Math.log2(Math.max(details.p, 1e-30));
+    const sampled = details.s !== undefined;
+    target.replaceChildren();
+    append(target, "div", details.n, "name");
+    const rank = `rank ${details.r.toLocaleString("en")} of ${details.v.toLocaleString("en")}`;
+    const summary = `Probability ${percent(details.p)}, ${bits.toFixed(1)} bits, ${rank}`;
+    append(target, "p", sampled ? `${summary}; ${percent(details.s)} after sampling settings` : summary, "probability");
+    const table = append(target, "table");
+    const head = append(append(table, "thead"), "tr");
+    const columns = ["#", "token", "model", ...(sampled ? ["after settings"] : [])];
+    for (const name of columns) append(head, "th", name).scope = "col";
+    const body = append(table, "tbody");
+    details.a.forEach(([name, p, q], index) => {
+      const isTarget = index === details.c;
+      const rank = isTarget ? details.r : index + 1;
+      const row = append(body, "tr");
+      row.classList.toggle("target", isTarget);
+      row.classList.toggle("rank-gap", rank > index + 1);
+      row.classList.toggle("removed", q === 0);
+      append(row, "td", rank.toLocaleString("en"), "rank");
+      const cell = append(row, "th", name);
       cell.scope = "row";
       cell.style.setProperty("--p", p);
-      add(row, "td", percent(p));
-      if (q !== undefined) add(row, "td", percent(q));
+      append(row, "td", percent(p));
+      if (q !== undefined) append(row, "td", percent(q));
     });
   };
 
-  const chosen = (sheet) => sheet.querySelector("[aria-selected=true]");
+  const selected = (area) => area.querySelector("[aria-selected=true]");
 
-  const release = (sheet) => {
-    const token = chosen(sheet);
+  const deselect = (area) => {
+    const token = selected(area);
     token?.setAttribute("aria-selected", "false");
     token?.removeAttribute("id");
     token?.closest(".tokens").removeAttribute("aria-activedescendant");
   };
 
-  const choose = (token, keep) => {
+  // area: a text and the card beside it. Pointing shows a token's details; selecting it keeps them.
+  const show = (token, select) => {
     const list = token.closest(".tokens");
-    const sheet = list.closest(".sheet");
-    const card = sheet.querySelector(".card");
-    for (const other of sheet.querySelectorAll(".chosen")) other.classList.remove("chosen");
-    token.classList.add("chosen");
-    fill(card.querySelector(".about"), JSON.parse(token.dataset.t));
-    if (!keep) return;
-    card.scrollIntoView({ block: "nearest" }); // below the text on a phone
-    release(sheet);
+    const area = list.closest(".with-card");
+    const card = area.querySelector(".card");
+    for (const other of area.querySelectorAll(".shown")) other.classList.remove("shown");
+    token.classList.add("shown");
+    showDetails(card.querySelector(".details"), JSON.parse(token.dataset.t));
+    if (!select) return;
+    card.scrollIntoView({ block: "nearest" }); // on a phone it is below the text
+    deselect(area);
     token.setAttribute("aria-selected", "true");
-    token.id = sheet.id + "-token";
+    token.id = area.id + "-token";
     list.setAttribute("aria-activedescendant", token.id);
   };
 
@@ -62,65 +73,66 @@
 
   document.addEventListener("pointerover", (event) => {
     const token = tokenAt(event);
-    if (token && !chosen(token.closest(".sheet")) && event.pointerType !== "touch") choose(token, false);
+    if (token && !selected(token.closest(".with-card")) && event.pointerType !== "touch") show(token, false);
   });
   document.addEventListener("click", (event) => {
     const token = tokenAt(event);
-    if (token) choose(token, true);
+    if (token) show(token, true);
   });
   document.addEventListener("keydown", (event) => {
     const list = event.target.closest?.(".tokens");
     const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
     if (!list || !(event.key in steps || event.key === "Escape")) return;
     event.preventDefault();
-    const all = [...list.querySelectorAll("[role=option]")];
-    const now = all.findIndex((token) => token.getAttribute("aria-selected") === "true");
     if (event.key === "Escape") {
-      release(list.closest(".sheet"));
+      deselect(list.closest(".with-card"));
       return;
     }
-    const then = Math.min(all.length - 1, Math.max(0, now + steps[event.key]));
-    choose(all[then], true);
-    all[then].scrollIntoView({ block: "nearest" });
+    const all = [...list.querySelectorAll("[role=option]")];
+    const current = all.findIndex((token) => token.getAttribute("aria-selected") === "true");
+    const next = Math.min(all.length - 1, Math.max(0, current + steps[event.key]));
+    show(all[next], true);
+    all[next].scrollIntoView({ block: "nearest" });
   });
 
-  // Enter writes, which Gradio does; but not the Enter that ends a composition, nor that of a phone, which has no Shift.
+  // Gradio submits on Enter. Not so for an Enter that ends an IME composition, or on a phone, which has no Shift+Enter.
   const touch = matchMedia("(hover: none) and (pointer: coarse)");
-  let breaks = false;
-  const inBox = (event) => event.key === "Enter" && event.target.matches?.(".written textarea");
+  let breaksLine = false;
+  const isEnter = (event) => event.key === "Enter" && event.target.matches?.(".text-box textarea");
   document.addEventListener("keydown", (event) => {
-    if (inBox(event)) breaks = event.isComposing || event.keyCode === 229 || touch.matches;
+    // 229: a composition in Safari
+    if (isEnter(event)) breaksLine = event.isComposing || event.keyCode === 229 || touch.matches;
   }, true);
   document.addEventListener("keypress", (event) => {
-    if (inBox(event) && breaks) event.stopImmediatePropagation();
+    if (isEnter(event) && breaksLine) event.stopImmediatePropagation();
   }, true);
 
-  // The text stays at its end, whatever is written and however it is laid out, until its reader scrolls up.
-  let text, at = 0, atEnd = true, writing = false;
-  const follow = () => {
-    if (text.clientHeight) text.scrollTop = atEnd ? text.scrollHeight : at;
+  // The conversation stays scrolled to its end, also when its size changes, until the reader scrolls up.
+  let text, scrollTop = 0, atEnd = true, generating = false;
+  const restoreScroll = () => {
+    if (text.clientHeight) text.scrollTop = atEnd ? text.scrollHeight : scrollTop;
   };
-  const found = (now) => {
-    text = now;
+  const watch = (element) => {
+    text = element;
     Object.assign(text, { tabIndex: 0, role: "group", ariaLabel: "The text so far" });
-    new ResizeObserver(follow).observe(text);
+    new ResizeObserver(restoreScroll).observe(text);
     text.addEventListener("scroll", () => {
       atEnd = text.scrollHeight - text.clientHeight - text.scrollTop < 8;
-      at = text.scrollTop;
+      scrollTop = text.scrollTop;
     });
   };
   new MutationObserver((changes) => {
-    const now = document.getElementById("text");
-    if (now && now !== text) found(now);
+    const element = document.getElementById("text");
+    if (element && element !== text) watch(element);
     const caret = text?.querySelector(".caret");
-    if (caret && !writing) {
-      atEnd = true; // whoever asks for an answer wants to see it
+    if (caret && !generating) {
+      atEnd = true; // show the start of a new answer, wherever the reader has scrolled to
       text.scrollIntoView({ block: "nearest" });
     }
-    if (text && changes.some((change) => text.contains(change.target))) follow();
-    writing = Boolean(caret);
-    for (const about of document.querySelectorAll(".card .about:not(:empty)"))
-      if (!about.closest(".sheet").querySelector(".chosen")) about.replaceChildren(); // its token is gone
+    if (text && changes.some((change) => text.contains(change.target))) restoreScroll();
+    generating = Boolean(caret);
+    for (const details of document.querySelectorAll(".card .details:not(:empty)"))
+      if (!details.closest(".with-card").querySelector(".shown")) details.replaceChildren(); // their token was removed
   }).observe(document.documentElement, { childList: true, subtree: true });
 
   document.documentElement.lang = "en";
