@@ -1,4 +1,4 @@
-"""Metrics of samples: how surprising a text is, how varied, how much of it stands in the training text.
+"""Metrics of samples: surprisal, diversity, and overlap with the training text.
 
 `model_metrics(model, tokenizer, completion)` → surprisal and variety; `training_overlap(texts, rows)` → how many words
 of each text the training text has, and the longest passage copied from it, in one pass over rows as data/corpus.py

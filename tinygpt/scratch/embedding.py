@@ -1,4 +1,4 @@
-"""From tokens to vectors, and where each one stands: the first thing that a GPT does.
+"""From tokens to vectors, and their positions: the first step of a GPT.
 
 `look_up(table, tokens)` maps each token to its row in a table of learned vectors. These vectors do not depend on the
 position. Positions are added in one of two ways: `learned_positions` adds a second learned table (GPT-2); `rotate`
