@@ -51,17 +51,19 @@ def test_every_mutant_is_another_program_and_has_a_name_of_its_own(source: str) 
 def test_what_is_killed_survives_or_is_explained_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tools/mutants").mkdir(parents=True)
-    (tmp_path / "clip.py").write_text(CLIP, encoding="utf-8")
-    test = "from clip import clip\ndef test_clip():\n    assert (clip(-3), clip(4)) == (0, 4)\n"
+    (tmp_path / "tinygpt").mkdir()
+    (tmp_path / "tinygpt/__init__.py").touch()
+    (tmp_path / "tinygpt/clip.py").write_text(CLIP, encoding="utf-8")
+    test = "from tinygpt.clip import clip\ndef test_clip():\n    assert (clip(-3), clip(4)) == (0, 4)\n"
     (tmp_path / "tests/test_clip.py").write_text(test, encoding="utf-8")
-    reasons = {"clip.py": [{"reason": "nothing changes", "mutants": ["clip: x = +x → x = x"]}]}
+    reasons = {"tinygpt/clip.py": [{"reason": "nothing changes", "mutants": ["clip: x = +x → x = x"]}]}
     (tmp_path / "tools/mutants/reasons.yaml").write_text(yaml.safe_dump(reasons), encoding="utf-8")
     command = [sys.executable, "-m", "tools.mutants", "--root", str(tmp_path), "--tests", "tests/test_clip.py", "--"]
-    done = subprocess.run([*command, "clip.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "tinygpt/clip.py"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert sorted(done.stdout.splitlines()[:2]) == [
-        "clip.py:2 operator: clip: x = +x → x = x   # nothing changes",
-        "clip.py:2 statement: clip: x = +x → pass   # unexplained",
+        "tinygpt/clip.py:2 operator: clip: x = +x → x = x   # nothing changes",
+        "tinygpt/clip.py:2 statement: clip: x = +x → pass   # unexplained",
     ]
-    assert done.stdout.splitlines()[-1].split("\t") == ["clip.py", "5", "3", "0", "2", "60.0%", "1"]
+    assert done.stdout.splitlines()[-1].split("\t") == ["tinygpt/clip.py", "5", "3", "0", "2", "60.0%", "1"]
     assert "Some survived unexplained" in done.stderr
-    assert (tmp_path / "clip.py").read_text(encoding="utf-8") == CLIP
+    assert (tmp_path / "tinygpt/clip.py").read_text(encoding="utf-8") == CLIP

