@@ -177,7 +177,12 @@ def test_check_refuses_a_base_that_is_not_there(tmp_path: Path, monkeypatch: pyt
     ("section", "key", "value", "says"),
     [
         ("train", "init_from", "data/model", "data/model is an output of this pipeline, which DVC deletes"),
-        ("tokenize", "from", "data/../data/tokenizer", "is an output of this pipeline, which DVC deletes before the stage runs"),
+        (
+            "tokenize",
+            "from",
+            "data/../data/tokenizer",
+            "is an output of this pipeline, which DVC deletes before the stage runs",
+        ),
         ("evaluate", "base_text", "no/corpus", "There is no text in no/corpus. Set evaluate.base_text"),
     ],
 )
@@ -230,7 +235,9 @@ def test_bits_per_byte_are_of_the_held_out_part_of_the_base_text(
 
 
 def test_a_base_text_that_is_not_there_is_told(tmp_path: Path, characters: Tokenizer) -> None:
-    with pytest.raises(FileNotFoundError, match=r"Set evaluate.base_text to a corpus folder, such as data/corpus, or to null"):
+    with pytest.raises(
+        FileNotFoundError, match=r"Set evaluate.base_text to a corpus folder, such as data/corpus, or to null"
+    ):
         before_after.base_text(str(tmp_path / "nowhere"), characters)
 
 
