@@ -266,7 +266,7 @@ def test_a_dataset_of_several_configurations_names_them(served: Hub) -> None:
     ("content", "sentence"),
     [
         ({"data/test.jsonl": b'{"text": "x"}\n'}, "a/b has no train split, only test"),
-        ({"b.py": b"raise SystemExit"}, "cannot be read as a dataset .*none is run.*refs/convert/parquet"),
+        ({"b.py": b"raise SystemExit"}, "cannot be read as a dataset .*scripts are not run.*refs/convert/parquet"),
         (
             {"train.jsonl": b'{"body": "x", "id": 1}\n'},
             "no column 'text'. Set download.text_column to one of: body, id",
