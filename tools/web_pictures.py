@@ -1,4 +1,4 @@
-"""The pictures of docs/web.md: `python -m tools.web_pictures` serves data/model, and takes each in Chromium.
+"""The screenshots of docs/web.md: `python -m tools.web_pictures` serves data/model and takes each in Chromium.
 
 Needs `make`, the extras web and test, and Debian's chromium.
 """
@@ -29,15 +29,15 @@ def main() -> None:
 
 
 def take(window: Any, address: str, name: str, how: dict[str, Any], show: Any, *what: Any) -> None:
-    """One picture, of a page opened anew."""
+    """Take one screenshot of a newly opened page."""
     context = window.new_context(**how)
     page = context.new_page()
     page.goto(address)
     page.get_by_text("parameters").wait_for()
     show(page, *what)
-    page.wait_for_timeout(300)  # for the last of what moves
+    page.wait_for_timeout(300)  # for the last animation
     picture = Image.open(io.BytesIO(page.screenshot()))
-    picture.quantize(128).save(FOLDER / f"{name}.png", optimize=True)  # a third of the bytes, and looks the same
+    picture.quantize(128).save(FOLDER / f"{name}.png", optimize=True)  # a third of the bytes, no visible difference
     context.close()
 
 
