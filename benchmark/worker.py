@@ -1,8 +1,8 @@
 """Measure one system for `benchmark.beside`: reads tasks as lines of JSON, prints tokens per second of each.
 
 `python -m benchmark.worker nanoGPT FOLDER cpu`, where FOLDER contains the models of `write_model` and a copy of
-nanoGPT. A task is prepared and warmed up once, and kept. Training uses a fixed batch of random tokens, so that only the step is
-timed; decoding continues a prompt of one token to the end of the context.
+nanoGPT. A task is prepared and warmed up once, and kept. Training uses a fixed batch of random tokens, so that only the
+step is timed; decoding continues a prompt of one token to the end of the context.
 """
 
 import importlib
