@@ -177,15 +177,9 @@ SAMPLING = {
     "temperature": Setting(NotNegative, "0 or more", 0.8, None, "0: greedy; 1: the model's own distribution."),
     "top_k": Setting(NotNegativeInt, "0 (off) or more", 0, 0, "Keep the k likeliest tokens; 0 keeps all."),
     "top_p": Setting(
-        TopP,
-        "above 0 and at most 1",
-        0.95,
-        1,
-        "Keep the likeliest tokens up to this total probability; 1 keeps all.",
+        TopP, "above 0 and at most 1", 0.95, 1, "Keep the likeliest tokens up to this probability; 1: all."
     ),
-    "min_p": Setting(
-        BelowOne, "0 or more, and below 1", 0.0, 0, "Drop tokens below this fraction of the highest probability."
-    ),
+    "min_p": Setting(BelowOne, "0 or more, and below 1", 0.0, 0, "Drop tokens below this fraction of the highest."),
     "repetition_penalty": Setting(Positive, "above 0", 1.0, 1, "Above 1: make tokens already seen less likely."),
 }
 

@@ -117,7 +117,7 @@ def measure(
     state.best = state.kept()  # as in a run, which keeps a copy of the best weights
     # Every tenth step of a run is like this; it takes the most memory.
     starting = _timed(lambda: step(examined_step), device)
-    seconds, share = _repeated(step, device)
+    seconds, core_share = _repeated(step, device)
     memory = _peak_memory(device) - baseline
     with compilation.as_written():
         cost = forecast.count(state, settings, 1, precision)
@@ -137,7 +137,7 @@ def measure(
         forecast=cost.memory,
         forecast_a_sequence=cost.memory_a_sequence,
         starting=starting,
-        core_share=share,
+        core_share=core_share,
     )
 
 
