@@ -19,9 +19,9 @@ all: check
 
 setup: .venv/ready .dvc/plots.html
 
-# Exact versions for everything, also for what is installed later: the lock serves as constraints.
+# Exact versions of all packages, including those installed later: the lock file is a constraints file.
 .venv/ready: pyproject.toml requirements.lock
-	@git rev-parse --git-dir > /dev/null || { echo "git finds no repository here, and DVC needs one. Clone the repository instead of unpacking an archive, or make one: git init && git add -A && git commit -m start"; exit 1; }
+	@git rev-parse --git-dir > /dev/null || { echo "This is not a git repository, which DVC needs. Clone the repository instead of unpacking an archive, or make one: git init && git add -A && git commit -m start"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "TinyGPT needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
 	@echo "building .venv from pinned versions; this takes one to seven minutes"
 	@.venv/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
@@ -33,7 +33,7 @@ setup: .venv/ready .dvc/plots.html
 	@$(PIP) install -qq --constraint requirements.lock --editable '.[test,lint,web]'
 	@touch $@
 
-# `dvc plots` makes a page that fetches its JavaScript from the web; with this template it is inside, and works offline.
+# `dvc plots` makes a page that loads JavaScript from the web; this template contains it, so that the page works offline.
 .dvc/plots.html: .venv/ready
 	@.venv/bin/python -c 'import vl_convert as vl; print("<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>TinyGPT</title>\n<script>" + vl.javascript_bundle().replace("</script", "<\\/script") + "</script>\n<body style=\"font-family: sans-serif\">\n{plot_divs}\n</body>")' > $@.partial
 	@mv $@.partial $@
@@ -43,11 +43,11 @@ setup: .venv/ready .dvc/plots.html
 minute ten-minutes hour gpu: check
 	python -m dvc exp run --name $@-$$(date +%s) $$(python -m tinygpt size $@)
 
-# What each choice is worth: docs/experiments.md. Half an hour on two cores; goes on where it was stopped.
+# The ablation study of docs/experiments.md. Half an hour on two cores; an interrupted run continues.
 ablations: check
 	python -m benchmark.ablations
 
-# Would the tests see it? docs/mutants.md. Two minutes on two quiet cores; goes on where it was stopped.
+# Mutation tests, docs/mutants.md. Two minutes on two idle cores; an interrupted run continues.
 mutants: .venv/ready-for-tests
 	python -m tools.mutants --update
 
@@ -63,6 +63,6 @@ lint: .venv/ready-for-tests
 	python -m mypy
 	lint-imports
 
-# What can be made again at no cost; results and DVC's cache stay (`dvc gc --workspace` thins that out).
+# Removes generated files; results and DVC's cache stay (`dvc gc --workspace` shrinks the cache).
 clean:
 	rm -rf .venv .dvc/plots.html dvc_plots .mypy_cache .import_linter_cache .grimp_cache .ruff_cache .pytest_cache .hypothesis

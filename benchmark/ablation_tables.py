@@ -1,7 +1,7 @@
-"""The tables and the figure of docs/experiments.md, renewed in place from a results file.
+"""Update the tables and the figure of docs/experiments.md from a results file.
 
-A table stands in the page between `<!-- table: NAME -->` and `<!-- end -->`; what is around it is prose, and stays.
-Left out: training (benchmark/ablations.py), which says what the entries are.
+A table is between `<!-- table: NAME -->` and `<!-- end -->`; the rest of the page is unchanged. The entries are defined
+and trained in benchmark/ablations.py.
 """
 
 import re
@@ -23,9 +23,9 @@ PAGE, FIGURE = ROOT / "docs/experiments.md", ROOT / "docs/scaling.png"
 
 
 def renew_page(entries: Sequence["Entry"], known: Sequence[Run], page: Path = PAGE, figure: Path = FIGURE) -> None:
-    """Write every table of the page again, and the figure; the entries that have no runs yet are left out."""
+    """Update every table of the page, and the figure; entries without runs are left out."""
     text = page.read_text(encoding="utf-8")
-    text = renewed(text, "runs", facts(entries, known))
+    text = renewed(text, "runs", run_counts(entries, known))
     groups = dict.fromkeys(entry.group for entry in entries if entry.group not in ("default", "scaling", "forecast"))
     for group in groups:
         default = [entry for entry in entries if entry.group == "default"]
@@ -42,7 +42,7 @@ def renew_page(entries: Sequence["Entry"], known: Sequence[Run], page: Path = PA
 
 
 def renewed(text: str, name: str, lines: Sequence[str]) -> str:
-    """A page with one of its tables written again. ValueError where it has no place for it."""
+    """A page with one of its tables replaced. Raises ValueError if it lacks the table's markers."""
     start, end = f"<!-- table: {name} -->\n", "<!-- end -->"
     if text.count(start) != 1 or end not in text.partition(start)[2]:
         raise ValueError(f"The page has no place for the table {name}: write {start.strip()} and {end} on two lines.")
@@ -51,7 +51,7 @@ def renewed(text: str, name: str, lines: Sequence[str]) -> str:
 
 
 def table(entries: Sequence["Entry"], known: Sequence[Run]) -> list[str]:
-    """Best first: each entry beside the default (the first entry), and whether they differ beyond their seeds."""
+    """Best first: each entry compared with the default (the first entry), with Welch's test over seeds."""
     first = entries[0].of(known)
     rows = []
     for entry in entries:
@@ -67,21 +67,21 @@ def table(entries: Sequence["Entry"], known: Sequence[Run]) -> list[str]:
 
 
 def beside(default: Sequence[Run], found: Sequence[Run]) -> list[str]:
-    """The difference to the default with its 95% interval, p, and what that says."""
+    """The difference to the default with its 95% interval, the p-value, and a verdict."""
     if len(default) < 2:
         return ["", "", ""]
     test = welch(*([run.bits_per_byte for run in sample] for sample in (default, found)))
-    word = "yes" if test.p < 0.01 else "perhaps" if test.p < 0.05 else "no"
-    return [f"{test.difference:+.3f} ({test.low:+.3f} to {test.high:+.3f})", f"{test.p:.2g}", word]
+    verdict = "yes" if test.p < 0.01 else "perhaps" if test.p < 0.05 else "no"
+    return [f"{test.difference:+.3f} ({test.low:+.3f} to {test.high:+.3f})", f"{test.p:.2g}", verdict]
 
 
 def changes(entry: "Entry") -> str:
-    """What an entry sets, as words for -S."""
+    """What an entry sets, as values for -S."""
     return " ".join(f"`{key}={str(value).lower()}`" for key, value in entry.changes.items()) or "nothing"
 
 
-def facts(entries: Sequence["Entry"], known: Sequence[Run]) -> list[str]:
-    """How many runs the page stands on, and of which code."""
+def run_counts(entries: Sequence["Entry"], known: Sequence[Run]) -> list[str]:
+    """The number of runs on the page, and the version of their code."""
     used = [run for entry in entries for run in entry.of(known)]
     codes = sorted({run.settings["code"] for run in used})
     wanted = sum(len(entry.seeds) for entry in entries)
@@ -101,10 +101,10 @@ def sizes_table(pairs: Sequence[tuple["Entry", list[Run]]], best: Sequence[Run])
     for entry, found in pairs:
         for run in found:
             flops = f"{run.flops / scaling.TERA:.3f}"
-            share = f"{run.tokens / run.parameters:.1f}"
-            mark = "best" if run in best else "forecast" if entry.group == "forecast" else ""
+            ratio = f"{run.tokens / run.parameters:.1f}"
+            role = "best" if run in best else "forecast" if entry.group == "forecast" else ""
             size = f"{run.settings['model.n_layer']} × {run.settings['model.n_embd']}"
-            cells = [size, f"{run.parameters:,}", run.steps, flops, share, run.seed, f"{run.bits_per_byte:.3f}", mark]
+            cells = [size, f"{run.parameters:,}", run.steps, flops, ratio, run.seed, f"{run.bits_per_byte:.3f}", role]
             rows.append((run.flops, cells))
     head = ("size", "parameters", "steps", "TFLOP", "tokens a parameter", "seed", "bits per byte", "of its budget")
     return markdown(head, [row for _, row in sorted(rows, key=lambda row: row[0])])
@@ -130,7 +130,7 @@ def forecast_lines(best: Sequence[Run], large: Sequence[Run]) -> list[str]:
 
 
 def points(pairs: Sequence[tuple["Entry", list[Run]]]) -> dict[str, list[tuple[float, float]]]:
-    """Size → its (TFLOP, bits per byte), from the smallest budget to the largest."""
+    """Size → its (TFLOP, bits per byte), by increasing budget."""
     found: dict[str, list[tuple[float, float]]] = {}
     for _, runs in pairs:
         for run in runs:
@@ -140,6 +140,6 @@ def points(pairs: Sequence[tuple["Entry", list[Run]]]) -> dict[str, list[tuple[f
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """A table of Markdown, a line an item."""
+    """The lines of a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]

@@ -1,12 +1,12 @@
-"""What each choice is worth: every entry of benchmark/ablations.yaml trained with each seed, through DVC's queue.
+"""The ablation study: train every entry of benchmark/ablations.yaml with each seed, through DVC's queue.
 
     make ablations                                     # or: python -m benchmark.ablations --only gelu layernorm
 
-queues what is missing (`dvc exp run --queue`), starts as many workers as there are cores, one thread each (`dvc queue
-start`), waits, adds each run to benchmark/ablations.jsonl as it ends, and renews the tables and the figure of
-docs/experiments.md. A run counts as there when one with the same settings, seed and code is in that file or among DVC's
-experiments, so it can be stopped and started at will. `--time` measures how long a step of each entry takes, for those
-that are to train as long as the base; `--tables` only renews the page.
+queues missing runs (`dvc exp run --queue`), starts one single-threaded worker per core (`dvc queue start`), waits, adds
+each finished run to benchmark/ablations.jsonl, and updates the tables and the figure of docs/experiments.md. A run
+exists if one with the same settings, seed and code is in that file or among DVC's experiments, so the study can be
+interrupted and continued. `--time` measures the time per step of entries that are to train as long as the base;
+`--tables` only updates the page.
 """
 
 import argparse
@@ -36,10 +36,10 @@ from tinygpt.training.loop import train
 from tinygpt.training.state import initial_state
 
 PLAN, RESULTS, TIMES = (ROOT / "benchmark" / name for name in ("ablations.yaml", "ablations.jsonl", "step_times.json"))
-CLOSE = 0.05  # a step that takes as long to this share, about the noise of timing: the run is not repeated for its time
-POLL = 15  # seconds between two polls of what is done, each of which costs DVC and git a second or two
-ROUNDS = 80  # of steps timed, one of each entry in turn
-LATER = {  # settings that runs of before them lack, each at the value for which all is as it was
+CLOSE = 0.05  # relative difference of step times, about the noise of timing, below which no equal-time run is made
+POLL = 15  # seconds between two polls, which cost DVC and git a second or two
+ROUNDS = 80  # of timed steps, one of each entry per round
+LATER = {  # settings that older runs lack → the value that reproduces the older behaviour
     "tokenize.algorithm": "unigram",
     "tokenize.from": None,
     "train.average": 0.0,
@@ -55,22 +55,22 @@ class Entry:
 
     name: str
     group: str
-    changes: dict[str, Any]  # what is not the base's
-    settings: dict[str, Any]  # with the base's
+    changes: dict[str, Any]  # the settings that differ from the base
+    settings: dict[str, Any]  # all settings, including the base's
     seeds: list[int]
     same_time: bool = field(default=False)
 
     def others(self, known: Iterable[Run], seed: int) -> list[Run]:
-        """Those known that are no run of this entry with this seed, of whichever code."""
+        """The known runs except those of this entry with this seed, of any code version."""
         return [run for run in known if not (run.seed == seed and self.of([run]))]
 
     def of(self, known: Iterable[Run], code: str | None = None) -> list[Run]:
-        """The runs of this entry among those known, one for each of its seeds at most; of one code, if it is given."""
+        """The known runs of this entry, at most one per seed; only of one code version if `code` is given."""
         own = {key: value for key, value in self.settings.items() if not key.startswith("download.")}
         found = {}
         for run in known:
-            alike = all(run.settings.get(key, LATER.get(key, run)) == value for key, value in own.items())
-            if alike and run.seed in self.seeds and code in (None, run.settings["code"]):
+            equal = all(run.settings.get(key, LATER.get(key, run)) == value for key, value in own.items())
+            if equal and run.seed in self.seeds and code in (None, run.settings["code"]):
                 found[run.seed] = run
         return [found[seed] for seed in sorted(found)]
 
@@ -92,14 +92,14 @@ def arguments() -> argparse.Namespace:
     names = [entry.name for entry in plan()]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument(
-        "--time", action="store_true", help="measure the seconds of a step of each entry; trains nothing"
+        "--time", action="store_true", help="measure the seconds per step of each entry; trains nothing"
     )
-    parser.add_argument("--tables", action="store_true", help="renew the page from the results; trains nothing")
+    parser.add_argument("--tables", action="store_true", help="update the page from the results; trains nothing")
     return parser.parse_args()
 
 
 def plan(file: Path = PLAN, times: Path = TIMES) -> list[Entry]:
-    """Every entry of a plan, the repeats at the same time and the sizes of the scaling study included."""
+    """Every entry of a plan, including equal-time repeats and the sizes of the scaling study."""
     values = config.read_yaml(file)
     base, seeds = values["base"], values["seeds"]
     ratios = read_json(times) if times.is_file() else {}
@@ -121,13 +121,13 @@ def plan(file: Path = PLAN, times: Path = TIMES) -> list[Entry]:
 
 
 def as_long(entry: Entry, steps: int) -> Entry:
-    """The entry once more, with the steps that fit into the base's time."""
+    """The entry with the number of steps that take as long as the base."""
     changes = entry.changes | {"train.steps": steps}
     return Entry(f"{entry.name}-time", "time", changes, entry.settings | changes, entry.seeds)
 
 
 def scaling(file: Path = PLAN) -> list[Entry]:
-    """The runs of the scaling study, each size at each number of steps; the group of the last is `forecast`."""
+    """The runs of the scaling study: each size with each number of steps; the last size has the group `forecast`."""
     values = config.read_yaml(file)
     study = values["scaling"]
     found = []
@@ -141,9 +141,9 @@ def scaling(file: Path = PLAN) -> list[Entry]:
 
 
 def run(entries: list[Entry]) -> None:
-    """Train what is missing of these entries, and add it to the results."""
+    """Train the missing runs of these entries, and add them to the results."""
     code = runs.code_here(ROOT)
-    missing = collect(entries, code)  # also what a call that was stopped has left to DVC
+    missing = collect(entries, code)  # includes runs that an interrupted call left in DVC
     print(f"{len(missing)} runs to do, of {sum(len(entry.seeds) for entry in entries)}", flush=True)
     enqueue(entries, missing - waiting())
     while missing:
@@ -164,24 +164,24 @@ def enqueue(entries: list[Entry], names: set[str]) -> None:
         seeds = [seed for seed in entry.seeds if f"{entry.name}-{seed}" in names]
         for seed in seeds:
             if runs.of_experiments(f"{entry.name}-{seed}", runs.commit_here()):
-                dvc("exp", "remove", f"{entry.name}-{seed}")  # of the same commit, but of code that was edited since
-        # DVC numbers the members of a grid from 1, as seeds are, if all are wanted: one command is quicker than many
+                dvc("exp", "remove", f"{entry.name}-{seed}")  # of the same commit, but older uncommitted code
+        # DVC numbers the members of a grid from 1, like the seeds if all are missing: one command is faster than many
         grid = len(seeds) > 1 and seeds == list(range(1, len(seeds) + 1))
         for some in [seeds] if grid else [[seed] for seed in seeds]:
-            dvc(*queue_words(entry, some))
+            dvc(*queue_arguments(entry, some))
 
 
-def queue_words(entry: Entry, seeds: list[int]) -> list[str]:
-    """The words for dvc that queue runs; they stop after `evaluate`, since samples are not needed."""
+def queue_arguments(entry: Entry, seeds: list[int]) -> list[str]:
+    """The arguments for dvc that queue runs; they stop after `evaluate`, because samples are not needed."""
     name = entry.name if len(seeds) > 1 else f"{entry.name}-{seeds[0]}"
     values = [value if isinstance(value, str) else json.dumps(value) for value in entry.settings.values()]
     pairs = [f"{key}={value.replace(' ', '')}" for key, value in zip(entry.settings, values, strict=True)]
-    options = [word for pair in (f"seed={','.join(map(str, seeds))}", *pairs) for word in ("-S", pair)]
+    options = [argument for pair in (f"seed={','.join(map(str, seeds))}", *pairs) for argument in ("-S", pair)]
     return ["exp", "run", "--queue", "--name", name, *options, "evaluate"]
 
 
 def collect(entries: list[Entry], code: str) -> set[str]:
-    """Add to the results what DVC's experiments hold of these entries; the names of the runs that are still missing."""
+    """Add finished runs among DVC's experiments to the results; returns the names of runs still missing."""
     known, missing = load_results(), set()
     for entry in entries:
         done = {run.seed for run in entry.of(known, code)}
@@ -202,23 +202,23 @@ def load_results() -> list[Run]:
 
 
 def waiting() -> set[str]:
-    """The names of the experiments that DVC's queue holds or works on."""
+    """The names of the queued and running experiments."""
     rows = [line.split() for line in dvc("queue", "status").splitlines()]
     return {row[1] for row in rows if row and row[-1] in ("Queued", "Running")}
 
 
 def start_workers() -> None:
-    """One worker a core, one thread each; nothing happens where as many are at work.
+    """Start one single-threaded worker per core, unless as many are running.
 
-    They outlive the command that starts them, and would keep open a pipe that it prints to.
+    They outlive the command that starts them and would keep its output pipe open, so it gets none.
     """
-    words = ["dvc", "queue", "start", "--jobs", str(os.cpu_count())]
+    command = ["dvc", "queue", "start", "--jobs", str(os.cpu_count())]
     env, nowhere = os.environ | {"OMP_NUM_THREADS": "1"}, subprocess.DEVNULL
-    subprocess.run(words, cwd=ROOT, env=env, stdin=nowhere, stdout=nowhere, stderr=nowhere, check=True)
+    subprocess.run(command, cwd=ROOT, env=env, stdin=nowhere, stdout=nowhere, stderr=nowhere, check=True)
 
 
 def dvc(*words: str) -> str:
-    """What dvc prints; RuntimeError with its words where it fails."""
+    """dvc's output. Raises RuntimeError with its error output if it fails."""
     done = subprocess.run(["dvc", *words], cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         raise RuntimeError(f"`dvc {' '.join(words)}` failed: {done.stderr.strip()}")
@@ -226,28 +226,30 @@ def dvc(*words: str) -> str:
 
 
 def step_times(entries: list[Entry]) -> dict[str, float]:
-    """How long the training of each entry takes, as a multiple of the default's.
+    """The training time of each entry as a multiple of the default's.
 
-    The median over rounds in which each takes one step in turn, on one thread and on random tokens, so that a busy
-    moment of the machine slows all of them.
+    The median over rounds of one step per entry, on one thread and random tokens; interleaving spreads other load on
+    the machine over all entries.
     """
     torch.set_num_threads(1)
     steppers = {entry.name: stepper(entry) for entry in entries}
     seconds: dict[str, list[float]] = {name: [] for name in steppers}
     order = random.Random(0)
     for _ in range(ROUNDS):
-        for name in order.sample(list(steppers), len(steppers)):  # shuffled: each leaves the caches to the next
+        for name in order.sample(
+            list(steppers), len(steppers)
+        ):  # shuffled, because a step affects the CPU caches for the next
             begin = time.perf_counter()
             next(steppers[name])
             seconds[name].append(time.perf_counter() - begin)
     base = entries[0].settings["train.steps"]
-    shares = {entry.name: entry.settings["train.steps"] / base for entry in entries}
+    factors = {entry.name: entry.settings["train.steps"] / base for entry in entries}
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    return {name: round(medians[name] * shares[name] / medians["default"], 3) for name in steppers}
+    return {name: round(medians[name] * factors[name] / medians["default"], 3) for name in steppers}
 
 
 def stepper(entry: Entry) -> Iterator[Any]:
-    """The training of an entry on random tokens, a step an item."""
+    """Train an entry on random tokens; each item is a step."""
     values = parameters(entry.settings | {"train.eval_tokens": 1024})
     params = config.check(values)
     vocabulary = {"char": 96}.get(params.tokenize.kind, params.tokenize.vocab_size)

@@ -1,11 +1,11 @@
-"""Tokens a second, ours beside others', on one machine in one run: training and decoding, the same shapes and batches.
+"""Tokens per second of TinyGPT and other projects: training and decoding with equal shapes and batches, in one run.
 
     python -m benchmark.beside --nanogpt ../nanoGPT --repeats 5
 
 writes benchmark/beside.json (with `--device cuda --tasks train` beside_cuda_train.json) and prints a table. Each system
-answers from a process of its own (benchmark/worker.py) and takes its turn in every repeat, so that a busy minute
-slows all of them; medians are compared, extremes are shown. llama.cpp joins in decoding where `--llama-bench` names its
-program of that name (built from its source) and the package gguf is installed.
+runs in a process of its own (benchmark/worker.py); repeats are interleaved, so that other load on the machine slows all
+of them. Medians are compared, extremes are shown. llama.cpp is included in decoding if `--llama-bench` names its
+program of that name (built from source) and the package gguf is installed.
 """
 
 import argparse
@@ -27,19 +27,19 @@ from tinygpt.export import gguf
 from tinygpt.files.text import write_json
 from tinygpt.model import hardware
 
-Speeds = dict[Task, dict[str, list[float]]]  # tokens a second, by task and system, one a repeat
-GOALS: dict[tuple[str, str | int, str], float] = {  # how many times as fast TinyGPT means to be, on a CPU
+Speeds = dict[Task, dict[str, list[float]]]  # task → system → tokens per second of each repeat
+GOALS: dict[tuple[str, str | int, str], float] = {  # TinyGPT's goal on a CPU: how many times as fast
     ("train", "fp32", "nanoGPT"): 1.2,
-    ("train", "bf16", "nanoGPT"): 2.0,  # which trains in fp32 on a CPU
+    ("train", "bf16", "nanoGPT"): 2.0,  # nanoGPT trains in fp32 on a CPU
     ("decode", 1, "nanoGPT"): 10.0,  # at 10.9 million parameters
     ("decode", 1, "transformers"): 3.0,
     ("decode", 16, "transformers"): 4.0,
 }
-GOAL_ON_GPU = 1.2  # in training, beside nanoGPT, both compiled
+GOAL_ON_GPU = 1.2  # in training, compared with nanoGPT, both compiled
 
 
 class Worker:
-    """A process that answers tasks for one system."""
+    """A process that measures tasks for one system."""
 
     def __init__(self, system: str, folder: Path, device: str) -> None:
         command = [sys.executable, "-m", "benchmark.worker", system, str(folder), device]
@@ -47,7 +47,7 @@ class Worker:
         self.process = subprocess.Popen(command, cwd=common.ROOT, stdin=pipe, stdout=pipe, text=True)
 
     def speed(self, task: Task) -> float:
-        """Tokens a second of one repeat; the first answer to a task comes after a warm-up."""
+        """Tokens per second of one repeat; the first repeat of a task comes after a warm-up."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(task) + "\n")
@@ -59,11 +59,11 @@ class Worker:
         return value
 
     def close(self) -> None:
-        self.process.communicate()  # an end of input is the sign to go
+        self.process.communicate()  # the worker exits at the end of its input
 
 
 class LlamaBench:
-    """llama.cpp's own program for measuring, which starts anew for each answer and warms up by itself."""
+    """llama.cpp's own benchmark program, started for each repeat; it warms up by itself."""
 
     def __init__(self, program: Path, folder: Path) -> None:
         self.program, self.folder = program, folder
@@ -73,14 +73,14 @@ class LlamaBench:
         model = self.folder / f"gpt2-{size}.gguf"
         if not model.is_file():
             gguf.write(self.folder / f"gpt2-{size}", model)
-        words = ["-m", model, "-p", 0, "-n", SIZES[size]["context_length"] - 1, "-r", 1, "-o", "json"]
-        words += ["-t", torch.get_num_threads()]
-        done = subprocess.run([self.program, *map(str, words)], capture_output=True, text=True, check=True)
+        arguments = ["-m", model, "-p", 0, "-n", SIZES[size]["context_length"] - 1, "-r", 1, "-o", "json"]
+        arguments += ["-t", torch.get_num_threads()]
+        done = subprocess.run([self.program, *map(str, arguments)], capture_output=True, text=True, check=True)
         value: float = json.loads(done.stdout)[0]["avg_ts"]
         return value
 
     def close(self) -> None:
-        """Nothing runs between two answers."""
+        """Nothing runs between repeats."""
 
 
 def main() -> None:
@@ -94,31 +94,31 @@ def main() -> None:
                 write_model(folder / f"{shape}-{size}", shape, size)
         speeds: Speeds = {}
         for kind in ("train", "decode") if options.tasks == "all" else (options.tasks,):
-            # new processes for each: training keeps freed memory, which decoding does not
-            asked = [task for task in tasks(device) if task[0] == kind]
+            # new processes for each kind: training keeps freed memory, decoding does not
+            selected = [task for task in tasks(device) if task[0] == kind]
             systems: dict[str, Worker | LlamaBench] = {
                 system: Worker(system, folder, device.type)
                 for system in ("TinyGPT", "nanoGPT", "transformers")
-                if any(takes_part(system, task) for task in asked)
+                if any(takes_part(system, task) for task in selected)
             }
             if options.llama_bench and kind == "decode":
                 systems["llama.cpp"] = LlamaBench(options.llama_bench, folder)
-            speeds |= measure(systems, asked, options.repeats)
+            speeds |= measure(systems, selected, options.repeats)
             for system in systems.values():
                 system.close()
     report(speeds, device, options)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure tokens a second, TinyGPT's beside others'.")
+    parser = argparse.ArgumentParser(description="Compare TinyGPT's tokens per second with other projects.")
     parser.add_argument(
         "--nanogpt", type=common.checkout, required=True, help="a checkout of nanoGPT; it is copied, not changed"
     )
     parser.add_argument("--llama-bench", type=common.file, help="the program llama-bench of llama.cpp")
-    parser.add_argument("--repeats", type=common.at_least_one, default=5, help="turns of each system at each task")
+    parser.add_argument("--repeats", type=common.at_least_one, default=5, help="repeats of each task and system")
     parser.add_argument("--device", type=common.device, default="auto", help="auto | cpu | cuda")
     parser.add_argument("--tasks", default="all", choices=["all", "train", "decode"], help="what to measure")
-    parser.add_argument("--results", type=Path, help="where to write all that was measured")
+    parser.add_argument("--results", type=Path, help="the JSON file to write")
     options = parser.parse_args()
     parts = [part for part in (options.device, options.tasks) if part not in ("auto", "cpu", "all")]
     options.results = options.results or common.ROOT / f"benchmark/{'_'.join(['beside', *parts])}.json"
@@ -126,7 +126,7 @@ def arguments() -> argparse.Namespace:
 
 
 def tasks(device: torch.device) -> list[Task]:
-    """(kind, size, shape, sequences or precision) of all that is measured on this device."""
+    """(kind, size, shape, sequences or precision) of all tasks for this device."""
     fast = hardware.pick_precision("auto", device)
     precisions = [fast] if device.type == "cuda" else sorted({"fp32", fast}, reverse=True)
     training: list[Task] = [("train", size, "gpt2", precision) for size in BATCHES for precision in precisions]
@@ -135,9 +135,9 @@ def tasks(device: torch.device) -> list[Task]:
 
 
 def takes_part(system: str, task: Task) -> bool:
-    """nanoGPT knows GPT-2's shape only; 16 sequences would take it minutes, since it reads all tokens anew for each.
+    """nanoGPT has only GPT-2's shape; 16 sequences would take minutes, because it has no KV cache.
 
-    transformers and llama.cpp do not train here, and llama.cpp's program measures one sequence.
+    transformers and llama.cpp are not measured in training, and llama.cpp's program measures one sequence.
     """
     kind, _, shape, detail = task
     if system == "nanoGPT":
@@ -148,13 +148,13 @@ def takes_part(system: str, task: Task) -> bool:
 
 
 def measure(systems: Mapping[str, Worker | LlamaBench], tasks: list[Task], repeats: int) -> Speeds:
-    """Every system's answers, taking turns."""
+    """The speeds of all systems, with interleaved repeats."""
     speeds: Speeds = {}
     for task in tasks:
-        players = {name: system for name, system in systems.items() if takes_part(name, task)}
-        speeds[task] = {name: [] for name in players}
+        taking_part = {name: system for name, system in systems.items() if takes_part(name, task)}
+        speeds[task] = {name: [] for name in taking_part}
         for _ in range(repeats):
-            for name, system in players.items():
+            for name, system in taking_part.items():
                 speeds[task][name].append(system.speed(task))
         print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)
@@ -168,25 +168,25 @@ def rows(speeds: Speeds) -> list[dict[str, Any]]:
         ours = statistics.median(answers["TinyGPT"])
         for system, values in answers.items():
             middle = statistics.median(values)
-            facts = {"kind": kind, "size": size, "shape": shape, "detail": detail, "system": system}
+            labels = {"kind": kind, "size": size, "shape": shape, "detail": detail, "system": system}
             numbers = {"tokens_per_second": middle, "slowest": min(values), "fastest": max(values)}
-            table.append(facts | numbers | {"tinygpt_is_times_as_fast": ours / middle})
+            table.append(labels | numbers | {"tinygpt_is_times_as_fast": ours / middle})
     return table
 
 
 def report(speeds: Speeds, device: torch.device, options: argparse.Namespace) -> None:
-    """Write all of it, print the table."""
+    """Write the results and print the table."""
     table = rows(speeds)
     versions = {"TinyGPT": common.commit(common.ROOT), "nanoGPT": common.commit(options.nanogpt)}
-    facts = {"machine": common.machine(device), "versions": versions, "repeats": options.repeats, "rows": table}
-    write_json(options.results, facts)
-    print(f"{facts['machine']}\n")
+    results = {"machine": common.machine(device), "versions": versions, "repeats": options.repeats, "rows": table}
+    write_json(options.results, results)
+    print(f"{results['machine']}\n")
     head = ("task", "size", "shape", "", "system", "tokens/s", "slowest–fastest", "TinyGPT is × as fast", "goal")
     common.print_table([head, *((*shown(row), goal(row, device)) for row in table)])
 
 
 def goal(row: dict[str, Any], device: torch.device) -> str:
-    """What the ratio in a row should be at least; empty where nothing is promised."""
+    """The goal for the ratio in a row; empty if there is none."""
     if device.type == "cuda":
         return f"{GOAL_ON_GPU:g}" if (row["kind"], row["system"]) == ("train", "nanoGPT") else ""
     if (row["kind"], row["size"], row["system"]) == ("decode", "0.9M", "nanoGPT"):

@@ -1,10 +1,10 @@
-"""How training fares beside programs that never wait, for several ways in which OpenMP's threads wait for each other.
+"""Training speed on a loaded machine, for several settings of how OpenMP's threads wait for each other.
 
-    python -m benchmark.busy                                  # three rounds: alone, beside three, beside six
+    python -m benchmark.busy                                  # three rounds with 0, 3 and 6 busy programs
     python -m benchmark.busy --waits GOMP_SPINCOUNT=3000 threads=1 --busy 0 4 --steps 100
 
-Each measurement is a process of its own that trains the default model on random tokens; settings and loads are
-interleaved. Reports tokens per second after start-up (median, lowest to highest) and seconds of the whole process.
+Each measurement is a new process that trains the default model on random tokens; settings and loads are interleaved.
+Reports tokens per second after start-up (median, lowest to highest) and seconds of the whole process.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from tinygpt.training.loop import train_step
 from tinygpt.training.passes import Passes
 from tinygpt.training.state import initial_state
 
-LIBRARY = "GOMP_SPINCOUNT="  # no number: libgomp's own bound, 300,000
+LIBRARY = "GOMP_SPINCOUNT="  # no number: libgomp's default, 300,000
 WAITS = [LIBRARY, *(LIBRARY + spins for spins in ("100000", "30000", "10000", "3000", "1000", "300"))]
 WAITS += ["OMP_WAIT_POLICY=PASSIVE", "threads=1"]
 WARM = 10  # steps before the clock starts
@@ -51,9 +51,9 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure training beside programs that never wait.")
-    parser.add_argument("--waits", nargs="+", default=WAITS, help="NAME=VALUE of the environment, or threads=N")
-    parser.add_argument("--busy", nargs="+", type=int, default=[0, 3, 6], help="busy programs beside it")
+    parser = argparse.ArgumentParser(description="Measure training speed next to busy programs.")
+    parser.add_argument("--waits", nargs="+", default=WAITS, help="environment variables NAME=VALUE, or threads=N")
+    parser.add_argument("--busy", nargs="+", type=int, default=[0, 3, 6], help="numbers of busy programs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--train", type=int, help=argparse.SUPPRESS)  # one measurement, in this process
@@ -62,7 +62,7 @@ def arguments() -> argparse.Namespace:
 
 @contextlib.contextmanager
 def programs(count: int) -> Iterator[None]:
-    """So many programs that never wait."""
+    """Run `count` busy programs."""
     started = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -73,18 +73,18 @@ def programs(count: int) -> Iterator[None]:
 
 
 def measure(wait: str, steps: int) -> tuple[float, float]:
-    """(tokens a second, seconds of the whole process) of a new process that waits so."""
+    """(tokens per second, seconds of the whole process) of a new process with this setting."""
     name, _, value = wait.partition("=")
-    kept = {key: text for key, text in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    inherited = {key: text for key, text in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     added = {"OMP_NUM_THREADS": value} if name == "threads" else {name: value or "300000"}
     begin = time.perf_counter()
     command = [sys.executable, "-m", "benchmark.busy", "--train", str(steps)]
-    done = subprocess.run(command, env=kept | added, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, env=inherited | added, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout), time.perf_counter() - begin
 
 
 def train(steps: int) -> float:
-    """Tokens a second of so many steps of the default model."""
+    """Tokens per second of `steps` steps of the default model."""
     params, device = config.load(ROOT / "params.yaml"), torch.device("cpu")
     settings = params.train
     shape = GPTConfig(vocab_size=params.tokenize.vocab_size, **params.model.model_dump())

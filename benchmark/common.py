@@ -1,4 +1,4 @@
-"""What the scripts share: parameters, a copy of a reference's checkout, a process watched, the machine in words."""
+"""Shared by the scripts: parameters, copies of checkouts, timed output of a process, a description of the machine."""
 
 import argparse
 import os
@@ -22,30 +22,30 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Watched:
-    """What a process printed, each line with the seconds since the process was started."""
+    """The output of a process, each line with the seconds since the process started."""
 
     lines: list[tuple[float, str]]
     seconds: float  # of the whole process
 
     def first(self, part: str) -> float:
-        """When the first line that holds `part` appeared; ValueError where none did."""
+        """When the first line containing `part` appeared. Raises ValueError if there is none."""
         return self._when(part)[0]
 
     def last(self, part: str) -> float:
-        """When the last line that holds `part` appeared; ValueError where none did."""
+        """When the last line containing `part` appeared. Raises ValueError if there is none."""
         return self._when(part)[-1]
 
     def _when(self, part: str) -> list[float]:
         found = [seconds for seconds, line in self.lines if part in line]
         if not found:
-            raise ValueError(f"Nothing that was printed holds {part!r}. Does this version print something else?")
+            raise ValueError(f"The output does not contain {part!r}. Does this version print something else?")
         return found
 
 
 def watch(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Watched:
-    """Run a command in `folder` to its end; RuntimeError with its last lines where it fails.
+    """Run a command in `folder` to its end. Raises RuntimeError with its last lines if it fails.
 
-    environment: variables to add; PYTHONPATH is dropped from what is inherited, so that each project finds itself.
+    environment: variables to add. PYTHONPATH is not inherited, so that each project imports its own modules.
     """
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     settings = inherited | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | dict(environment or {})
@@ -62,13 +62,13 @@ def watch(command: Sequence[str], folder: Path, environment: Mapping[str, str] |
     return Watched(lines, time.perf_counter() - begin)
 
 
-def python(*words: str) -> list[str]:
-    """A command of this Python."""
-    return [sys.executable, *words]
+def python(*arguments: str) -> list[str]:
+    """A command of this Python interpreter."""
+    return [sys.executable, *arguments]
 
 
 def parameters(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of params.yaml, with some changed: `{"train.steps": 100}`; KeyError for a name it does not hold."""
+    """The values of params.yaml with changes: `{"train.steps": 100}`. Raises KeyError for an unknown name."""
     values = config.read_yaml(ROOT / "params.yaml")
     for name, value in changes.items():
         section, _, key = name.partition(".")
@@ -79,7 +79,7 @@ def parameters(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checkout(text: str) -> Path:
-    """The folder that an option of the command line names; refused in a sentence where there is none."""
+    """argparse type: an existing folder."""
     folder = Path(text)
     if not folder.is_dir():
         raise argparse.ArgumentTypeError(f"There is no checkout at {folder}. Clone the project there first.")
@@ -87,7 +87,7 @@ def checkout(text: str) -> Path:
 
 
 def file(text: str) -> Path:
-    """The file that an option of the command line names; refused in a sentence where there is none."""
+    """argparse type: an existing file."""
     found = Path(text)
     if not found.is_file():
         raise argparse.ArgumentTypeError(f"There is no file {found}.")
@@ -95,7 +95,7 @@ def file(text: str) -> Path:
 
 
 def device(text: str) -> str:
-    """The device that an option of the command line names; refused in a sentence where it is not here."""
+    """argparse type: auto, or an available device."""
     if text not in ("auto", "cpu", "cuda"):
         raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu and cuda.")
     try:
@@ -106,20 +106,20 @@ def device(text: str) -> str:
 
 
 def at_least_one(text: str) -> int:
-    """A number of turns; refused in a sentence where it is none."""
+    """argparse type: an integer, 1 or more."""
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of turns; give 1 or more.")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of 1 or more.")
     return int(text)
 
 
 def copied(checkout: Path, to: Path) -> Path:
-    """A copy of a reference's checkout to run in, without its history; the checkout itself stays as it is."""
+    """Copy a checkout to run in, without its git history; the checkout itself is unchanged."""
     shutil.copytree(checkout, to, ignore=shutil.ignore_patterns(".git", "__pycache__"))
     return to
 
 
 def commit(checkout: Path) -> str:
-    """Which version a checkout is of; "unknown" where git cannot say, or would name the project around it."""
+    """The commit of a checkout; "unknown" without git, or if the folder is only part of another repository."""
     command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     top, _, version = done.stdout.strip().partition("\n")
@@ -127,7 +127,7 @@ def commit(checkout: Path) -> str:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What it was measured on."""
+    """A description of this machine."""
     listed = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
     names = [line.partition(":")[2].strip() for line in listed.splitlines() if line.startswith("model name")]
     return {
@@ -141,7 +141,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def print_table(rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their widest entry; the first row is the head."""
+    """Print rows with aligned columns; the first row is the header."""
     texts = [[str(entry) for entry in row] for row in rows]
     widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
     for row in texts:

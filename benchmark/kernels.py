@@ -1,9 +1,9 @@
-"""What each function of tinygpt/model/kernels.py gains on this machine, beside the line of PyTorch that it stands for.
+"""Speed of each function of tinygpt/model/kernels.py on this machine, compared with PyTorch's own function.
 
     python -m benchmark.kernels
 
-Forward and backward at the default model's sizes, both in turns within one run: the median of the ratios, and the
-middle half of them. Above 1: the kernel is faster.
+Forward and backward at the default model's sizes, interleaved in one run: the median of the ratios and their
+interquartile range. Above 1: the kernel is faster.
 """
 
 import time
@@ -23,7 +23,7 @@ Pair = tuple[Callable[[], Tensor], Callable[[], Tensor]]
 
 
 def pairs() -> dict[str, Pair]:
-    """Name → the kernel, and PyTorch's own; each a call of no arguments."""
+    """Name → the kernel and PyTorch's own function, as calls without arguments."""
     x, weight = torch.randn(B, T, H * D, requires_grad=True), torch.ones(H * D, requires_grad=True)
     q, k, v = (torch.randn(B, H, T, D, requires_grad=True) for _ in range(3))
     low = [one.detach().bfloat16().requires_grad_() for one in (q, k, v)]
@@ -42,7 +42,7 @@ def pairs() -> dict[str, Pair]:
 
 
 def seconds(call: Callable[[], Tensor]) -> float:
-    """Of CALLS forward and backward passes."""
+    """The time of CALLS forward and backward passes."""
     start = time.perf_counter()
     for _ in range(CALLS):
         call().sum().backward()
@@ -51,7 +51,7 @@ def seconds(call: Callable[[], Tensor]) -> float:
 
 def main() -> None:
     for name, (ours, theirs) in pairs().items():
-        seconds(ours), seconds(theirs)  # the first calls of each take longer
+        seconds(ours), seconds(theirs)  # warm-up
         ratios = [seconds(theirs) / seconds(ours) for _ in range(ROUNDS)]
         low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
         print(f"{name}: {middle:.2f} times as fast ({low:.2f} to {high:.2f})", flush=True)

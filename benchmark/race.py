@@ -1,14 +1,13 @@
-"""A race on one text: how soon do TinyGPT, nanoGPT and nanochat reach which loss, on this machine, in one run?
+"""A race on one text: loss against time of TinyGPT, nanoGPT and nanochat, on this machine, in one run.
 
     python -m benchmark.race --text tinyshakespeare.txt --nanogpt ../nanoGPT --nanochat ../nanochat --repeats 3
     python -m benchmark.race --text tinyshakespeare.txt --nanogpt ../nanoGPT --device cuda --reference-repeats 1
 
-The first is for a CPU, the second for a GPU, where nanoGPT runs its recipe for one. Each writes every run, with its
-curve, to benchmark/race.json (race_cuda.json), draws docs/race.png (race_cuda.png), and prints a table and the ratios.
-The references are checkouts, copied before they run; one that is not named does not run. TinyGPT runs its pipeline's
-stages in a temporary folder, once for each run of its course: one run whose schedule ends where the goal is, since a
-learning rate that still has far to fall says nothing of how soon the loss can be reached. Each repeat of ours has
-another seed.
+The first is for a CPU, the second for a GPU, with nanoGPT's GPU recipe. Each writes every run with its curve to
+benchmark/race.json (race_cuda.json), draws docs/race.png (race_cuda.png), and prints a table and the ratios. The
+references are checkouts, copied before they run; without an option, a reference is left out. TinyGPT runs its
+pipeline's stages in a temporary folder, with one run per goal, whose learning rate schedule ends at the goal: a loss in
+the middle of a longer schedule is higher than necessary. Each repeat of TinyGPT has another seed.
 """
 
 import argparse
@@ -32,7 +31,7 @@ from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json, read_table, write_json
 
 COMMON = {"download.source": "files", "tokenize.kind": "bpe"}
-SHORT = {  # seconds rather than minutes: a smaller context and a higher learning rate, and the held-out text read less
+SHORT = {  # runs of seconds: a smaller context, a higher learning rate, fewer validation tokens
     "model.n_layer": 2,
     "model.context_length": 64,
     "train.batch_size": 8,
@@ -57,11 +56,11 @@ FIVE_MINUTES = {
 
 @dataclass(frozen=True)
 class Course:
-    """What is run on a kind of device, and what it means to reach."""
+    """The runs on one kind of device, and their goals."""
 
-    runs: dict[str, dict[str, Any]]  # goal → what differs from params.yaml and COMMON
-    matches: dict[str, tuple[str, int]]  # reference → our run, and how many times as fast
-    limits: dict[str, tuple[float, float]] = field(default_factory=dict)  # our run → seconds of training, bits per byte
+    runs: dict[str, dict[str, Any]]  # name → changes to params.yaml and COMMON
+    matches: dict[str, tuple[str, int]]  # reference → TinyGPT's run, and the goal: how many times as fast
+    limits: dict[str, tuple[float, float]] = field(default_factory=dict)  # run → goals: seconds, bits per byte
 
 
 COURSES = {
@@ -84,7 +83,7 @@ COURSES = {
     ),
     "cuda": Course(
         runs={
-            # wider, and four times the batch: such a step takes a GPU hardly longer, and far fewer are needed
+            # wider, with four times the batch: a step takes hardly longer on a GPU, and far fewer are needed
             "as good as nanoGPT": MINUTE
             | {
                 "model.n_embd": 192,
@@ -97,7 +96,7 @@ COURSES = {
         matches={"nanoGPT": ("as good as nanoGPT", 10)},
     ),
 }
-A100 = 2.120  # bits per byte that nanoGPT publishes for its recipe for a GPU: three minutes of an A100
+A100 = 2.120  # bits per byte published for nanoGPT's GPU recipe: three minutes on an A100
 
 
 def main() -> None:
@@ -112,13 +111,13 @@ def main() -> None:
         if options.nanochat:
             references.append(NanoChat(options.nanochat, text, folder))
         pipelines = [prepare(run, text, folder, options.device) for run in options.runs]
-        for repeat in range(options.repeats):  # one of each in turn, so that a busy hour slows them all
+        for repeat in range(options.repeats):  # interleaved, so that other load slows all of them
             for reference in references if repeat < options.reference_repeats else []:
-                results.append(told(reference.run(repeat)))
+                results.append(printed(reference.run(repeat)))
             for run, pipeline in zip(options.runs, pipelines, strict=True):
-                results.append(told(train(run, text, pipeline, options.device, repeat)))
-        marks = baselines(pipelines)
-    report(results, options, marks)
+                results.append(printed(train(run, text, pipeline, options.device, repeat)))
+        compressors = baselines(pipelines)
+    report(results, options, compressors)
 
 
 def arguments() -> argparse.Namespace:
@@ -127,19 +126,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--nanogpt", type=common.checkout, help="a checkout of nanoGPT; it is copied, not changed")
     parser.add_argument("--nanochat", type=common.checkout, help="a checkout of nanochat; it is copied, not changed")
     parser.add_argument(
-        "--device", type=common.device, default="cpu", choices=list(COURSES), help="for a GPU: cuda; nanochat stays out"
+        "--device", type=common.device, default="cpu", choices=list(COURSES), help="cuda for a GPU, without nanochat"
     )
-    parser.add_argument("--repeats", type=common.at_least_one, default=3, help="trainings of each")
-    parser.add_argument("--reference-repeats", type=int, help="trainings of each reference; as many if not given")
-    parser.add_argument("--runs", nargs="+", help="ours; all of the device's if not given")
-    parser.add_argument("--results", type=Path, help="where to write every run")
-    parser.add_argument("--figure", type=Path, help="where to draw them")
+    parser.add_argument("--repeats", type=common.at_least_one, default=3, help="repeats of each run")
+    parser.add_argument("--reference-repeats", type=int, help="repeats of each reference; by default as many")
+    parser.add_argument("--runs", nargs="+", help="TinyGPT's runs; by default all for the device")
+    parser.add_argument("--results", type=Path, help="the JSON file to write")
+    parser.add_argument("--figure", type=Path, help="the PNG to write")
     options = parser.parse_args()
-    there, suffix = COURSES[options.device].runs, "" if options.device == "cpu" else f"_{options.device}"
-    options.runs = options.runs or list(there)
+    known, suffix = COURSES[options.device].runs, "" if options.device == "cpu" else f"_{options.device}"
+    options.runs = options.runs or list(known)
     for run in options.runs:
-        if run not in there:
-            parser.error(f"there is no run {run!r} on {options.device}; choose from {', '.join(map(repr, there))}")
+        if run not in known:
+            parser.error(f"there is no run {run!r} on {options.device}; choose from {', '.join(map(repr, known))}")
     if options.nanochat and options.device != "cpu":
         parser.error("nanochat's recipe is for a CPU; leave --nanochat out")
     options.reference_repeats = options.repeats if options.reference_repeats is None else options.reference_repeats
@@ -149,7 +148,7 @@ def arguments() -> argparse.Namespace:
 
 
 def prepare(run: str, text: Path, folder: Path, device: str) -> Paths:
-    """A pipeline's folder for one of our runs, with the text fetched and tokenized."""
+    """The pipeline folder of one of TinyGPT's runs, with the text downloaded and tokenized."""
     paths = Paths(folder / f"run-{list(COURSES[device].runs).index(run)}")
     paths.folder.mkdir()
     write_parameters(run, text, paths, device, seed=1337)
@@ -165,21 +164,21 @@ def write_parameters(run: str, text: Path, paths: Paths, device: str, seed: int)
 
 
 def stage(name: str, paths: Paths, repeat: int = 0) -> Watched:
-    """Run one of the pipeline's stages; what it hides (runs in progress, the log) stays in the pipeline's folder."""
+    """Run one of the pipeline's stages; its `.tinygpt` (runs in progress, the log) is in the pipeline's folder."""
     environment = {"DVC_ROOT": str(paths.folder)} | compiled_anew(paths.folder, repeat)
     return watch(python("-m", f"stages.{name}", str(paths.folder)), ROOT, environment)
 
 
 def train(run: str, text: Path, paths: Paths, device: str, repeat: int) -> Result:
-    """Train and evaluate one of our runs, with a seed of its own."""
+    """Train and evaluate one of TinyGPT's runs, with its own seed."""
     write_parameters(run, text, paths, device, seed=1337 + repeat)
     watched = stage("train", paths, repeat)
     stage("evaluate", paths)
     metrics = read_json(paths.evaluation / "metrics.json")
-    share = metrics["bits_per_byte"] / metrics["loss"]  # bits a byte in one nat a token
-    losses = {row["step"]: row["loss"] * share for row in read_table(paths.training / "validation.tsv")}
+    scale = metrics["bits_per_byte"] / metrics["loss"]  # bits per byte in one nat per token
+    losses = {row["step"]: row["loss"] * scale for row in read_table(paths.training / "validation.tsv")}
     curve = [(seconds, losses[step]) for seconds, step in steps_shown(watched.lines)]
-    seconds = curve[-1][0] - watched.first("compiled: ")  # said just before the first step
+    seconds = curve[-1][0] - watched.first("compiled: ")  # printed just before the first step
     return Result("TinyGPT", run, repeat, watched.seconds, seconds, metrics["bits_per_byte"], curve)
 
 
@@ -189,55 +188,53 @@ def steps_shown(lines: Iterable[tuple[float, str]]) -> list[tuple[float, int]]:
     return [(seconds, int(match[1])) for seconds, match in found if match]
 
 
-def told(result: Result) -> Result:
+def printed(result: Result) -> Result:
     print(
         f"{result.system}, {result.run}: {result.bits_per_byte:.3f} bits per byte, {result.whole_seconds:.1f} s, "
-        f"{result.step_seconds:.1f} s of them steps",
+        f"including {result.step_seconds:.1f} s of steps",
         flush=True,
     )
     return result
 
 
 def baselines(pipelines: list[Paths]) -> dict[str, float]:
-    """What compressors make of the same held-out text, in bits per byte."""
+    """The compressors' baselines on the same held-out text, in bits per byte."""
     if not pipelines:
         return {}
     bits = read_json(pipelines[0].baselines)["bits_per_byte"]
     return {name: bits[name] for name in ("bz2", "xz", "ppmd")}
 
 
-def report(results: list[Result], options: argparse.Namespace, marks: dict[str, float]) -> None:
-    """Write every run, draw the middle one of each kind, and print the table and the ratios."""
+def report(results: list[Result], options: argparse.Namespace, compressors: dict[str, float]) -> None:
+    """Write every run, draw the median one of each kind, and print the table and the ratios."""
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.system, result.run), []).append(result)
     references, course = {"nanoGPT": options.nanogpt, "nanochat": options.nanochat}, COURSES[options.device]
-    facts = {
+    record = {
         "machine": common.machine(torch.device(options.device)),
         "versions": {name: common.commit(path) for name, path in {"TinyGPT": ROOT, **references}.items() if path},
-        "baselines": marks,
+        "baselines": compressors,
         "runs": {run: COMMON | course.runs[run] for run in options.runs},
         "verdicts": verdicts(groups, course),
         "results": [asdict(result) for result in results],
     }
-    write_json(options.results, facts)
-    drawn = {f"{system}, {run}": middle(group) for (system, run), group in groups.items()}
-    figures.race(options.figure, drawn, marks | {"nanoGPT on an A100": A100})
-    print(f"\n{facts['machine']}\n")
+    write_json(options.results, record)
+    drawn = {f"{system}, {run}": median_run(group) for (system, run), group in groups.items()}
+    figures.race(options.figure, drawn, compressors | {"nanoGPT on an A100": A100})
+    print(f"\n{record['machine']}\n")
     common.print_table([("system", "run", "bits per byte", "whole process, s", "steps, s"), *map(row, groups.values())])
-    print("\n" + "\n".join(facts["verdicts"]))
+    print("\n" + "\n".join(record["verdicts"]))
 
 
-def middle(group: list[Result]) -> tuple[Curve, tuple[float, float]]:
-    """The curve of the run that ended neither highest nor lowest; and when it was done, and at how many bits per byte
-    of the whole held-out text.
-    """
+def median_run(group: list[Result]) -> tuple[Curve, tuple[float, float]]:
+    """The curve of the run with the median final loss, and its (seconds, bits per byte of the whole held-out text)."""
     result = sorted(group, key=lambda result: (result.bits_per_byte, result.whole_seconds))[len(group) // 2]
     return result.curve, (result.seconds_to_best, result.bits_per_byte)
 
 
 def row(group: list[Result]) -> tuple[str, ...]:
-    """A row of the table: medians, and the extremes in brackets."""
+    """A row of the table: medians, with the extremes in brackets."""
     values = ("bits_per_byte", ".3f"), ("whole_seconds", ".1f"), ("step_seconds", ".1f")
     return (group[0].system, group[0].run, *(spread([getattr(r, name) for r in group], form) for name, form in values))
 
@@ -248,7 +245,7 @@ def spread(values: list[float], form: str) -> str:
 
 
 def verdicts(groups: dict[tuple[str, str], list[Result]], course: Course) -> list[str]:
-    """The goals, one sentence each, from the medians; a goal whose runs are missing is left out."""
+    """One sentence per goal, from the medians; goals without runs are left out."""
     bits = {key: statistics.median(r.bits_per_byte for r in group) for key, group in groups.items()}
     whole = {key: statistics.median(r.seconds_to_best for r in group) for key, group in groups.items()}
     steps = {key: statistics.median(r.step_seconds for r in group) for key, group in groups.items()}

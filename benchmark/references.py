@@ -1,8 +1,8 @@
-"""The projects that TinyGPT races against, each run as its own documentation says, from a copy of its checkout.
+"""The reference projects of the race, each run according to its documentation in a copy of its checkout.
 
-`NanoGPT(checkout, text, folder).run(repeat)` and `NanoChat(…).run(repeat)` → a `Result`. Preparing the data and
-training a vocabulary stand outside the seconds, for them and for TinyGPT alike. The loss at the end is measured on the
-whole held-out text by benchmark/reference_loss.py; on the way it is the reference's own estimate.
+`NanoGPT(checkout, text, folder).run(repeat)` and `NanoChat(…).run(repeat)` → a `Result`. Data preparation and tokenizer
+training are not timed, for the references and for TinyGPT. benchmark/reference_loss.py measures the final loss on the
+whole held-out text; the curve is the reference's own estimate.
 """
 
 import json
@@ -19,7 +19,7 @@ from benchmark.common import ROOT, copied, python, watch
 
 Curve = list[tuple[float, float]]  # seconds since the process was started, bits per byte of held-out text
 
-NANOGPT_RECIPES = {  # the README's; the losses are printed every 250 steps
+NANOGPT_RECIPES = {  # from its README; prints losses every 250 steps
     "cpu": "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 "
     "--block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 "
     "--dropout=0.0",
@@ -36,44 +36,44 @@ DOCUMENT = 600  # characters: about as long as nanochat's context, so that littl
 
 @dataclass(frozen=True)
 class Result:
-    """One training from nothing."""
+    """One training run from scratch."""
 
     system: str
     run: str
     repeat: int
     whole_seconds: float  # of the process that trains
-    step_seconds: float  # of its training and validation steps, without starting and saving (and of nanochat
-    # without the first step, which compiles; what others compile is in it)
+    step_seconds: float  # of training and validation steps, without startup and saving (for nanochat also without the
+    # first step, which compiles; other systems' compilation is included)
     bits_per_byte: float  # at the end, on the whole held-out text
     curve: Curve = field(default_factory=list)
-    until_best: bool = False  # its time counts until its best validation loss: what follows is in vain
+    until_best: bool = False  # count only the time to the best validation loss, since it overfits afterwards
 
     @property
     def seconds_to_best(self) -> float:
-        """Of the whole process, or until its best validation step."""
+        """The time of the whole process, or until the best validation step."""
         return min(self.curve, key=lambda point: point[1])[0] if self.until_best else self.whole_seconds
 
 
 def compiled_anew(folder: Path, repeat: int) -> dict[str, str]:
-    """Variables with which a process compiles what it compiles, as a newcomer's first run does: no earlier one did."""
+    """Environment variables for an empty compilation cache, as in a new user's first run."""
     return {"TORCHINDUCTOR_CACHE_DIR": str(folder / f"compiled-{repeat}")}
 
 
 def split(text: str) -> tuple[str, str]:
-    """Training and held-out text, as nanoGPT parts them: the last tenth of the characters is held out."""
+    """Training and held-out text, split like nanoGPT's: the last tenth of the characters is held out."""
     cut = int(len(text) * 0.9)
     return text[:cut], text[cut:]
 
 
 def documents(text: str) -> list[str]:
-    """The text in pieces of at least DOCUMENT characters, cut at blank lines (the last may be shorter)."""
-    pieces, current = [], ""
+    """The text in documents of at least DOCUMENT characters, split at blank lines (the last may be shorter)."""
+    found, current = [], ""
     for part in re.findall(r".*?\n\n|.+$", text, flags=re.DOTALL):
         current += part
         if len(current) >= DOCUMENT:
-            pieces.append(current)
+            found.append(current)
             current = ""
-    return pieces + ([current] if current else [])
+    return found + ([current] if current else [])
 
 
 def nanogpt_losses(lines: Iterable[tuple[float, str]]) -> Curve:
@@ -91,15 +91,15 @@ def nanochat_losses(lines: Iterable[tuple[float, str]]) -> Curve:
 
 
 def final_loss(reference: str, folder: Path, text: Path, environment: dict[str, str]) -> float:
-    """Bits per byte of the held-out part of `text`, by the model that the reference left in `folder`."""
+    """Bits per byte of the held-out part of `text`, for the model that the reference saved in `folder`."""
     command = python(str(ROOT / "benchmark/reference_loss.py"), reference, str(text.resolve()))
     value: float = json.loads(watch(command, folder, environment).lines[-1][1])
     return value
 
 
 class NanoGPT:
-    """nanoGPT's recipes, of characters and AdamW: for a CPU 0.8 million parameters and 2000 steps; for a GPU 10.7
-    million, compiled, and 5000 steps, of which the last thousands only fit the training text better.
+    """nanoGPT's character-level recipes with AdamW. CPU: 0.8 million parameters, 2000 steps. GPU: 10.7 million
+    parameters, compiled, 5000 steps, the last thousands of which overfit.
     """
 
     name = "nanoGPT"
@@ -107,14 +107,14 @@ class NanoGPT:
     def __init__(self, checkout: Path, text: Path, folder: Path, device: str = "cpu") -> None:
         self.folder, self.text, self.device = copied(checkout, folder / "nanoGPT"), text, device
         data = self.folder / "data/shakespeare_char"
-        (data / "input.txt").write_bytes(text.read_bytes())  # found there, it is not fetched
+        (data / "input.txt").write_bytes(text.read_bytes())  # prepare.py does not download an existing file
         watch(python("prepare.py"), data)
 
     def run(self, repeat: int) -> Result:
         command = python("train.py", *NANOGPT_RECIPES[self.device].split())
         watched = watch(command, self.folder, compiled_anew(self.folder, repeat))
         held_out = split(self.text.read_text(encoding="utf-8"))[1]
-        nats = len(held_out.encode()) / len(held_out) * math.log(2)  # nats a character in one bit a byte
+        nats = len(held_out.encode()) / len(held_out) * math.log(2)  # nats per character in one bit per byte
         curve = [(seconds, loss / nats) for seconds, loss in nanogpt_losses(watched.lines)]
         steps = watched.last("iter ") - watched.first("step 0:")
         kind, on_gpu = ("GPU recipe", True) if self.device == "cuda" else ("CPU recipe", False)
@@ -133,15 +133,15 @@ class NanoChat:
         self.folder, self.text = copied(checkout, folder / "nanochat"), text
         extras = folder / "nanochat-packages"
         watch(python("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(extras), "rustbpe"), folder)
-        (extras / "wandb.py").write_text("")  # imported, but asked for nothing when a run is not logged
+        (extras / "wandb.py").write_text("")  # imported, but not used without logging
         paths = {"NANOCHAT_BASE_DIR": str(folder / "nanochat-cache"), "PYTHONPATH": f"{self.folder}:{extras}"}
         self.environment = paths | {"NANOCHAT_DTYPE": "float32"}
         shards = folder / "nanochat-cache/base_data_climbmix"
         shards.mkdir(parents=True)
         for number, part in enumerate(split(text.read_text(encoding="utf-8"))):  # the last shard is the held-out one
             pq.write_table(pa.table({"text": documents(part)}), shards / f"shard_{number:05d}.parquet")
-        words = ("-m", "scripts.tok_train", f"--vocab-size={NANOCHAT_VOCABULARY}")
-        watch(python(*words), self.folder, self.environment)
+        arguments = ("-m", "scripts.tok_train", f"--vocab-size={NANOCHAT_VOCABULARY}")
+        watch(python(*arguments), self.folder, self.environment)
 
     def run(self, repeat: int) -> Result:
         command = python("-m", "scripts.base_train", *NANOCHAT_RECIPE.split())

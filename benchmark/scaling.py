@@ -1,8 +1,8 @@
-"""How loss falls with compute: L = E + A · C^−α, fitted to the best run of each budget, and asked for a larger one.
+"""Scaling law of loss and compute, L = E + A · C^−α, fitted to the best run of each budget and extrapolated.
 
-C is the training compute, in TFLOP, and L the loss in bits per byte. E is what no compute would remove, α how
-fast the rest goes (Kaplan et al. 2020; with E, Hoffmann et al. 2022). `fit` is least squares written out; `frontier`
-picks the runs that a budget is best spent on, since a model too large or too small for it says nothing of the law.
+C is the training compute in TFLOP, L the loss in bits per byte, E the irreducible loss and α the exponent (Kaplan et
+al. 2020; with E, Hoffmann et al. 2022). `fit` is least squares; `frontier` picks the best run of each budget, because
+models too large or too small for a budget are above the law.
 """
 
 from collections.abc import Sequence
@@ -25,15 +25,14 @@ class Law:
     exponent: float  # α
 
     def loss(self, compute: float) -> float:
-        """What the law says of so many TFLOP."""
+        """The loss that the law predicts for a compute in TFLOP."""
         return float(self.floor + self.factor * compute**-self.exponent)
 
 
 def fit(compute: Sequence[float], loss: Sequence[float]) -> Law:
-    """The law with the least sum of squared errors: three points or more, TFLOP and bits per byte.
+    """The law with the least squared error over three or more points, TFLOP and bits per byte; E ≥ 0.
 
-    For a given α the law is a straight line in C^−α, whose E and A have a formula; so every α of a fine grid is tried.
-    E is not let below zero.
+    For a given α the law is linear in C^−α, with a closed form for E and A; so every α of a fine grid is tried.
     """
     C, L = np.asarray(compute, dtype=float), np.asarray(loss, dtype=float)
     best, least = Law(0.0, 0.0, 0.0), np.inf
@@ -50,7 +49,7 @@ def fit(compute: Sequence[float], loss: Sequence[float]) -> Law:
 
 
 def frontier(runs: Sequence[Run]) -> list[Run]:
-    """The best run of each budget at which more than one size was tried, from the smallest budget to the largest."""
+    """The best run of each budget with more than one size, by increasing budget."""
     budgets: list[list[Run]] = []
     for run in sorted(runs, key=lambda run: run.flops):
         if budgets and run.flops <= ALIKE * budgets[-1][0].flops:
@@ -61,12 +60,12 @@ def frontier(runs: Sequence[Run]) -> list[Run]:
 
 
 def law_of(runs: Sequence[Run]) -> Law:
-    """The law of some runs, which should be a frontier."""
+    """The law fitted to the runs of a frontier."""
     return fit([run.flops / TERA for run in runs], [run.bits_per_byte for run in runs])
 
 
 def forecasts(runs: Sequence[Run], compute: float) -> tuple[float, float, float]:
-    """What the law of a frontier says of so many TFLOP, and the least and most it says with one run left out."""
+    """A frontier's forecast for a compute in TFLOP, and its minimum and maximum with one run left out."""
     without = [law_of([*runs[:i], *runs[i + 1 :]]).loss(compute) for i in range(len(runs))]
     whole = law_of(runs).loss(compute)
     return whole, min(whole, *without), max(whole, *without)

@@ -1,10 +1,10 @@
-"""How fast a large text becomes tokens, and in how much memory: `python -m benchmark.text --gigabytes 1`.
+"""Speed and memory of tokenizing a large text: `python -m benchmark.text --gigabytes 1`.
 
-Makes an English-like text, runs the download and tokenize stages on it in a temporary folder, each in a process of its
-own, and times the bare libraries on the same text in memory: `tokenizers` learning, tiktoken encoding, on all cores.
+Makes an English-like text, runs the stages download and tokenize on it in a temporary folder, each in a new process,
+and times the libraries alone on the same text in memory: `tokenizers` learning, tiktoken encoding, on all cores.
 
-Words follow one another as in Python's own manual (a Markov chain); a tenth are made up or numbers, of a heavy-tailed
-distribution, so that the number of different words grows as the text's length to the power 0.6 (Heaps' law).
+Words follow a Markov chain over Python's manual; a tenth are made up or numbers, with a heavy-tailed distribution, so
+that the number of distinct words grows with the text's length to the power 0.6 (Heaps' law).
 """
 
 import argparse
@@ -22,20 +22,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-ROWS = 100  # of 1 MiB, for what is run three times
+ROWS = 100  # of 1 MiB, for measurements that run three times
 SYLLABLES = [c + v for c in [*"bcdfghlmnprstv", "ch", "st", "th", "br"] for v in "aeiou"]
 WALKS, STEPS = 256, 512
 
 
 def make_text(characters: int, seed: int = 0) -> Iterator[str]:
-    """English-like text of about so many characters, in pieces; the same for the same seed."""
+    """English-like text of about this many characters, in chunks; equal seeds give equal texts."""
     from pydoc_data.topics import topics
 
     import numpy as np
 
     manual = np.array(re.findall(r"\S+\s*", " ".join(topics.values())), dtype=object)
     words, ids, counts = np.unique(manual, return_inverse=True, return_counts=True)
-    order, first = np.argsort(ids, kind="stable"), np.cumsum(counts) - counts  # where in the manual each word stands
+    order, first = np.argsort(ids, kind="stable"), np.cumsum(counts) - counts  # positions of each word in the manual
     random = np.random.default_rng(seed)
     places = random.integers(len(manual), size=WALKS)
     while characters > 0:
@@ -44,28 +44,28 @@ def make_text(characters: int, seed: int = 0) -> Iterator[str]:
             word = walked[step] = ids[places]
             again = order[
                 first[word] + (random.random(WALKS) * counts[word]).astype(np.int64)
-            ]  # the same word elsewhere
+            ]  # a random occurrence of the same word
             places = (again + 1) % len(manual)
         text = words[walked.T.ravel()]
         rare = np.flatnonzero(random.random(len(text)) < 0.1)
         text[rare] = [spell(rank) for rank in (3500 * random.pareto(2 / 3, len(rare))).astype(np.int64).tolist()]
-        piece = "".join(text.tolist())
-        characters -= len(piece)
-        yield piece
+        chunk = "".join(text.tolist())
+        characters -= len(chunk)
+        yield chunk
 
 
 @functools.lru_cache(2**16)
 def spell(rank: int) -> str:
-    """A made-up word, or for every tenth rank a number."""
+    """A made-up word; every tenth rank is a number."""
     word, rank = (f"{rank}", 0) if rank % 10 == 9 else ("", rank + 1)
     while rank:
-        rank, place = divmod(rank, len(SYLLABLES))
-        word += SYLLABLES[place]
+        rank, syllable = divmod(rank, len(SYLLABLES))
+        word += SYLLABLES[syllable]
     return word + " "
 
 
 def prepare(folder: Path, kind: str, text: Path) -> None:
-    """A params.yaml as the project's, but for the text and the kind of tokenizer."""
+    """Write the project's params.yaml with another text and kind of tokenizer."""
     import yaml
 
     from tinygpt import config
@@ -78,7 +78,7 @@ def prepare(folder: Path, kind: str, text: Path) -> None:
 
 
 def task(name: str, folder: Path, gigabytes: float) -> Callable[[], object]:
-    """What to time: making the text; or TinyGPT, or a library by itself, on the first ROWS rows of training text."""
+    """The function to time: making the text; or TinyGPT or a library alone on the first ROWS rows of training text."""
     if name == "make":
         return lambda: (folder / "text.txt").open("w", encoding="utf-8").writelines(make_text(int(gigabytes * 1e9)))
     from tinygpt import config
@@ -91,43 +91,43 @@ def task(name: str, folder: Path, gigabytes: float) -> Callable[[], object]:
     if name == "learn":
         return lambda: train_tokenizer.build(section, iter(texts))
     if name == "bare learn":
-        pieces = [text[start : start + 2**14] for text in texts for start in range(0, len(text), 2**14)]
-        return lambda: learn_bare(pieces, section.vocab_size)
-    words: Any = load(folder / "data/tokenizer")
+        chunks = [text[start : start + 2**14] for text in texts for start in range(0, len(text), 2**14)]
+        return lambda: learn_bare(chunks, section.vocab_size)
+    tokenizer: Any = load(folder / "data/tokenizer")
     if name == "encode":
-        return lambda: write_tokens(rows, words, folder / "tokens.npy")
+        return lambda: write_tokens(rows, tokenizer, folder / "tokens.npy")
     groups = [texts[start : start + 16] for start in range(0, len(texts), 16)]
-    batch = functools.partial(words._encoding.encode_ordinary_batch, num_threads=os.cpu_count() or 1)
+    batch = functools.partial(tokenizer._encoding.encode_ordinary_batch, num_threads=os.cpu_count() or 1)
     return lambda: [len(batch(group)) for group in groups]
 
 
-def learn_bare(pieces: list[str], vocab_size: int) -> None:
+def learn_bare(chunks: list[str], vocab_size: int) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     library = Tokenizer(models.BPE())
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=vocab_size - 1, initial_alphabet=alphabet, show_progress=False)
-    library.train_from_iterator(pieces, trainer)
+    library.train_from_iterator(chunks, trainer)
 
 
 def measured(*command: str) -> tuple[float, float]:
-    """Seconds that a Python process took, and its peak resident memory in MB. This process stays smaller than that."""
+    """Seconds of a Python process, and its peak resident memory in MB (this process must stay smaller)."""
     begin = time.perf_counter()
     _, status, usage = os.wait4(os.posix_spawn(sys.executable, [sys.executable, "-m", *command], os.environ), 0)
     if status:
-        sys.exit(f"`python -m {' '.join(command)}` failed; what it said stands above.")
+        sys.exit(f"`python -m {' '.join(command)}` failed; its output is above.")
     return time.perf_counter() - begin, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def seconds(name: str, folder: Path, gigabytes: float = 0) -> float:
-    """What a task takes in a process of its own, imports and reading left out."""
+    """Seconds of a task in a new process, without imports and reading."""
     command = ["-m", "benchmark.text", "--gigabytes", str(gigabytes), "--task", name, str(folder)]
     return float(subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True).stdout)
 
 
 def report(gigabytes: float, folder: Path) -> None:
-    """Run all, and print a table."""
+    """Run all measurements and print a table."""
     text = folder / "text.txt"
     seconds("make", folder, gigabytes)
     size = text.stat().st_size / 1e6

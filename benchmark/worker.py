@@ -1,8 +1,8 @@
-"""One system in `benchmark.beside`: reads tasks as lines of JSON, answers each with its tokens a second.
+"""Measure one system for `benchmark.beside`: reads tasks as lines of JSON, prints tokens per second of each.
 
-`python -m benchmark.worker nanoGPT FOLDER cpu`, where FOLDER holds the models that `write_model` wrote and a copy
-of nanoGPT. A task is made ready and warmed up when it is first asked for, and kept. Training takes a fixed batch of
-random tokens, so that only the step counts; decoding takes a prompt of one token to the end of the context.
+`python -m benchmark.worker nanoGPT FOLDER cpu`, where FOLDER contains the models of `write_model` and a copy of
+nanoGPT. A task is prepared and warmed up once, and kept. Training uses a fixed batch of random tokens, so that only the
+step is timed; decoding continues a prompt of one token to the end of the context.
 """
 
 import importlib
@@ -35,10 +35,10 @@ from tinygpt.training.state import initial_state
 Task = tuple[
     str, str, str, str | int
 ]  # train | decode, a size, gpt2 | qwen3, precision of training or sequences at once
-Ready = Callable[[], int]  # does one piece of the task, and says how many tokens that was
+Ready = Callable[[], int]  # does one unit of the task (a step, or one decoding), and returns its number of tokens
 
 SMALL, LARGE = {"n_layer": 4, "n_head": 4, "n_embd": 128}, {"n_layer": 6, "n_head": 6, "n_embd": 384}
-SIZES: dict[str, dict[str, int]] = {  # by parameters; the first two are trained, the others decode
+SIZES: dict[str, dict[str, int]] = {  # by number of parameters; the first two for training, the others for decoding
     "0.8M": SMALL | {"context_length": 64, "vocab_size": 65},
     "10.7M": LARGE | {"context_length": 256, "vocab_size": 65},
     "0.9M": SMALL | {"context_length": 128, "vocab_size": 512},
@@ -50,27 +50,27 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {
         "model.norm": "layernorm",
         "model.position": "learned",
-        "model.mlp": "gelu",  # by tanh, as transformers and llama.cpp have it
+        "model.mlp": "gelu",  # tanh approximation, as in transformers and llama.cpp
         "model.qk_norm": False,
         "model.bias": True,
         "model.tie_embeddings": True,
     },
 }
 TRAINING = {"train.optimizer": "adamw", "train.learning_rate": 1e-3, "train.steps": 1_000_000}
-WARMING = 3  # times that a piece is done on a GPU before it counts: training is compiled first, then recorded
-LOGGED = 10  # steps between two of nanoGPT's logged losses, for which it waits for a GPU (ours does each step)
-SECONDS = 1.5  # that a piece is repeated for, at least
+WARMING = 3  # warm-up units on a GPU: training is compiled, then captured as a CUDA graph
+LOGGED = 10  # steps between two of nanoGPT's logged losses, each of which synchronises with the GPU (ours: each step)
+SECONDS = 1.5  # minimum time of a measurement
 
 
 def configured(shape: str, size: str, changes: dict[str, Any] | None = None) -> tuple[GPTConfig, config.Train]:
-    """Our model's configuration and how it is trained."""
+    """TinyGPT's model configuration and training settings."""
     sizes = {f"model.{name}": value for name, value in SIZES[size].items() if name != "vocab_size"}
     params = config.check(parameters(SHAPES[shape] | sizes | TRAINING | (changes or {})))
     return GPTConfig(vocab_size=SIZES[size]["vocab_size"], **params.model.model_dump()), params.train
 
 
 def write_model(folder: Path, shape: str, size: str) -> None:
-    """A model folder with random weights, as transformers opens it too."""
+    """Write a model folder with random weights, which transformers opens as well."""
     tokenizer = CharTokenizer((chr(0x4E00 + i) for i in range(SIZES[size]["vocab_size"] - 1)), "error")  # any will do
     model_config, _ = configured(shape, size)
     torch.manual_seed(1)
@@ -79,7 +79,7 @@ def write_model(folder: Path, shape: str, size: str) -> None:
 
 
 class TinyGPT:
-    """Ours: the step of tinygpt.training.loop, and tinygpt.generation.generate."""
+    """TinyGPT: the step of tinygpt.training.loop, and tinygpt.generation.generate."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder, self.device = folder, device
@@ -105,22 +105,22 @@ class TinyGPT:
         model, _ = load(self.folder / f"{shape}-{size}", self.device)
         count, greedy = model.config.context_length - 1, [Sampling(temperature=0.0)] * sequences
 
-        def piece() -> int:
+        def decoding() -> int:
             prompts, seeds = [[1]] * sequences, list(range(sequences))
-            steps = generate_ids(model, prompts, greedy, seeds, count, end_of_text=-1)  # none ends it
+            steps = generate_ids(model, prompts, greedy, seeds, count, end_of_text=-1)  # no token ends it
             return sum(len(step) for step in steps)
 
-        return piece
+        return decoding
 
 
 class NanoGPT:
-    """nanoGPT's model, optimizer and `generate`; its step is the one of its train.py, in fp32 on a CPU, as there."""
+    """nanoGPT's model, optimizer and `generate`; the step is that of its train.py, in fp32 on a CPU."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         sys.path.insert(0, str(folder / "nanoGPT"))
         self.module: Any = importlib.import_module("model")
         self.device = device
-        torch.backends.cuda.matmul.allow_tf32 = True  # as its train.py
+        torch.backends.cuda.matmul.allow_tf32 = True  # as in its train.py
         torch.backends.cudnn.allow_tf32 = True
 
     def build(self, size: str, bias: bool) -> Any:
@@ -154,14 +154,14 @@ class NanoGPT:
         prompt = torch.ones(sequences, 1, dtype=torch.long, device=self.device)
         count = SIZES[size]["context_length"] - 1
 
-        def piece() -> int:
+        def decoding() -> int:
             return sequences * (model.generate(prompt, count).shape[1] - 1)
 
-        return piece
+        return decoding
 
 
 class Transformers:
-    """`generate` of transformers, with its cache, on our model folder."""
+    """`generate` of transformers, with its KV cache, on TinyGPT's model folder."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder, self.device = folder, device
@@ -178,26 +178,26 @@ class Transformers:
         model.generation_config.eos_token_id = None  # go on to the end of the context
         prompt = torch.ones(sequences, 1, dtype=torch.long, device=self.device)
         count = SIZES[size]["context_length"] - 1
-        words = {"attention_mask": torch.ones_like(prompt), "pad_token_id": 0, "do_sample": False, "use_cache": True}
+        options = {"attention_mask": torch.ones_like(prompt), "pad_token_id": 0, "do_sample": False, "use_cache": True}
 
-        def piece() -> int:
-            return sequences * (model.generate(prompt, max_new_tokens=count, **words).shape[1] - 1)
+        def decoding() -> int:
+            return sequences * (model.generate(prompt, max_new_tokens=count, **options).shape[1] - 1)
 
-        return piece
+        return decoding
 
 
 def batch(size: str, device: torch.device) -> Batch:
-    """Random tokens to train on, always the same: inputs and targets, int64 (B, T)."""
+    """A fixed batch of random tokens: inputs and targets, int64 (B, T)."""
     shape = (BATCHES[size], SIZES[size]["context_length"] + 1)
     tokens = torch.randint(SIZES[size]["vocab_size"], shape, generator=torch.Generator().manual_seed(1)).to(device)
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
 
-def speed(piece: Ready, device: torch.device) -> float:
-    """Tokens a second, over as many pieces as fill SECONDS, to the end of the last one."""
+def speed(unit: Ready, device: torch.device) -> float:
+    """Tokens per second, repeating a unit for at least SECONDS, to the end of the last one."""
     begin, tokens = time.perf_counter(), 0
     while time.perf_counter() - begin < SECONDS:
-        tokens += piece()
+        tokens += unit()
     if device.type == "cuda":
         torch.cuda.synchronize()
     return tokens / (time.perf_counter() - begin)
@@ -205,15 +205,15 @@ def speed(piece: Ready, device: torch.device) -> float:
 
 def main(system: str, folder: Path, device: torch.device) -> None:
     kinds: dict[str, Any] = {"TinyGPT": TinyGPT, "nanoGPT": NanoGPT, "transformers": Transformers}
-    answers, sys.stdout = sys.stdout, io.StringIO()  # what the references print is no answer
+    answers, sys.stdout = sys.stdout, io.StringIO()  # discard what the references print
     worker = kinds[system](folder, device)
 
     @cache
     def ready(kind: str, size: str, shape: str, detail: str | int) -> Ready:
-        piece = worker.train(size, detail) if kind == "train" else worker.decode(shape, size, detail)
+        unit = worker.train(size, detail) if kind == "train" else worker.decode(shape, size, detail)
         for _ in range(WARMING if device.type == "cuda" else 1):
-            piece()
-        return cast(Ready, piece)
+            unit()
+        return cast(Ready, unit)
 
     for line in sys.stdin:
         print(speed(ready(*json.loads(line)), device), file=answers, flush=True)

@@ -1,7 +1,7 @@
 """The five scripts of the pipeline, in order: download, tokenize, train, evaluate, sample.
 
-Each is run by `dvc repro`, or by hand as `python -m stages.train [folder]`, where folder holds another pipeline's
-params.yaml. Here is what they share: parameters checked before any work, problems told as sentences, progress bars.
+`dvc repro` runs them; by hand: `python -m stages.train [folder]`, where folder contains another pipeline's params.yaml.
+`run` validates the parameters before any work and prints expected errors as sentences.
 """
 
 import signal
@@ -17,7 +17,7 @@ Stage = Callable[[config.Params, Paths], None]
 
 
 def run(stage: Stage) -> None:
-    """Run a stage on the pipeline that the command line names; leave with a sentence and code 1 where it cannot."""
+    """Run a stage on the pipeline named on the command line; an expected error prints a sentence and exits with 1."""
     paths = Paths(Path(sys.argv[1]) if len(sys.argv) > 1 else Path())
     try:
         with console.prepared(ignore_write_errors=True):
@@ -27,5 +27,5 @@ def run(stage: Stage) -> None:
     except (ValueError, OSError, MemoryError, RuntimeError) as problem:
         text = explain(problem)
         if text is None:
-            raise  # not foreseen: whoever mends it wants the traceback
+            raise  # unexpected: show the traceback
         sys.exit(f"\n{Path(sys.argv[0]).stem}: {text}")

@@ -1,4 +1,4 @@
-"""Fetch the text, split it, and measure what simple models make of it → data/corpus."""
+"""Fetch the text, split it, and measure the baselines → data/corpus."""
 
 from collections import Counter
 
@@ -37,7 +37,7 @@ def main(params: Params, paths: Paths) -> None:
         many = ((count, what.replace(":", "s:", 1) if count > 1 else what) for what, count in skipped.most_common())
         print("skipped " + "; ".join(f"{count:,} {what}" for count, what in many))
     if digest and section.source == "files" and section.sha256 is None:
-        print(f"to get this very text everywhere, pin it in params.yaml: `download.sha256: {digest}`")
+        print(f"to require exactly this text, set it in params.yaml: `download.sha256: {digest}`")
     bits = measured["bits_per_byte"]
     print("baselines, bits per byte: " + ", ".join(f"{name} {value:.3f}" for name, value in bits.items()))
 

@@ -1,4 +1,4 @@
-"""Measure the model on the whole held-out text, beside the baselines, and look inside → data/evaluation."""
+"""Evaluate the model on the whole held-out text, compare it with the baselines, draw figures → data/evaluation."""
 
 from stages import run
 from tinygpt.checkpoints import base_model
@@ -27,10 +27,10 @@ def main(params: Params, paths: Paths) -> None:
     tokens = open_tokens(paths.ids("validation"))
     baselines = read_json(paths.baselines)
     texts = {"its_text": (tokens, baselines["validation_bytes"])}
-    if section.base_text is not None and base:  # before the work: it may not be there
+    if section.base_text is not None and base:  # before the evaluation, in case it is missing
         texts["base_text"] = before_after.base_text(section.base_text, tokenizer)
     elif section.base_text is not None:
-        print("evaluate.base_text counts only with train.init_from: this model was trained from nothing")
+        print("evaluate.base_text is ignored: it needs train.init_from, and this model was trained from scratch")
     windows = evaluation_windows(tokens, model.config.context_length, section.batch_size)
     with progress(len(tokens), "token", "evaluating", show) as bar:
         result = evaluate(model, counted(windows, lambda batch: bar.update(batch[1].numel())), tokenizer, cast)

@@ -1,4 +1,4 @@
-"""Let the model write: every prompt continued, and a grid of temperature and top-p, all measured → data/samples."""
+"""Sample from the model: every prompt, and a grid of temperature and top-p, with sample metrics → data/samples."""
 
 import json
 import sys
@@ -49,21 +49,21 @@ def main(params: Params, paths: Paths) -> None:
 
 
 def has_text(paths: Paths, text: dict[str, str]) -> bool:
-    """Whether the text that the model learned from lies here; says so where it does not."""
-    here = all(paths.text(split).is_file() and sha256(paths.text(split)) == text[split] for split in text)
-    if not here:
+    """Whether data/corpus is the text that the model was trained on; prints a note if not."""
+    found = all(paths.text(split).is_file() and sha256(paths.text(split)) == text[split] for split in text)
+    if not found:
         print(
-            f"The text of this model is not in {paths.corpus}: what its samples copy from it, and what real text would "
-            "have, is left out. `dvc checkout data/corpus` brings it back, where the cache has it."
+            f"The training text of this model is not in {paths.corpus}, so copies from it and the metrics of held-out "
+            "text are left out. `dvc checkout data/corpus` restores it from the cache."
         )
-    return here
+    return found
 
 
 def write(paths: Paths, records: list[samples.Record], metrics: samples.Record, before: list[samples.Record]) -> None:
     with writing(paths.samples) as folder:
         folder.mkdir()
-        for name, made in (("samples.jsonl", records), ("before.jsonl", before)):
-            lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in made]
+        for name, found in (("samples.jsonl", records), ("before.jsonl", before)):
+            lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in found]
             if lines:
                 write_text(folder / name, "".join(lines))
         write_text(folder / "samples.md", samples.as_markdown(records, metrics, before))
@@ -73,7 +73,7 @@ def write(paths: Paths, records: list[samples.Record], metrics: samples.Record, 
 
 
 def beginning(text: str) -> str:
-    """As much of a text as leaves a screen of 24 lines room for what was said before."""
+    """The first LINES lines, so that a 24-line screen also shows the output before."""
     lines = text.splitlines()
     return for_terminal("\n".join(lines[:LINES] + ["…"] * (len(lines) > LINES)), sys.stdout)
 

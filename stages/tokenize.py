@@ -1,4 +1,4 @@
-"""Learn a tokenizer from the training text, and write both splits as integers → data/tokenizer, data/tokens."""
+"""Train a tokenizer on the training text, and encode both splits → data/tokenizer, data/tokens."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,44 +21,42 @@ from tinygpt.tokenizer.base import Tokenizer
 
 def main(params: Params, paths: Paths) -> None:
     sizes = read_json(paths.baselines)
-    vocabulary = choose(params, paths, sizes["train_bytes"])
-    locate.check_writable(params, vocabulary)
+    tokenizer = load_or_train(params, paths, sizes["train_bytes"])
+    locate.check_writable(params, tokenizer)
     with writing(paths.tokenizer) as folder:
         folder.mkdir()
-        vocabulary.save(folder)
+        tokenizer.save(folder)
     with writing(paths.tokens) as folder:
         folder.mkdir()
         counts = {}
         for split in ("train", "validation"):
             with progress(sizes[f"{split}_bytes"], "B", f"tokenizing {split}", params.runtime.progress) as bar:
                 counts[split] = write_tokens(
-                    read_rows(paths.text(split)), vocabulary, folder / f"{split}.npy", bar.update
+                    read_rows(paths.text(split)), tokenizer, folder / f"{split}.npy", bar.update
                 )
-        # what the model's lineage will name: the text by its files' hashes, and the tokenizer by its own
+        # part of the model's lineage.json later
         text = {split: sha256(paths.text(split)) for split in counts}
         write_json(folder / "lineage.json", {"text": text, "tokenizer": sha256(paths.tokenizer / "tokenizer.json")})
     for split, count in counts.items():
-        print(
-            f"{split}: {count:,} tokens of {sizes[f'{split}_bytes'] / count:.2f} bytes; {vocabulary.vocab_size} kinds"
-        )
+        print(f"{split}: {count:,} tokens of {sizes[f'{split}_bytes'] / count:.2f} bytes; {tokenizer.vocab_size} kinds")
 
 
-def choose(params: Params, paths: Paths, size: int) -> Tokenizer:
-    """The tokenizer that is kept, or one that is learned from the training text of `size` bytes."""
+def load_or_train(params: Params, paths: Paths, size: int) -> Tokenizer:
+    """The tokenizer of tokenize.from, or one trained on the training text of `size` bytes."""
     section = params.tokenize
     if section.from_ is not None:
         locate.check_not_own(section.from_, paths)
         print(f"keeping the tokenizer of {section.from_}")
         return locate.kept_tokenizer(section.from_)
     with progress(size, "B", f"learning a {section.kind} tokenizer", params.runtime.progress) as bar:
-        vocabulary = train_tokenizer.build(section, _counted(read_rows(paths.text("train")), bar), size)
+        tokenizer = train_tokenizer.build(section, _counted(read_rows(paths.text("train")), bar), size)
     if section.kind in ("bpe", "sentencepiece") and size > train_tokenizer.LEARNED:
         print(f"learned from {train_tokenizer.LEARNED / 1e6:.0f} MB of the training text, spread over it evenly")
-    return vocabulary
+    return tokenizer
 
 
 def _counted(rows: Rows, bar: "tqdm[Any]") -> Iterator[str]:
-    """The texts of the rows, counted as they are read; only after them is it learned from, which takes a while."""
+    """The texts of the rows, counted on the progress bar; learning starts after the last one."""
     for _, text in rows:
         bar.update(len(text.encode()))
         yield text

@@ -1,8 +1,8 @@
-"""Train a GPT on the tokens → data/model (the weights of the lowest validation loss), data/training (the curves, and
-what would be kept after the last step).
+"""Train a GPT on the tokens → data/model (the weights with the lowest validation loss), data/training (the curves and
+the weights after the last step).
 
-Killed or interrupted, it goes on where it was when started again, to the same bytes: the run in progress is kept in
-.tinygpt/runs, which DVC does not clear. Started by torchrun, several processes train together; the first one writes.
+A killed or interrupted run resumes when started again, and gives the same bytes: its checkpoints are in .tinygpt/runs,
+which DVC does not clear. Under torchrun, several processes train together and the first one writes.
 """
 
 import contextlib

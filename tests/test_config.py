@@ -87,9 +87,9 @@ def test_the_model_section_and_gptconfig_name_the_same_things() -> None:
         ),
         ({"train.compile": "maybe"}, "train.compile is 'maybe'; it must be 'auto', True or False."),
         ({"model.n_embd": 130}, "model.n_embd is 130, which 3 heads (model.n_head) do not divide; write 129"),
-        ({"model.head_dim": 33}, "rope turns pairs"),
+        ({"model.head_dim": 33}, "rope rotates pairs of coordinates"),
         ({"model.n_kv_head": 2}, "model.n_kv_head is 2, which does not divide model.n_head, 3."),
-        ({"tokenize.vocab_size": 100}, "tokenize.vocab_size is 100; a bpe holds the 256 bytes"),
+        ({"tokenize.vocab_size": 100}, "tokenize.vocab_size is 100; a bpe vocabulary has the 256 bytes"),
         ({"download.path": "data/*.txt"}, "download.path is 'data/*.txt', which looks like a glob"),
         ({"download.path": ""}, "download.path is ''; write a file or folder in full, without ~, such as data/own."),
         ({"download.path": "~/book.txt"}, "download.path is '~/book.txt'; write a"),
@@ -119,8 +119,8 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "holds no sections"),
-        ("- 1\n- 2", "holds no sections"),
+        ("", "has no sections"),
+        ("- 1\n- 2", "has no sections"),
         ("a: [", "is not YAML"),
         ("seed: 1\nseed: 2", "the key 'seed' appears twice"),
         ("a: !!python/object/apply:os.getcwd []", "is not YAML"),

@@ -1,7 +1,7 @@
 """params.yaml → typed, frozen sections: `params = load("params.yaml")`, then `params.train.steps`.
 
-Types and checks only; nothing is derived, so this file can change no result. All problems are reported at once, each a
-sentence that names the key, what was found and what is allowed. Whether files exist is for `tinygpt check` to see.
+Only types and checks: nothing is derived, so this file cannot change a result. All problems are reported at once, each
+in a sentence with the key, the value and what is allowed. `tinygpt check` checks whether files exist.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from tinygpt.errors import ConfigError, of_parameter
 
-NOT_YAML = (YAMLError, RecursionError, ValueError)  # what the YAML library raises for text that is none
+NOT_YAML = (YAMLError, RecursionError, ValueError)  # raised by the YAML library for invalid text
 Name = Annotated[str, Field(min_length=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -27,12 +27,12 @@ TopP = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
-    """A frozen section: unknown keys, wrong types and not-a-number are refused."""
+    """A frozen section: unknown keys, wrong types, NaN and infinity are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
     def problems(self) -> Iterator[str]:
-        """Sentences about values that are each allowed, but not together."""
+        """Sentences on values that are valid on their own, but not together."""
         return iter(())
 
 
@@ -52,7 +52,7 @@ class Download(Section):
     def problems(self) -> Iterator[str]:
         if "://" in self.path:
             yield f"download.path is {self.path!r}; an address belongs in download.url."
-        elif any(mark in self.path for mark in "*?[") and not Path(self.path).exists():
+        elif any(character in self.path for character in "*?[") and not Path(self.path).exists():
             yield (
                 f"download.path is {self.path!r}, which looks like a glob; DVC watches one file or folder. "
                 "Put the folder in download.path and the glob in download.pattern."
@@ -73,13 +73,13 @@ class Tokenize(Section):
     def problems(self) -> Iterator[str]:
         if self.kind == "bpe" and self.vocab_size < 258:
             yield (
-                f"tokenize.vocab_size is {self.vocab_size}; a bpe holds the 256 bytes, <|endoftext|> and "
+                f"tokenize.vocab_size is {self.vocab_size}; a bpe vocabulary has the 256 bytes, <|endoftext|> and "
                 "at least one merge, so write 258 or more."
             )
         if self.kind == "sentencepiece" and self.vocab_size < 259:
             yield (
-                f"tokenize.vocab_size is {self.vocab_size}; sentencepiece's vocabulary holds the 256 bytes, a new "
-                "line, <|endoftext|> and the text's characters, so write 259 or more."
+                f"tokenize.vocab_size is {self.vocab_size}; a sentencepiece vocabulary has the 256 bytes, a newline, "
+                "<|endoftext|> and the text's characters, so write 259 or more."
             )
 
 
@@ -110,7 +110,7 @@ class Model(Section):
         elif self.position == "rope" and (self.head_dim or self.n_embd // self.n_head) % 2:
             yield (
                 f"A head is {self.head_dim or self.n_embd // self.n_head} wide (model.head_dim, or n_embd / n_head); "
-                "rope turns pairs, so make it even, or set model.position to learned."
+                "rope rotates pairs of coordinates, so make it even, or set model.position to learned."
             )
         if self.n_kv_head is not None and self.n_head % self.n_kv_head:
             yield f"model.n_kv_head is {self.n_kv_head}, which does not divide model.n_head, {self.n_head}."
@@ -157,7 +157,7 @@ class Grid(Section):
 
 
 class Setting(NamedTuple):
-    """A sampling setting, for params.yaml, the command line, the page, the chat and the library."""
+    """A sampling setting of params.yaml, the command line, the web page, the chat and the library."""
 
     kind: Any  # its type and bounds
     allowed: str  # the bounds in words
@@ -177,15 +177,9 @@ SAMPLING = {
     "temperature": Setting(NotNegative, "0 or more", 0.8, None, "0: greedy; 1: the model's own distribution."),
     "top_k": Setting(NotNegativeInt, "0 (off) or more", 0, 0, "Keep the k likeliest tokens; 0 keeps all."),
     "top_p": Setting(
-        TopP,
-        "above 0 and at most 1",
-        0.95,
-        1,
-        "Keep the likeliest tokens up to this total probability; 1 keeps all.",
+        TopP, "above 0 and at most 1", 0.95, 1, "Keep the likeliest tokens up to this probability; 1: all."
     ),
-    "min_p": Setting(
-        BelowOne, "0 or more, and below 1", 0.0, 0, "Drop tokens below this fraction of the highest probability."
-    ),
+    "min_p": Setting(BelowOne, "0 or more, and below 1", 0.0, 0, "Drop tokens below this fraction of the highest."),
     "repetition_penalty": Setting(Positive, "above 0", 1.0, 1, "Above 1: make tokens already seen less likely."),
 }
 
@@ -204,7 +198,7 @@ class Sample(Section):
     def problems(self) -> Iterator[str]:
         for prompt in self.prompts:
             if prompt != prompt.encode("utf-8", "replace").decode():
-                yield f"sample.prompts holds {prompt!r:.60}, with half of a character (a lone surrogate). Leave it out."
+                yield f"sample.prompts holds {prompt!r:.60} with a lone surrogate (half a character). Remove it."
 
 
 class Runtime(Section):
@@ -228,15 +222,15 @@ class Params(Section):
 def load(file: Path | str) -> Params:
     """Read and check a parameter file.
 
-    Raises ConfigError with every problem found; FileNotFoundError, as a sentence, where there is no file.
+    Raises ConfigError with every problem found, FileNotFoundError if there is no file.
     """
     return check(read_yaml(file), file)
 
 
 def read_yaml(file: Path | str) -> dict[str, Any]:
-    """The plain values of a YAML file, as DVC reads them.
+    """The plain values of a YAML file, read as DVC reads them.
 
-    Raises ConfigError where it is no YAML, or holds no sections; FileNotFoundError, as a sentence, where there is none.
+    Raises ConfigError if it is not YAML or has no sections, FileNotFoundError if there is no file.
     """
     file = Path(file)
     if not file.is_file():
@@ -248,18 +242,18 @@ def read_yaml(file: Path | str) -> dict[str, Any]:
     except NOT_YAML as problem:
         raise ConfigError(file, [f"It is not YAML: {' '.join(str(problem).split())[:300]}"]) from problem
     if not isinstance(values, dict):
-        raise ConfigError(file, ["It holds no sections. `git checkout params.yaml` brings the original back."])
+        raise ConfigError(file, ["It has no sections. `git checkout params.yaml` restores the original."])
     return values
 
 
 def read_stages(file: Path) -> list[dict[str, Any]]:
-    """The stages of a dvc.yaml, raising as `read_yaml` does; of one that is repeated (`foreach`), what is repeated."""
+    """The stages of a dvc.yaml (of a `foreach` stage, its `do`); raises like `read_yaml`."""
     stages = (read_yaml(file).get("stages") or {}).values()
     return [stage.get("do", stage) for stage in stages if isinstance(stage, dict)]
 
 
 def read_value(text: str) -> Any:
-    """One value as params.yaml would hold it: `1e-2` is a number, `null` is None; text that is no YAML stays text."""
+    """Parse one value as in params.yaml: `1e-2` is a number, `null` is None; text that is not YAML stays text."""
     try:
         return _parse(text)
     except NOT_YAML:
@@ -285,14 +279,14 @@ def nearest_multiple(value: int, factor: int) -> int:
 
 
 class _Constructor(SafeConstructor):
-    """The library's own, which also says in which line a value does not fit its tag or its type."""
+    """The library's constructor, with errors that name the line of an invalid value."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
         except (ValueError, TypeError, LookupError, AttributeError, AssertionError) as problem:
             kind = str(node.tag).rpartition(":")[2]
-            raise YAMLError(f"line {node.start_mark.line + 1} holds no {kind} that can be read") from problem
+            raise YAMLError(f"line {node.start_mark.line + 1} is not a valid {kind}") from problem
 
 
 def _parse(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Errors as sentences: `explain(problem)` says what went wrong, and what to do next."""
+"""User-facing error messages: `explain(problem)` returns what went wrong and the next step."""
 
 import difflib
 import errno
@@ -16,60 +16,59 @@ MADE_BY = {"corpus": "download", "tokenizer": "tokenize", "tokens": "tokenize", 
 
 
 def explain(problem: Exception) -> str | None:
-    """What went wrong, with the next step where the system gave none; None for unexpected errors, and for all where
-    $TINYGPT_TRACEBACK is set: then whoever mends the code sees where it went wrong.
+    """What went wrong, with the next step; None for an unexpected error.
+
+    None for every error if $TINYGPT_TRACEBACK is set, so that developers see the traceback.
     """
-    return None if os.environ.get("TINYGPT_TRACEBACK") else _told(problem)
+    return None if os.environ.get("TINYGPT_TRACEBACK") else _message(problem)
 
 
-def _told(problem: Exception) -> str | None:
-    """The sentence, or None for an unexpected error."""
+def _message(problem: Exception) -> str | None:
     if isinstance(problem, OSError) and problem.errno in NO_SPACE:
-        return f"The disk is full ({problem}). What was finished before is intact; free some space and run this again."
+        return f"The disk is full ({problem}). Finished results are intact; free some space and run this again."
     if out_of_memory(problem):
         return (
-            "There is not enough memory. For a stage, set train.batch_size (or evaluate.batch_size) lower; "
-            "train.accumulation, set higher by as much, keeps the result the same. Or take a smaller model, or less at "
-            "once."
+            "There is not enough memory. For a stage, lower train.batch_size (or evaluate.batch_size); raising "
+            "train.accumulation by the same factor keeps the result. Or use a smaller model, or a smaller batch."
         )
     if isinstance(problem, OSError) and problem.errno and problem.filename is not None:
         return _of_path(problem, Path(os.fsdecode(problem.filename)))
-    if isinstance(problem, ValueError) and "embedded null" in str(problem):  # so says Python of any path
-        return "A path has a NUL character in it, which no file can be called. Write another path."
+    if isinstance(problem, ValueError) and "embedded null" in str(problem):  # Python's message
+        return "A path has a NUL character in it, which file names cannot have. Write another path."
     if isinstance(problem, UnicodeDecodeError | UnicodeEncodeError):
-        read = f"What was read is not UTF-8 text (byte {problem.start}). Save it as UTF-8"
-        half = "A text holds half a character (a lone surrogate). Remove it"
-        return f"{read if isinstance(problem, UnicodeDecodeError) else half}, and run this again."
+        decoding = f"The input is not UTF-8 text (byte {problem.start}). Save it as UTF-8"
+        encoding = "A text has a lone surrogate (half a character). Remove it"
+        return f"{decoding if isinstance(problem, UnicodeDecodeError) else encoding}, and run this again."
     return None if isinstance(problem, RuntimeError) else str(problem)
 
 
 def out_of_memory(problem: Exception) -> bool:
-    """Whether there was not enough memory, as Python, PyTorch's allocators and cuBLAS say it."""
-    says = re.search("out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", str(problem))
-    return isinstance(problem, MemoryError) or (isinstance(problem, RuntimeError) and says is not None)
+    """Whether Python, a PyTorch allocator or cuBLAS ran out of memory."""
+    match = re.search("out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", str(problem))
+    return isinstance(problem, MemoryError) or (isinstance(problem, RuntimeError) and match is not None)
 
 
 def _of_path(problem: OSError, path: Path) -> str:
-    """What the system would not do with a path, in a sentence."""
+    """The message for an operating system's error on a path."""
     if isinstance(problem, FileExistsError | NotADirectoryError):
         file = next((place for place in (path, *path.parents) if place.is_file()), path)
         return f"{file} is a file, and a folder is needed there. Write another path, or move the file away."
     if isinstance(problem, FileNotFoundError):
         if path.name == "baselines.json" and path.with_name("yardsticks.json").is_file():
-            return f"{path.parent} was made by an earlier version of TinyGPT. `dvc repro` makes it anew."
+            return f"{path.parent} was made by an earlier version of TinyGPT. `dvc repro` remakes it."
         data = (place.name for place in (path, *path.parents) if place.parent.name == "data")
         stage = next((MADE_BY[name] for name in data if name in MADE_BY), None)
-        next_step = f"`dvc repro {stage}` makes it" if stage else "See how it is spelt, and in which folder this runs"
+        next_step = f"`dvc repro {stage}` makes it" if stage else "Check the spelling and the working directory"
         return f"There is no {path}. {next_step}."
     if isinstance(problem, IsADirectoryError):
         return f"{path} is a folder, and a file is needed there. Write another path."
     if isinstance(problem, PermissionError) or problem.errno == errno.EROFS:
-        return f"{path} is closed to you ({problem.strerror}). Change whose it is, or write another path."
+        return f"{path} cannot be accessed ({problem.strerror}). Change its permissions, or write another path."
     return str(problem)
 
 
 class ConfigError(ValueError):
-    """A parameter file that cannot be used; `problems` holds one sentence for each thing wrong."""
+    """An invalid parameter file; `problems` has one sentence per problem."""
 
     def __init__(self, file: Path | str, problems: list[str]) -> None:
         self.problems = problems
@@ -78,7 +77,7 @@ class ConfigError(ValueError):
 
 
 def of_parameter(problem: dict[str, Any], params: Any) -> str:
-    """One of pydantic's problems with `params`, its model, as a sentence: the key, what was found, what is allowed."""
+    """One of pydantic's errors on the model `params` as a sentence: the key, the value, what is allowed."""
     key = ".".join(str(part) for part in problem["loc"] if part not in ("int", "float", "str"))
     found = problem.get("input")
     match problem["type"]:
@@ -87,7 +86,7 @@ def of_parameter(problem: dict[str, Any], params: Any) -> str:
         case "extra_forbidden" if key in GONE:
             return f"{key} is no longer a parameter: {GONE[key]}"
         case "extra_forbidden":
-            names = _names_beside(problem["loc"], params)
+            names = _allowed_names(problem["loc"], params)
             near = difflib.get_close_matches(str(problem["loc"][-1]), names, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(names)}."
             return f"{key} is not a parameter; {hint}"
@@ -112,8 +111,8 @@ def _number(text: str) -> float | int | None:
     return int(value) if value.is_integer() and abs(value) < 1e15 else value
 
 
-def _names_beside(location: tuple[str | int, ...], section: Any) -> list[str]:
-    """The names allowed where an unknown one was found."""
+def _allowed_names(location: tuple[str | int, ...], section: Any) -> list[str]:
+    """The keys allowed in the section that contains an unknown key."""
     for part in location[:-1]:
         field = section.model_fields[str(part)].annotation
         section = next(kind for kind in (field, *get_args(field)) if isinstance(kind, type))

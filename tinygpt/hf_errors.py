@@ -1,6 +1,6 @@
-"""Errors of the Hugging Face hub as sentences: `raise explained(params.download, problem) from problem`.
+"""User-facing errors of the Hugging Face hub: `raise explained(params.download, problem) from problem`.
 
-Each says what to do next. Left out: trying again, which the hub's library does by itself (five times, where it helps).
+Each names the next step. Retries are done by the hub's library (five times).
 """
 
 import os
@@ -10,35 +10,35 @@ from tinygpt.errors import NO_SPACE
 
 
 def explained(section: config.Download, problem: Exception, what: str = "") -> Exception:
-    """A problem of the hub or its libraries, as a sentence with the next step; a full disk stays one."""
+    """An error of the hub or its libraries as a sentence with the next step; a full disk is returned unchanged."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     if isinstance(problem, OSError) and problem.errno in NO_SPACE:
         return problem
     if isinstance(problem, LocalEntryNotFoundError) and isinstance(problem.__cause__, Exception):
-        problem = problem.__cause__  # why the hub was not reached says more than that the cache lacks it
+        problem = problem.__cause__  # the reason the hub was not reached
     name, page, kind = section.dataset, address(section.dataset), _kind(problem)
     log_in = "run `hf auth login` or set HF_TOKEN"
     if kind == "revision":
         return ValueError(f"{what}{name} has no commit {section.revision} (download.revision).{_newest(section)}")
     sentences = {
-        "gated": f"{name} is gated: its owners ask for something first. See {page}, then {log_in}.",
+        "gated": f"{name} is gated: its owners require an agreement. See {page}, then {log_in}.",
         "unknown": f"The hub shows no dataset {name}. Check download.dataset; if it is private, {log_in}.",
         "forbidden": f"The hub refuses {name} to your token (403). See {page}, and `hf auth whoami`.",
-        "busy": f"The hub was asked too often (429) for {name}. Wait some minutes, or {log_in}: members may ask more.",
-        "offline": f"{name} is not (all) in the hub's cache, and HF_HUB_OFFLINE is set. Unset it once, with a network; "
-        "afterwards it can be set again.",
-        "unreachable": f"{name} could not be fetched from {page} ({short(problem)}). Try again with a network (what "
-        "has come is kept); HF_ENDPOINT names a mirror; or save the files and set download.dataset to their folder.",
+        "busy": f"The hub limits requests (429) for {name}. Wait some minutes, or {log_in}, which raises the limit.",
+        "offline": f"{name} is not (all) in the hub's cache, and HF_HUB_OFFLINE is set. Unset it for the first fetch.",
+        "unreachable": f"{name} could not be fetched from {page} ({short(problem)}). Try again with a network "
+        "(finished files are kept); HF_ENDPOINT names a mirror; or save the files and set download.dataset to their "
+        "folder.",
     }
     return ConnectionError(what + sentences[kind])
 
 
 def _kind(problem: Exception) -> str:
-    """Which problem of the hub this is."""
+    """The kind of a hub error: a key of the messages in `explained`."""
     from huggingface_hub import constants, errors
 
-    kinds = {  # a gated dataset is an unknown one too, to the library
+    kinds = {  # GatedRepoError first: it is a subclass of RepositoryNotFoundError
         errors.GatedRepoError: "gated",
         errors.RevisionNotFoundError: "revision",
         errors.RepositoryNotFoundError: "unknown",
@@ -58,7 +58,7 @@ def _newest(section: config.Download) -> str:
 
     try:
         newest = huggingface_hub.HfApi().dataset_info(section.dataset).sha
-    except Exception:  # of any kind; the problem that is being told stands without it
+    except Exception:  # the message is complete without the newest commit
         return f" `git ls-remote {address(section.dataset)} main` prints the newest."
     return f" Its newest is {newest}: `-S download.revision={newest}`."
 

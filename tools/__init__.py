@@ -1,1 +1,1 @@
-"""Developer tools: the docs' commands run, their pictures and API page made, mutation tests."""
+"""Developer tools: run the docs' commands, make their figures and API page, mutation tests."""

@@ -1,8 +1,7 @@
-"""docs/api.md, made of the docstrings: `python -m tools.api` writes it anew; a test fails where it is stale.
+"""Generate docs/api.md from the docstrings: `python -m tools.api`; a test fails if it is stale.
 
-Read from the source as it stands, so that signatures keep the comments in which units and shapes are; nothing is
-imported. Left out: names that begin with _, what a class inherits, and modules that are no library (the commands, the
-stages, the pages).
+The source is parsed, not imported, so that signatures keep their comments with units and shapes. Left out: names that
+begin with _, inherited members, and modules that are not part of the library (commands, stages, web pages).
 """
 
 import ast
@@ -22,7 +21,7 @@ MODULES = (
 )  # fmt: skip
 HEAD = """# The library
 
-What can be called from Python, made of the docstrings by `python -m tools.api`. To open a model and write with it:
+The Python API, generated from the docstrings by `python -m tools.api`. To load a model and generate text:
 
     import tinygpt
     model, tokenizer = tinygpt.load("data/model")
@@ -30,21 +29,21 @@ What can be called from Python, made of the docstrings by `python -m tools.api`.
 
 {offers}
 
-All else is imported from its module, as in `from tinygpt.training.loop import train`. Everything is typed:
-`mypy --strict` and editors see it.
+Import everything else from its module, as in `from tinygpt.training.loop import train`. The library is fully typed
+(`mypy --strict`).
 
 Letters for sizes: B sequences in a batch, T tokens in a sequence, C = n_embd, H heads, D = head_dim, V = vocab_size.
-Losses are in nats per token where nothing else is said. A file or a value that is not what it should be is answered
-with a `ValueError`, a file that is not there with a `FileNotFoundError`, each a sentence with the next step.
+Losses are in nats per token unless stated otherwise. An invalid value or damaged file raises `ValueError`, a missing
+file `FileNotFoundError`; each message is a sentence with the next step.
 """
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A public name of a module: how it is called, and what its docstring says."""
+    """A public name of a module: its signature and its docstring."""
 
     name: str  # GPT, or GPT.forward
-    header: str  # its definition as it stands in the source, with fields where it is a dataclass
+    header: str  # its definition in the source, with the fields of a dataclass
     text: str
     node: ast.ClassDef | ast.FunctionDef
     parts: list["Entry"] = field(default_factory=list)  # methods
@@ -65,8 +64,8 @@ def _entries(body: list[ast.stmt], lines: list[str], owner: str) -> Iterator[Ent
     for node in body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef):
             continue
-        made_of_something = isinstance(node, ast.FunctionDef) and node.name == "__init__" and len(node.args.args) > 1
-        is_public = made_of_something or not node.name.startswith("_")
+        has_arguments = isinstance(node, ast.FunctionDef) and node.name == "__init__" and len(node.args.args) > 1
+        is_public = has_arguments or not node.name.startswith("_")
         text = ast.get_docstring(node) or ""
         if is_public:
             parts = _entries(node.body, lines, f"{node.name}.") if isinstance(node, ast.ClassDef) else ()
@@ -74,7 +73,7 @@ def _entries(body: list[ast.stmt], lines: list[str], owner: str) -> Iterator[Ent
 
 
 def _header(node: ast.ClassDef | ast.FunctionDef, lines: list[str]) -> str:
-    """The definition up to its body, decorators that matter included; of a dataclass its fields as well."""
+    """The definition up to its body, with property decorators, and the fields of a class."""
     decorators = [f"@{ast.unparse(one)}" for one in node.decorator_list if "property" in ast.unparse(one)]
     header = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.body[0].lineno - 1]))
     fields = [lines[part.lineno - 1] for part in node.body if isinstance(part, ast.AnnAssign)]
@@ -97,7 +96,7 @@ def page() -> str:
         node.value for node in package.body if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node)
     )
     names = ", ".join(f"`{name}`" for name in ast.literal_eval(public))
-    parts = [HEAD.format(offers=textwrap.fill(f"`tinygpt` itself offers {names}, each fetched on first use.", 120))]
+    parts = [HEAD.format(offers=textwrap.fill(f"`tinygpt` itself exports {names}, each imported on first use.", 120))]
     parts.append("\n".join(f"- [{name}](#tinygpt{name.replace('.', '')})" for name in MODULES) + "\n")
     for name in MODULES:
         file = source_file(name)

@@ -1,7 +1,6 @@
-"""The made parts of docs/architecture.md: `python -m tools.architecture` writes them; a test fails where they are
-stale.
+"""Update the generated parts of docs/architecture.md: `python -m tools.architecture`; a test fails if they are stale.
 
-The diagram comes from the imports, as import-linter reads them; the tables from the first sentence of each docstring.
+The diagram comes from the imports, read as import-linter does; the tables from the first sentence of each docstring.
 """
 
 import ast
@@ -18,21 +17,21 @@ LAYERS = [name for name in reversed(CONTRACT["layers"]) if (ROOT / "tinygpt" / n
 
 
 def page() -> str:
-    """The page, with what is made in the place of what stands between its marks."""
+    """The page with the parts between its marker comments updated."""
     text = PAGE.read_text(encoding="utf-8")
-    for mark, made in (("diagram", diagram()), ("modules", tables())):
-        begin, end = f"<!-- {mark}: made by python -m tools.architecture -->\n", f"<!-- end of {mark} -->\n"
+    for name, generated in (("diagram", diagram()), ("modules", tables())):
+        begin, end = f"<!-- {name}: made by python -m tools.architecture -->\n", f"<!-- end of {name} -->\n"
         before, rest = text.split(begin)
-        text = before + begin + made + end + rest.split(end)[1]
+        text = before + begin + generated + end + rest.split(end)[1]
     return text
 
 
 def diagram() -> str:
-    """The subpackages and their imports as a Mermaid flowchart, without arrows that follow from others."""
+    """The subpackages and their imports as a Mermaid flowchart, without transitive arrows."""
     graph = grimp.build_graph("tinygpt")
     needs = {name: {other for other in LAYERS if other != name and _imports(graph, name, other)} for name in LAYERS}
     reach: dict[str, set[str]] = {}
-    for name in LAYERS:  # each needs lower ones only, so theirs are there
+    for name in LAYERS:  # lowest first, so the entries of its imports exist
         reach[name] = needs[name].union(*(reach[other] for other in needs[name]))
     lines = ["```mermaid", "flowchart BT"]
     for name in LAYERS:
@@ -42,7 +41,7 @@ def diagram() -> str:
 
 
 def _imports(graph: grimp.ImportGraph, importer: str, imported: str) -> bool:
-    found = graph.find_modules_that_directly_import  # of one module at a time
+    found = graph.find_modules_that_directly_import  # takes one module
     inside = {f"tinygpt.{imported}", *graph.find_descendants(f"tinygpt.{imported}")}
     return any(one.split(".")[1] == importer for module in inside for one in found(module) if "." in one)
 
@@ -58,7 +57,7 @@ def tables() -> str:
 
 
 def _below(folder: Path) -> str:
-    """The same for a folder in a subpackage; nothing of a lesson's exercises, of which there are ten."""
+    """The same for a folder in a subpackage, except the ten folders of exercises."""
     if folder.name.startswith("lesson_"):
         return ""
     name = folder.relative_to(ROOT / "tinygpt").as_posix()
@@ -72,7 +71,7 @@ def _table(folder: Path) -> str:
 
 
 def _first(file: Path) -> str:
-    """The first sentence of a docstring, up to its end, a colon before code included."""
+    """The first sentence of a docstring, which ends at a full stop or a colon before code."""
     text = " ".join((ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")[0].split())
     match = re.match(r".*?[.:](?= [A-Z`]|$)", text)
     return (match[0] if match else text).rstrip(":").rstrip(".").replace("|", "\\|") + "."

@@ -1,19 +1,18 @@
-"""The commands in documents, run once more: do they still print what stands below them?
+"""Test the commands in documents: run them and compare their output with the document.
 
-    python -m tools.documents docs/lessons/*.md             # exit status 1, and the differences, where one does not
-    python -m tools.documents --update docs/lessons/*.md    # puts what they print now in its place
+    python -m tools.documents docs/lessons/*.md             # exit status 1, and the differences, if one differs
+    python -m tools.documents --update docs/lessons/*.md    # replaces the output in the documents
     python -m tools.documents --root FOLDER docs/dvc.md     # runs them in FOLDER, a small copy (tests/project.py)
 
-A fenced block that says `console` holds commands, each behind `$ `, and below each what it printed, both streams. A
-command goes on over several lines while a quote is open. A comment just above the block says how alike is alike:
+A fenced `console` block contains commands, each after `$ `, followed by their output (stdout and stderr). A command
+continues on the next line while a quote is open. A comment just above the block sets the tolerance:
 
-    (nothing)               every character
-    <!-- within 2% -->      a number with a decimal point may be off by so much, and by one in its last digit
-    <!-- shape only -->     it prints something: for times, and for what a trained model writes
+    (nothing)               every character must match
+    <!-- within 2% -->      a number with a decimal point may differ by so much, and by one in its last digit
+    <!-- shape only -->     there must be some output: for timings, and for generated text
 
-Add `fails` (`<!-- fails -->`, `<!-- fails, within 2% -->`) where an exit status other than 0 is meant. Commands run one
-after another from the project's root, or that of the copy, with its files and `.venv/bin` first. Needs nothing but
-Python.
+Add `fails` (`<!-- fails -->`, `<!-- fails, within 2% -->`) to expect an exit status other than 0. Commands run in order
+from the project's root, or from FOLDER, with `.venv/bin` first on PATH. Needs only Python.
 """
 
 import argparse
@@ -38,18 +37,18 @@ NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 @dataclass(frozen=True)
 class Mark:
-    """How alike is alike."""
+    """The tolerance of a block."""
 
     fails: bool = False
     shape_only: bool = False
-    percent: float | None = None  # None: every character counts
+    percent: float | None = None  # None: every character must match
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command of a document, and what it is said to print."""
+    """A command of a document and its expected output."""
 
-    line: int  # where it stands, counted from 1
+    line: int  # counted from 1
     text: str
     output: str
 
@@ -65,7 +64,7 @@ class Block:
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """All console blocks of a document; ValueError, with the line, for one that cannot be read."""
+    """All console blocks of a document. Raises ValueError, with the line, for a malformed one."""
     lines = text.splitlines()
     start = 0
     while "```console" in lines[start:]:
@@ -80,7 +79,7 @@ def blocks(text: str) -> Iterator[Block]:
 
 
 def mark_of(line: str, number: int) -> Mark:
-    """What the line above a block says; ValueError for a comment that is no mark."""
+    """The tolerance in the line above a block. Raises ValueError for any other comment."""
     found = MARK.fullmatch(line.strip())
     if line.strip().startswith("<!--") and (found is None or not (found["fails"] or found["kind"])):
         raise ValueError(f"line {number - 1}: {line!r} is no mark; there are within N%, shape only and fails.")
@@ -93,17 +92,17 @@ def mark_of(line: str, number: int) -> Mark:
 def commands(lines: list[str], before: int) -> list[Command]:
     """The commands between two fences; `before` is the number of lines above them."""
     found: list[Command] = []
-    waiting = list(enumerate(lines, start=before + 1))
-    while waiting:
-        number, line = waiting.pop(0)
+    remaining = list(enumerate(lines, start=before + 1))
+    while remaining:
+        number, line = remaining.pop(0)
         if not line.startswith("$ "):
-            raise ValueError(f"line {number}: {line!r} stands where a command should begin, with `$ `.")
+            raise ValueError(f"line {number}: {line!r} should be a command that begins with `$ `.")
         text = line[2:]
-        while waiting and is_open(text):
-            text += "\n" + waiting.pop(0)[1]
+        while remaining and is_open(text):
+            text += "\n" + remaining.pop(0)[1]
         output = []
-        while waiting and not waiting[0][1].startswith("$ "):
-            output.append(waiting.pop(0)[1])
+        while remaining and not remaining[0][1].startswith("$ "):
+            output.append(remaining.pop(0)[1])
         found.append(Command(number, text, "\n".join(output)))
     if not found:
         raise ValueError(f"line {before}: this block has no command.")
@@ -111,7 +110,7 @@ def commands(lines: list[str], before: int) -> list[Command]:
 
 
 def is_open(command: str) -> bool:
-    """Whether a shell would wait for more: a quote is not closed, or the line ends in a backslash."""
+    """Whether a shell would wait for more input: an open quote, or a backslash at the end."""
     try:
         shlex.split(command, comments=True)
     except ValueError:
@@ -120,11 +119,11 @@ def is_open(command: str) -> bool:
 
 
 def run(command: str, root: Path = ROOT) -> tuple[int, str]:
-    """(exit status, what it printed on both streams, without white space at the ends of lines)."""
+    """(exit status, output on both streams, without trailing white space)."""
     path = f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
-    # a fixed hash seed: DVC prints sets in the order that they happen to have
+    # a fixed hash seed, because DVC prints sets
     changes = {"PATH": path, "PYTHONPATH": str(root), "COLUMNS": "100", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
-    with tempfile.TemporaryFile() as out:  # no pipe: `dvc queue start` leaves workers behind that would keep it open
+    with tempfile.TemporaryFile() as out:  # not a pipe, which the workers of `dvc queue start` would keep open
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", command],
             cwd=root,
@@ -140,7 +139,7 @@ def run(command: str, root: Path = ROOT) -> tuple[int, str]:
 
 
 def in_order(lines: list[str]) -> list[str]:
-    """What DVC prints, with evaluate before sample: neither needs the other, and DVC takes either first."""
+    """DVC's output with evaluate before sample: they are independent, so DVC may run either first."""
     kept = "Stage 'evaluate' didn't change, skipping"
     sample = next((number for number, line in enumerate(lines) if "tage 'sample'" in line), len(lines))
     if kept not in lines[sample:]:
@@ -167,7 +166,7 @@ def problem(mark: Mark, command: Command, status: int, printed: str) -> str | No
 
 
 def near(one: str, other: str, percent: float) -> bool:
-    """Whether two numbers, as they are written, are alike; whole ones must be equal."""
+    """Whether two printed numbers agree; integers must be equal."""
     if "." not in one or "." not in other:
         return one == other
     a, b = float(one.replace(",", "")), float(other.replace(",", ""))
@@ -176,24 +175,24 @@ def near(one: str, other: str, percent: float) -> bool:
 
 
 def last_digit(number: str) -> float:
-    """What one more in the last digit of a written number is worth: 2.50 → 0.01, 2.5e-3 → 0.0001."""
+    """The value of one unit in the last digit of a printed number: 2.50 → 0.01, 2.5e-3 → 0.0001."""
     digits, _, exponent = number.partition("e")
     return 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
 
 
 def spaced(text: str) -> str:
-    """The text with each run of spaces as one, so that a number may take a place more."""
+    """The text with runs of spaces collapsed, so that a number may be one digit longer."""
     return "\n".join(" ".join(line.split()) for line in text.splitlines())
 
 
 def difference(old: str, new: str) -> str:
-    """Lines that are gone with a minus, lines that are new with a plus."""
+    """A unified diff of the document's output and the new one."""
     lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "in the document", "now", n=1, lineterm="")
     return "\n".join(lines)
 
 
 def check(file: Path, root: Path = ROOT) -> list[str]:
-    """Run all commands of a document; what is wrong, a paragraph each."""
+    """Run all commands of a document; one paragraph per problem."""
     problems = []
     for block in blocks(file.read_text(encoding="utf-8")):
         for command in block.commands:
@@ -204,9 +203,9 @@ def check(file: Path, root: Path = ROOT) -> list[str]:
 
 
 def update(file: Path, root: Path = ROOT) -> list[str]:
-    """Run all commands of a document and write what they print; what is wrong with their exit status."""
+    """Run all commands of a document and write their output into it; returns wrong exit statuses."""
     lines, problems = file.read_text(encoding="utf-8").splitlines(), []
-    made = []
+    updates = []
     for block in blocks("\n".join(lines)):
         now: list[str] = []
         for command in block.commands:
@@ -214,20 +213,20 @@ def update(file: Path, root: Path = ROOT) -> list[str]:
             if (status != 0) != block.mark.fails:
                 problems.append(f"{file}:{command.line}: $ {command.text}\nexit status {status}:\n{printed}")
             now += [*f"$ {command.text}".split("\n"), *printed.splitlines()]
-        made.append((block, now))
-    for block, now in reversed(made):
+        updates.append((block, now))
+    for block, now in reversed(updates):
         lines[block.start : block.end] = now
     text = "\n".join(lines) + "\n"
-    list(blocks(text))  # what was printed must not look like a fence or a command
+    list(blocks(text))  # raises ValueError if the output looks like a fence or a command
     if not problems:
         file.write_text(text, encoding="utf-8")
     return problems
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run the commands in documents, and compare what they print.")
+    parser = argparse.ArgumentParser(description="Run the commands in documents and compare their output.")
     parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--update", action="store_true", help="write what they print into the documents")
+    parser.add_argument("--update", action="store_true", help="write the output into the documents")
     parser.add_argument("--root", type=Path, default=ROOT, help="the copy of the project to run them in")
     options = parser.parse_args()
     problems = []

@@ -98,7 +98,7 @@ def test_precisions_that_the_machine_does_not_multiply_are_left_out_and_said(mon
 
 
 def test_an_unknown_size_is_refused_in_a_sentence() -> None:
-    with pytest.raises(ValueError, match=r"no size '2M'; write some of 0\.2M"):
+    with pytest.raises(ValueError, match=r"no size '2M'; choose from 0\.2M"):
         benchmark.run(params(), ["2M"], 1, "cpu", "all", False, print)
 
 

@@ -188,14 +188,14 @@ def test_a_table_shows_mean_spread_and_whether_that_is_beyond_the_seeds() -> Non
 
 def test_a_plan_not_run_to_its_end_is_owned_up_to() -> None:
     everything = [result(each, seed, 2.4) for each in PLAN for seed in each.seeds]
-    assert "not been run to its end" in " ".join(ablation_tables.facts(PLAN, everything[1:]))
-    assert "not been run to its end" not in " ".join(ablation_tables.facts(PLAN, everything))
+    assert "not been run to its end" in " ".join(ablation_tables.run_counts(PLAN, everything[1:]))
+    assert "not been run to its end" not in " ".join(ablation_tables.run_counts(PLAN, everything))
 
 
 def test_mixed_versions_of_the_code_are_owned_up_to() -> None:
     known = [result(entry("gelu"), 1, 2.4), result(entry("gelu"), 2, 2.4, "older")]
-    assert "more than one version" in " ".join(ablation_tables.facts(PLAN, known))
-    assert "more than one version" not in " ".join(ablation_tables.facts(PLAN, known[:1]))
+    assert "more than one version" in " ".join(ablation_tables.run_counts(PLAN, known))
+    assert "more than one version" not in " ".join(ablation_tables.run_counts(PLAN, known[:1]))
 
 
 @pytest.mark.parametrize("law", [scaling.Law(1.5, 0.7, 0.25), scaling.Law(0.0, 2.0, 0.1), scaling.Law(2.0, 0.3, 1.1)])

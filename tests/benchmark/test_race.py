@@ -82,7 +82,7 @@ def test_a_rival_that_overfits_is_timed_until_its_best_look() -> None:
         ("TinyGPT", "as good as nanoGPT"): [result("TinyGPT", "as good as nanoGPT", 4.0, 2.09)],
     }
     (sentence,) = race.verdicts(groups, race.COURSES["cuda"])
-    assert race.middle([kept]) == (curve, (40.0, 2.1))
+    assert race.median_run([kept]) == (curve, (40.0, 2.1))
     assert sentence.startswith("reached: nanoGPT takes 40.0 s to 2.100 bits per byte, TinyGPT 4.0 s to 2.090: 1/10.0 ")
 
 
@@ -91,8 +91,8 @@ def test_the_table_shows_medians_and_extremes_and_the_run_of_the_middle_loss_is_
     group = [result("TinyGPT", "60 seconds", seconds, bits, i) for i, (seconds, bits) in runs]
     row = ("TinyGPT", "60 seconds", "2.100 (2.090–2.110)", "58.0 (50.0–70.0)", "54.0 (46.0–66.0)")
     assert race.row(group) == row
-    assert race.middle(group) == (group[1].curve, (70.0, 2.1))
-    figures.race(tmp_path / "race.png", {"TinyGPT, 60 seconds": race.middle(group)}, {"ppmd": 2.026})
+    assert race.median_run(group) == (group[1].curve, (70.0, 2.1))
+    figures.race(tmp_path / "race.png", {"TinyGPT, 60 seconds": race.median_run(group)}, {"ppmd": 2.026})
     assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -101,7 +101,7 @@ def test_a_watched_process_tells_when_it_said_what_and_fails_with_its_last_words
     watched = watch([sys.executable, "-c", code], tmp_path)
     assert [line for _, line in watched.lines] == ["first", "second"]
     assert 0 < watched.first("first") < watched.last("second") <= watched.seconds
-    with pytest.raises(ValueError, match="Nothing that was printed holds 'third'"):
+    with pytest.raises(ValueError, match="The output does not contain 'third'"):
         watched.first("third")
     with pytest.raises(RuntimeError, match="no such luck"):
         watch([sys.executable, "-c", "raise SystemExit('no such luck')"], tmp_path)
@@ -126,7 +126,7 @@ def test_a_checkout_is_copied_without_its_history(tmp_path: Path) -> None:
         (["--text", "{text}", "--device", "cuda", "--nanochat", "{folder}"], "nanochat's recipe is for a CPU"),
         (["--text", "{text}", "--device", "cuda"], "the device is 'cuda', but PyTorch"),
         (["--text", "{text}", "--device", "tpu"], "'tpu' is none of auto, cpu and cuda."),
-        (["--text", "{text}", "--repeats", "0"], "'0' is no number of turns; give 1 or more."),
+        (["--text", "{text}", "--repeats", "0"], "'0' is not an integer of 1 or more."),
     ],
 )
 def test_what_is_not_there_is_refused_before_anything_runs(

@@ -53,8 +53,8 @@ def test_a_stub_and_its_solution_are_one_function_of_that_name(lesson: int, name
     ("code", "sentence"),
     [
         ("def merge(pieces, pair)\n    return pieces\n", "line 1 is not Python: expected ':'"),
-        ("def marge(pieces, pair):\n    return pieces\n", "merge.py holds no function merge"),
-        ("def merge(pieces, pair):\n    pass\n", "gave nothing back; does the function end with `return`?"),
+        ("def marge(pieces, pair):\n    return pieces\n", "merge.py defines no function merge"),
+        ("def merge(pieces, pair):\n    pass\n", "returned None; does the function end with `return`?"),
         ("def merge(pieces, pair):\n    return pieces\n", "should be [b'ab', b'ab', b'c']; yours is [b'a', b'b',"),
         ("def merge(pieces, pair):\n\n    return pieces[9]\n", "IndexError in line 3: list index out of range"),
         ("def merge(pieces, pair):\n    assert pieces == pair\n", "the assert in line 2 does not hold"),
@@ -123,7 +123,9 @@ def test_all_exercises_are_listed() -> None:
     code, printed = run()
     assert code == 0
     assert len(printed.splitlines()) == 30
-    assert " 3  windows              Cut the batch of a training step out of a long row of tokens." in printed
+    assert (
+        " 3  windows              Make the batch of a training step: windows of a long sequence of tokens." in printed
+    )
 
 
 def test_a_lesson_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -165,14 +167,14 @@ def test_nearly_every_stub_has_an_example() -> None:
         (1, "hold_out(t, s)", "n = round(len(t) * s); return t[:-n], t[-n:]", "[0][1374:] should be ''; yours is 'l'"),
         (2, "commonest_pair(w)", "return max(p for pieces, _ in w for p in zip(pieces, pieces[1:]))", "yours is b'b'"),
         (2, "commonest_pair(w)", "return w[-1][0][0], w[-1][0][1]", "should be b'a'; yours is b'b'"),
-        (3, "windows(t, s, n)", "return [t, t]", "should give back 2 things, with commas; yours a list"),
+        (3, "windows(t, s, n)", "return [t, t]", "should return 2 values; yours returned a list"),
         (4, "hide_future(s)", "return s.fill_(0)", "hide_future([[0, 1, 2, 3], [4, 5, 6, 7]"),
-        (6, "adamw_step(w, g, m, s, *_)", "return w.mul_(0.5), m, s", "changed the weight that it was given"),
+        (6, "adamw_step(w, g, m, s, *_)", "return w.mul_(0.5), m, s", "modified the input weight"),
         (
             7,
             "sample_from(p, n)",
             "for i, q in enumerate(p):\n        n -= q\n        if n < 0:\n            return i",
-            "0.1, 0.0], 0.9999999999999999) gave nothing back",
+            "0.1, 0.0], 0.9999999999999999) returned None",
         ),
         (
             7,

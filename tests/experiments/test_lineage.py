@@ -112,7 +112,7 @@ def test_a_corpus_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: Pat
     (tmp_path / "yardsticks.json").write_text("{}")
     with pytest.raises(FileNotFoundError) as problem:
         read_json(tmp_path / "baselines.json")
-    assert "earlier version of TinyGPT. `dvc repro` makes it anew" in str(explain(problem.value))
+    assert "earlier version of TinyGPT. `dvc repro` remakes it" in str(explain(problem.value))
 
 
 def test_an_evaluation_of_an_earlier_version_is_not_compared_with(tmp_path: Path, monkeypatch: Any) -> None:

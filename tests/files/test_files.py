@@ -60,13 +60,13 @@ def test_json_that_is_not_json_is_never_written(tmp_path: Path) -> None:
     ("problem", "says"),
     [
         (OSError(28, "No space left on device"), "The disk is full"),
-        (MemoryError(), "not enough memory. For a stage, set train.batch_size"),
+        (MemoryError(), "not enough memory. For a stage, lower train.batch_size"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "not enough memory"),
         (ValueError("a sentence"), "a sentence"),
         (RuntimeError("a bug"), None),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), None),
         (FileNotFoundError(2, "no", "data/model/config.json"), "There is no data/model/config.json. `dvc repro train`"),
-        (FileNotFoundError(2, "no", "my/model/config.json"), "There is no my/model/config.json. See how it is spelt"),
+        (FileNotFoundError(2, "no", "my/model/config.json"), "There is no my/model/config.json. Check the spelling"),
     ],
 )
 def test_errors_become_sentences_and_unforeseen_ones_stay_errors(problem: Exception, says: str | None) -> None:
@@ -150,18 +150,18 @@ def test_any_change_to_a_sealed_folder_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("problem", "says"),
     [
-        (FileNotFoundError(2, "No such file or directory", "text.txt"), "There is no text.txt. See how it is spelt"),
+        (FileNotFoundError(2, "No such file or directory", "text.txt"), "There is no text.txt. Check the spelling"),
         (IsADirectoryError(21, "Is a directory", "data"), "data is a folder, and a file is needed there."),
-        (PermissionError(13, "Permission denied", b"key"), "key is closed to you (Permission denied)."),
-        (OSError(30, "Read-only file system", "m.gguf"), "m.gguf is closed to you (Read-only file system)."),
+        (PermissionError(13, "Permission denied", b"key"), "key cannot be accessed (Permission denied)."),
+        (OSError(30, "Read-only file system", "m.gguf"), "m.gguf cannot be accessed (Read-only file system)."),
         (FileNotFoundError("There is no model in x."), "There is no model in x."),
         (
             UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid start byte"),
-            "What was read is not UTF-8 text (byte 1).",
+            "The input is not UTF-8 text (byte 1).",
         ),
         (
             UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
-            "A text holds half a character (a lone",
+            "A text has a lone surrogate (half a character)",
         ),
         (ValueError("embedded null byte"), "A path has a NUL character in it"),
         (OSError(28, "No space left on device", "x"), "The disk is full"),

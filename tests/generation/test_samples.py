@@ -121,7 +121,7 @@ def test_samples_are_made_where_the_training_text_is_not_and_where_there_is_no_g
         sample__prompts=["ROMEO:"], sample__max_new_tokens=5, sample__grid={"temperature": [], "top_p": []}
     )
     stages.sample.main(settings, Paths(tmp_path))
-    assert "The text of this model is not in" in capsys.readouterr().out
+    assert "The training text of this model is not in" in capsys.readouterr().out
     made = {file.relative_to(tmp_path / "data/samples").as_posix() for file in (tmp_path / "data/samples").rglob("*.*")}
     assert made == {"samples.jsonl", "samples.md", "sample_metrics.json", "grid.tsv", "figures/temperatures.png"}
 

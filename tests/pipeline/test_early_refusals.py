@@ -49,7 +49,7 @@ def test_a_prompt_that_can_be_written_is_not_refused(changes: dict[str, Any]) ->
 
 
 def test_half_of_a_character_in_a_prompt_is_refused_with_the_parameters() -> None:
-    with pytest.raises(ConfigError, match=r"sample\.prompts holds 'a\\ud800', with half of a character"):
+    with pytest.raises(ConfigError, match=r"sample\.prompts holds 'a\\ud800' with a lone surrogate"):
         params(sample__prompts=["ROMEO:", "a\ud800"])
 
 

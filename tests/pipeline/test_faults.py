@@ -279,7 +279,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_spoils_nothing(
     assert fits is None or len(before[fits]) <= limit
     printed = project.run(sys.executable, "-c", LIMITED, str(limit), stage, code=1)
     assert f"{stage}: The disk is full" in printed
-    assert "What was finished before is intact" in printed
+    assert "Finished results are intact" in printed
     assert "Traceback" not in printed
     assert project.results() == before
     assert not list(project.folder.rglob("*.partial"))

@@ -89,7 +89,7 @@ def test_an_update_leaves_a_page_whose_command_fails(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         ("```console\n$ ls\n", "line 1: this block has no end"),
-        ("```console\nls\n```\n", "line 2: 'ls' stands where a command should begin"),
+        ("```console\nls\n```\n", "line 2: 'ls' should be a command that begins with"),
         ("```console\n```\n", "line 1: this block has no command"),
         ("<!-- about 2% -->\n```console\n$ ls\n```\n", "line 1: '<!-- about 2% -->' is no mark"),
     ],

@@ -1,7 +1,7 @@
 """Benchmark growing model sizes, each with batches that quadruple, until memory or time runs out.
 
-`run(…)` measures within a budget of seconds → a Report; what is left out is said in a sentence, with the reason.
-`write` makes a table and figures of it. Every row is measured in a process of its own, by measure.py.
+`run(…)` measures within a budget of seconds and returns a Report, with a note on everything left out. `write` makes a
+table and figures from it. Every row is measured in a process of its own (measure.py).
 """
 
 import time
@@ -20,7 +20,7 @@ from tinygpt.model import hardware
 from tinygpt.model.gpt import GPT, GPTConfig, count_parameters, training_flops_per_token
 from tinygpt.training import compilation
 
-SIZES = {  # the rest of a model is params.yaml's
+SIZES = {  # other settings of the model come from params.yaml
     "0.2M": {"n_layer": 2, "n_head": 2, "n_embd": 48, "context_length": 64},
     "1.3M": {"n_layer": 4, "n_head": 4, "n_embd": 128, "context_length": 128},
     "10M": {"n_layer": 6, "n_head": 6, "n_embd": 384, "context_length": 256},
@@ -28,15 +28,15 @@ SIZES = {  # the rest of a model is params.yaml's
     "85M": {"n_layer": 12, "n_head": 12, "n_embd": 768, "context_length": 1024},
 }
 OWN = {"n_kv_head": None, "head_dim": None, "mlp_hidden": None, "vocab_size": 2000}
-LARGEST = 4096  # sequences; larger batches teach little more a token
-STARTING = 6.0  # seconds that a process takes before it measures
-LEAST = 20.0  # seconds that a row gets once it has begun
-COMPILING = 60.0  # seconds that compiling may take; a third of them are kept back for it
+LARGEST = 4096  # sequences; larger batches learn less per token
+STARTING = 6.0  # seconds until a new process measures
+LEAST = 20.0  # seconds granted to a row once started
+COMPILING = 60.0  # seconds for compiling at most; a third of them are reserved
 
 
 @dataclass
 class Report:
-    """All that was measured, and sentences on what was not."""
+    """All measurements, and notes on what was left out."""
 
     machine: str
     peaks: dict[str, float] = field(default_factory=dict)  # FLOP/s, by precision
@@ -45,16 +45,16 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def mfu(self, row: Training) -> float:
-        """Model FLOPs used: the share of the measured peak that the model's own FLOPs reach."""
+        """Model FLOPs utilisation: the model's FLOPs as a fraction of the measured peak."""
         return row.flops_per_second / self.peaks[row.precision]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it."""
+        """The report as JSON values."""
         rows = [asdict(row) | {"mfu": self.mfu(row)} for row in self.training]
         return asdict(self) | {"training": rows, "largest": self.largest(), "fastest": self.fastest()}
 
     def fastest(self) -> dict[str, dict[str, Any]]:
-        """For each size, the row that learns from the most tokens a second."""
+        """For each size, the row with the most training tokens per second."""
         best = {row.size: row for row in sorted(self.training, key=lambda row: row.tokens_per_second)}
         return {size: asdict(row) for size, row in best.items() if not row.problem}
 
@@ -69,7 +69,7 @@ def shape(size: str, params: Params) -> dict[str, Any]:
 
 
 def precisions(asked: str, device: torch.device) -> tuple[list[str], list[str]]:
-    """The precisions to measure, and sentences on those left out."""
+    """The precisions to measure, and notes on those left out."""
     if asked not in ("all", "auto"):
         return [hardware.pick_precision(asked, device, "--precision")], []
     found, notes = ["fp32"], []
@@ -86,7 +86,7 @@ def precisions(asked: str, device: torch.device) -> tuple[list[str], list[str]]:
 
 
 class Ladder:
-    """One benchmark: a machine, what to measure, and the time left for it."""
+    """One benchmark run: settings, callbacks, report and deadline."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Ladder:
         self.end = time.monotonic() + budget
 
     def climb(self, sizes: list[str], precision: str, compiled: bool | None) -> Report:
-        """Measure everything asked for; compiled None: both, compiled ones at the fastest batch alone."""
+        """Measure the sizes in the chosen precisions; compiled None: both, compiled only at the fastest batch."""
         chosen, notes = precisions(precision, self.device)
         for note in notes:
             self.note(note)
@@ -118,7 +118,7 @@ class Ladder:
         return self.report
 
     def climb_size(self, size: str, chosen: list[str], compiled: bool | None, end: float) -> None:
-        """One size: batches that quadruple in each precision; decoding; compiled at the fastest batch."""
+        """Measure one size: decoding; quadrupling batches in each precision; compiled at the fastest batch."""
         problem = self.refusal(size, end - time.monotonic())
         if problem:
             self.note(problem)
@@ -136,10 +136,10 @@ class Ladder:
             self.train(size, best["precision"], True, best["batch"], max(COMPILING, end - time.monotonic()))
 
     def refusal(self, size: str, seconds: float) -> str:
-        """Why a size is not measured at all, in a sentence; empty where it can be."""
+        """Why a size is not measured, in a sentence; empty if it is."""
         config = GPTConfig(**shape(size, self.params))
         with torch.device("meta"):
-            memory = 4 * 4 * count_parameters(GPT(config))  # weights, gradients, running means, and room to work
+            memory = 4 * 4 * count_parameters(GPT(config))  # weights, gradients, optimizer state, activations
         free = free_memory(self.device)
         if memory > free:
             return f"{size} is left out: its weights and their gradients take {memory:,} bytes, and {free:,} are free."
@@ -151,9 +151,9 @@ class Ladder:
         return ""
 
     def widen(self, size: str, precision: str, compiled: bool, end: float) -> None:
-        """Batches of 1, 4, 16, … while they should fit and time is left; on CUDA the largest is sought.
+        """Measure batches of 1, 4, 16, … while they fit and time is left; on CUDA, find the largest that fits.
 
-        A row costs seconds to start, and little changes from a batch to its double.
+        Quadrupling, because each row takes seconds to start and doubling changes little.
         """
         fits, batch, row = 0, 1, None
         while batch <= LARGEST:
@@ -180,7 +180,7 @@ class Ladder:
             self.bisect(size, precision, compiled, fits, batch, end)
 
     def bisect(self, size: str, precision: str, compiled: bool, fits: int, fails: int, end: float) -> None:
-        """The largest batch that fits, to within an eighth, by trying."""
+        """Find the largest batch that fits, to within an eighth, by bisection."""
         while fails - fits > max(1, fits // 8) and time.monotonic() < end:
             middle = (fits + fails) // 2
             row = self.train(size, precision, compiled, middle, max(LEAST, end - time.monotonic()))
@@ -188,7 +188,7 @@ class Ladder:
         self.note(f"{size} {precision}: the largest batch that fits is {fits}; {fails} does not.")
 
     def train(self, size: str, precision: str, compiled: bool, batch: int, limit: float) -> Training:
-        """Measure one row of training, keep it and say it."""
+        """Measure one row of training, add it to the report and print it."""
         config = shape(size, self.params)
         job = Job(
             "training", str(self.device), precision, compiled, size, batch, config, self.params.train.model_dump()
@@ -196,38 +196,38 @@ class Ladder:
         what = f"{size}  batch {batch}  {precision}{', compiled' if compiled else ''}"
         self.begin(what)
         found = fresh(job, limit)
-        problem: dict[str, Any] = {"size": size, "parameters": 0, "context": config["context_length"], "batch": batch}
-        problem |= {"precision": precision, "compiled": compiled}
-        row = Training(**(problem | found))
+        default: dict[str, Any] = {"size": size, "parameters": 0, "context": config["context_length"], "batch": batch}
+        default |= {"precision": precision, "compiled": compiled}
+        row = Training(**(default | found))
         self.report.training.append(row)
         self.say(line(row, self.report))
         self.note_if_busy(what, row)
         return row
 
     def decode(self, size: str, sequences: int) -> None:
-        """Measure one row of decoding, keep it and say it."""
+        """Measure one row of decoding, add it to the report and print it."""
         what = f"{size}  decoding {sequences} at once"
         self.begin(what)
         found = fresh(Job("decoding", str(self.device), "fp32", False, size, sequences, shape(size, self.params)), 60)
-        asked: dict[str, Any] = {"size": size, "parameters": 0, "sequences": sequences}
-        row = Decoding(**(asked | found))
+        default: dict[str, Any] = {"size": size, "parameters": 0, "sequences": sequences}
+        row = Decoding(**(default | found))
         self.report.decoding.append(row)
         self.say(f"{what}: {row.problem or f'{row.tokens_per_second:,.0f} tokens/s'}")
         self.note_if_busy(what, row)
 
     def note_if_busy(self, what: str, row: Training | Decoding) -> None:
-        """Say that a row was measured while other programs had the cores, so that nobody takes it for the machine's."""
+        """Add a note if other programs used the cores during a measurement."""
         if sentence := hardware.busy(row.core_share):
             self.note(f"{what}: {sentence}.")
 
     def note(self, sentence: str) -> None:
-        """Keep a sentence on what was not measured, or not well, and say it."""
+        """Add a note to the report and print it."""
         self.report.notes.append(sentence)
         self.say(sentence)
 
 
 def line(row: Training, report: Report) -> str:
-    """One row in words."""
+    """One row as text."""
     what = f"{row.size}  batch {row.batch}  {row.precision}{', compiled' if row.compiled else ''}: "
     if row.problem:
         return what + row.problem
@@ -274,13 +274,13 @@ def run(
     say: Callable[[str], None],
     begin: Callable[[str], object] = lambda what: None,
 ) -> Report:
-    """Climb the ladder on this machine. ValueError, in a sentence, for a size or a device that is not there.
+    """Run the benchmark on this machine. Raises ValueError for an unknown size or a missing device.
 
-    `say` hears each row once it is measured, and each sentence on what is left out; `begin` what is measured next.
+    `say` is called with each row and note, `begin` with the name of the next measurement.
     """
     unknown = [size for size in sizes if size not in SIZES]
     if unknown:
-        raise ValueError(f"There is no size {unknown[0]!r}; write some of {', '.join(SIZES)}.")
+        raise ValueError(f"There is no size {unknown[0]!r}; choose from {', '.join(SIZES)}.")
     chosen = hardware.pick_device(device, "--device")
     compilation.check(bool(compiled), chosen, "--compile")
     report = Report(hardware.describe(chosen, precision).rpartition(", ")[0] + f", PyTorch {torch.__version__}")
@@ -288,10 +288,10 @@ def run(
 
 
 def write(report: Report, folder: Path) -> None:
-    """Write results.json, table.md and three figures into `folder`; those of training in the quickest precision."""
+    """Write results.json, table.md and three figures into `folder`; training figures are for the fastest precision."""
     rows = [row | {"mfu": report.mfu(Training(**row))} for row in map(asdict, report.training) if not row["problem"]]
-    quickest = max(report.peaks, key=lambda name: report.peaks[name])
-    eager = [row for row in rows if not row["compiled"] and row["precision"] == quickest]
+    fastest = max(report.peaks, key=lambda name: report.peaks[name])
+    eager = [row for row in rows if not row["compiled"] and row["precision"] == fastest]
     write_json(folder / "results.json", report.to_json())
     write_text(folder / "table.md", "\n".join(table(report)) + "\n")
     figures.training_speed(folder / "benchmark_training.png", eager)

@@ -1,7 +1,7 @@
 """Measure matrix products, training steps and decoding on this machine: time and memory.
 
-`fresh(job)` measures in a process of its own, so that one peak of memory does not hide the next, and what runs out of
-memory takes nothing else down. `python -m tinygpt.bench.measure` is that process: a job comes as JSON, a row goes back.
+`fresh(job)` measures in a new process, so that each has its own memory peak, and running out of memory ends only that
+process. `python -m tinygpt.bench.measure` is the process: it reads a job as JSON and prints a row.
 """
 
 import contextlib
@@ -32,13 +32,13 @@ from tinygpt.training.passes import Passes
 from tinygpt.training.state import initial_state
 
 OUT_OF_MEMORY = "out of memory"
-TOO_SLOW = "stopped: over its time"
-REPEATS = 5  # of a step; the median is told, and how far apart the quickest and the slowest are
+TOO_SLOW = "stopped: time limit"
+REPEATS = 5  # of a step; reported are the median and the spread
 
 
 @dataclass(frozen=True)
 class Training:
-    """How fast one model trains at one batch size; zeros where `problem` says why it does not."""
+    """Training speed and memory of one model at one batch size; zeros if there is a `problem`."""
 
     size: str
     parameters: int
@@ -47,32 +47,32 @@ class Training:
     precision: str
     compiled: bool
     tokens_per_second: float = 0.0
-    spread: float = 0.0  # slowest step less quickest, over the median
+    spread: float = 0.0  # (slowest − fastest step) / median
     step: float = 0.0  # seconds, the median
-    flops_per_second: float = 0.0  # of the model, by count
+    flops_per_second: float = 0.0  # the model's FLOPs, by formula
     memory: int = 0  # bytes, the peak
-    forecast: int = 0  # bytes, as training would have said
-    forecast_a_sequence: int = 0  # bytes that one sequence more adds to it
-    starting: float = 0.0  # seconds of the first step, in which compiling happens
-    core_share: float = 1.0  # of the time measured (hardware.core_share)
+    forecast: int = 0  # bytes, as forecast before training
+    forecast_a_sequence: int = 0  # bytes per additional sequence
+    starting: float = 0.0  # seconds of the first step, including compilation
+    core_share: float = 1.0  # fraction of the time with a core available (hardware.core_share)
     problem: str = ""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How fast one model writes, in so many sequences at once."""
+    """Decoding speed of one model with a number of parallel sequences."""
 
     size: str
     parameters: int
     sequences: int
-    tokens_per_second: float = 0.0  # of all of them together
-    core_share: float = 1.0  # as above
+    tokens_per_second: float = 0.0  # of all sequences together
+    core_share: float = 1.0  # as in Training
     problem: str = ""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to measure. `settings` and `config` are those of a run; kind `peak` needs neither."""
+    """One measurement; `config`: the model's, `settings`: params.yaml's section `train`. Kind `peak` needs neither."""
 
     kind: Literal["peak", "training", "decoding"]
     device: str
@@ -85,7 +85,7 @@ class Job:
 
 
 def matmul_peak(device: torch.device, precision: str) -> float:
-    """FLOP/s of the quickest of several large square matrix products: what the machine can do at best."""
+    """FLOP/s of the fastest of several large square matrix products: the machine's practical peak."""
     best = 0.0
     for side in (1024, 2048, 4096) if device.type == "cpu" else (4096, 8192, 16384):
         x = torch.randn(side, side, device=device, dtype=hardware.DTYPES[precision])
@@ -97,11 +97,11 @@ def matmul_peak(device: torch.device, precision: str) -> float:
 def measure(
     config: GPTConfig, settings: Train, device: torch.device, precision: str, compiled: bool, size: str = ""
 ) -> Training:
-    """Time training steps on random tokens, after one that warms up (on CUDA three), and note the memory they took.
+    """Time training steps on random tokens after a warm-up (one step; three on CUDA), and measure peak memory.
 
-    On a CPU memory is the growth of this process's peak since before the model was there: call it in a fresh process.
+    On a CPU, memory is the growth of this process's peak from before the model is created: call it in a new process.
     """
-    _forget_peak()
+    _reset_peak()
     baseline = _peak_memory(device)
     state = initial_state(config, settings, 1, device, precision)
     shape = (settings.batch_size, config.context_length)
@@ -114,10 +114,10 @@ def measure(
     def step(take: Callable[..., object] = train_step) -> None:
         take(state, passes, (batch, batch), settings)
 
-    state.best = state.kept()  # as in a run, where the best so far are kept
-    # as every tenth step of a run, and the one that takes the most memory
+    state.best = state.kept()  # as in a run, which keeps a copy of the best weights
+    # Every tenth step of a run is like this; it takes the most memory.
     starting = _timed(lambda: step(examined_step), device)
-    seconds, share = _repeated(step, device)
+    seconds, core_share = _repeated(step, device)
     memory = _peak_memory(device) - baseline
     with compilation.eager():
         cost = forecast.count(state, settings, 1, precision)
@@ -137,48 +137,48 @@ def measure(
         forecast=cost.memory,
         forecast_a_sequence=cost.memory_a_sequence,
         starting=starting,
-        core_share=share,
+        core_share=core_share,
     )
 
 
 def _repeated(step: Callable[[], None], device: torch.device) -> tuple[list[float], float]:
-    """The seconds of REPEATS steps, and the share of that time in which this process had a core."""
-    for _ in range(2 if device.type == "cuda" else 0):  # in which it is recorded
+    """The seconds of REPEATS steps, and the fraction of that time in which this process had a core."""
+    for _ in range(2 if device.type == "cuda" else 0):  # the CUDA graph is captured in these steps
         step()
     since = hardware.clock()
     return [_timed(step, device) for _ in range(REPEATS)], hardware.core_share(since, device)
 
 
 def decode(config: GPTConfig, sequences: int, device: torch.device, size: str = "", limit: float = 2.0) -> Decoding:
-    """Tokens a second of `sequences` continuations at once, until the context is full or `limit` seconds have passed.
+    """Tokens per second of `sequences` parallel continuations, until the context is full or for `limit` seconds.
 
-    The first token, for which the prompt is read, is left out; choosing among the scores is counted.
+    Prefill, with the first token, is not timed; sampling is.
     """
     model = GPT(config)
-    model.initialise(torch.Generator().manual_seed(1))  # drawn on the CPU, where its generator is
+    model.initialise(torch.Generator().manual_seed(1))  # a CPU generator needs a model on the CPU
     model.to(device).eval()
-    seeds, settings, room = list(range(sequences)), [Sampling()] * sequences, config.context_length - 1
-    steps = generate.generate_ids(model, [[0]] * sequences, settings, seeds, room, end_of_text=-1)
+    seeds, settings, count = list(range(sequences)), [Sampling()] * sequences, config.context_length - 1
+    steps = generate.generate_ids(model, [[0]] * sequences, settings, seeds, count, end_of_text=-1)
     next(steps)
-    since, count = hardware.clock(), 0
+    since, done = hardware.clock(), 0
     while time.perf_counter() - since[0] < limit and next(steps, None):
-        count += 1
-    speed = sequences * count / (time.perf_counter() - since[0])
+        done += 1
+    speed = sequences * done / (time.perf_counter() - since[0])
     return Decoding(size, count_parameters(model), sequences, speed, hardware.core_share(since, device))
 
 
 def fresh(job: Job, limit: float) -> dict[str, Any]:
-    """Measure in a process of its own, stopped after `limit` seconds; a row, or `{"problem": …}`."""
+    """Measure in a new process, stopped after `limit` seconds; returns a row, or `{"problem": …}`."""
     command = [sys.executable, "-m", "tinygpt.bench.measure"]
     text = json.dumps(dataclasses.asdict(job))
-    # On few cores the compiler's helpers would still be starting while the compiled steps are timed.
+    # On few cores the compiler's worker processes would still be starting while the compiled steps are timed.
     env = os.environ | ({"TORCHINDUCTOR_COMPILE_THREADS": "1"} if job.device == "cpu" else {})
     try:
         pipes: Any = {"input": text, "capture_output": True, "text": True, "errors": "replace"}
         done = subprocess.run(command, **pipes, timeout=limit, check=False, env=env)
     except subprocess.TimeoutExpired:
         return {"problem": TOO_SLOW}
-    if done.returncode == -9:  # what Linux sends to whoever takes the last of the memory
+    if done.returncode == -9:  # SIGKILL from Linux's out-of-memory killer
         return {"problem": OUT_OF_MEMORY}
     if done.returncode:
         raise RuntimeError(f"Measuring failed, with exit status {done.returncode}:\n{done.stderr}")
@@ -187,7 +187,7 @@ def fresh(job: Job, limit: float) -> dict[str, Any]:
 
 
 def perform(job: Job) -> dict[str, Any]:
-    """Do a job in this process; running out of memory is a result."""
+    """Measure in this process; running out of memory is a result."""
     device = torch.device(job.device)
     hardware.make_deterministic()
     hardware.keep_freed_memory()
@@ -199,21 +199,21 @@ def perform(job: Job) -> dict[str, Any]:
             return dataclasses.asdict(decode(config, job.batch, device, job.size))
         settings = Train(**job.settings | {"batch_size": job.batch, "accumulation": 1})
         return dataclasses.asdict(measure(config, settings, device, job.precision, job.compiled, job.size))
-    except (MemoryError, RuntimeError) as problem:  # PyTorch's own is a RuntimeError
+    except (MemoryError, RuntimeError) as problem:  # PyTorch raises RuntimeError
         if not out_of_memory(problem):
             raise
         return {"problem": OUT_OF_MEMORY}
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a run could take now."""
+    """Bytes available to a run now."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that `work` takes, with what it leaves running on the device."""
+    """Seconds that `work` takes, including asynchronous work on the device."""
     _wait(device)
     begin = time.perf_counter()
     work()
@@ -226,28 +226,28 @@ def _wait(device: torch.device) -> None:
         getattr(torch, device.type).synchronize()
 
 
-def _forget_peak() -> None:
-    """Let the peak of this process's memory be what it takes now, where Linux is willing: loading PyTorch took more."""
+def _reset_peak() -> None:
+    """Reset this process's peak memory, where Linux allows it: loading PyTorch has a higher one."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes: of PyTorch's tensors on CUDA, of its driver on a Mac's GPU; on a CPU, of this process, at its peak."""
+    """Peak memory in bytes: of PyTorch's allocator on CUDA, of this process on a CPU; on MPS, the driver's current."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
-    status = Path("/proc/self/status")  # Linux: getrusage would count the process that started this one, too
+    status = Path("/proc/self/status")  # Linux, where getrusage includes the parent process
     if status.is_file():
         return 1024 * int(status.read_text(encoding="ascii").partition("VmHWM:")[2].split()[0])
-    import resource  # which Windows does not have
+    import resource  # missing on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on a Mac
 
 
 if __name__ == "__main__":
     print(json.dumps(perform(Job(**json.load(sys.stdin)))), flush=True)
-    os._exit(0)  # the row is whole; taking PyTorch down after it takes time, and seems to have aborted once on a GPU
+    os._exit(0)  # skip PyTorch's slow shutdown, which once aborted on a GPU after the row was printed

@@ -37,9 +37,10 @@ def save_model(
     lineage: dict[str, Any],
     changes: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a model folder atomically; `weights`: float32, by our names, of the shapes of this configuration.
+    """Write a model folder atomically.
 
-    changes: the LoRA matrices (training/lora.py) already added to `weights`, for `tinygpt export peft`.
+    weights: parameter name → float32 of the parameter's shape, for a model of this configuration. changes: the LoRA
+    matrices (training/lora.py) already added to `weights`, for `tinygpt export peft`.
     """
     with writing(folder) as partial:
         partial.mkdir()

@@ -21,8 +21,8 @@ Length = Annotated[int, typer.Option(min=1, help="Maximum number of new tokens."
 # Copies of config.SAMPLING's help, compared by a test: importing config would load pydantic and slow `--help` down.
 Temperature = Annotated[float, typer.Option(help="0: greedy; 1: the model's own distribution.")]
 TopK = Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")]
-TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this total probability; 1 keeps all.")]
-MinP = Annotated[float, typer.Option(help="Drop tokens below this fraction of the highest probability.")]
+TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this probability; 1: all.")]
+MinP = Annotated[float, typer.Option(help="Drop tokens below this fraction of the highest.")]
 Penalty = Annotated[float, typer.Option(help="Above 1: make tokens already seen less likely.")]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="The device to run on.")]
 

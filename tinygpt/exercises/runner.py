@@ -1,8 +1,8 @@
 """The exercises of the lessons: `tinygpt exercise 3` copies three stubs, `tinygpt exercise 3 --check` tests them.
 
-tinygpt/exercises/lesson_03 holds the stubs of lesson 3, one function a file of its name, and tests.py, one test a stub
-of its name, in their order. `copy` lays the stubs where a learner writes, and never over anything; `check` runs the
-tests and says what is wrong in a sentence. Left out: the solutions, which lie with the project's own tests.
+tinygpt/exercises/lesson_03 contains the stubs of lesson 3, one function per file, and tests.py with one test per stub,
+in order; function, file and test have the same name. `copy` copies the stubs for a learner and never overwrites;
+`check` runs the tests and describes the first error of each. The solutions are with the project's own tests.
 """
 
 import ast
@@ -23,7 +23,7 @@ def lessons() -> list[int]:
 
 
 def names(lesson: int) -> list[str]:
-    """The exercises of a lesson, in order. ValueError where there is no such lesson."""
+    """The exercises of a lesson, in order. Raises ValueError if there is no such lesson."""
     if lesson not in lessons():
         raise ValueError(f"There is no lesson {lesson}; there are {lessons()[0]} to {lessons()[-1]}.")
     tests = ast.parse((STUBS / f"lesson_{lesson:02}/tests.py").read_text(encoding="utf-8"))
@@ -31,23 +31,23 @@ def names(lesson: int) -> list[str]:
 
 
 def title(lesson: int, name: str) -> str:
-    """What an exercise asks for, in a line: the first of its file."""
+    """The task of an exercise in one line: the first line of its stub."""
     text = ast.get_docstring(ast.parse(stub(lesson, name).read_text(encoding="utf-8"))) or ""
     return text.splitlines()[0]
 
 
 def stub(lesson: int, name: str) -> Path:
-    """The file that an exercise begins as."""
+    """The stub of an exercise."""
     return STUBS / f"lesson_{lesson:02}" / f"{name}.py"
 
 
 def written(lesson: int, name: str, folder: Path) -> Path:
-    """The learner's file."""
+    """The learner's file of an exercise."""
     return folder / f"{lesson:02}" / f"{name}.py"
 
 
 def copy(lesson: int, folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Lay the stubs of a lesson into `folder`/03; each file, and whether it is new. What is there stays as it is."""
+    """Copy the stubs of a lesson into `folder`/03 without overwriting; each file, and whether it is new."""
     for name in names(lesson):
         file = written(lesson, name, folder)
         new = not file.exists()
@@ -58,12 +58,12 @@ def copy(lesson: int, folder: Path) -> Iterator[tuple[Path, bool]]:
 
 
 def check(lesson: int, folder: Path) -> Iterator[tuple[str, str | None]]:
-    """Run the tests of a lesson on what lies in `folder`/03: each name, and what is wrong, or None where it is right.
+    """Run the tests of a lesson on the files in `folder`/03: each name, and a sentence on what is wrong, or None.
 
-    FileNotFoundError where the lesson was not copied.
+    Raises FileNotFoundError if the lesson was not copied.
     """
     if not (folder / f"{lesson:02}").is_dir():
-        names(lesson)  # refuses a lesson that there is not
+        names(lesson)  # raises ValueError for an unknown lesson
         raise FileNotFoundError(f"There is no {folder}/{lesson:02}. Run `tinygpt exercise {lesson}` first.")
     tests = importlib.import_module(f"tinygpt.exercises.lesson_{lesson:02}.tests")
     for name in names(lesson):
@@ -71,52 +71,52 @@ def check(lesson: int, folder: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def home(lesson: int, name: str) -> str:
-    """Where the project does the same: the docstring of the exercise's test."""
+    """The project's own implementation: the docstring of the exercise's test."""
     tests = importlib.import_module(f"tinygpt.exercises.lesson_{lesson:02}.tests")
     return str(getattr(tests, name).__doc__)
 
 
 def verdict(test: Callable[[Callable[..., Any]], None], file: Path) -> str | None:
-    """What is wrong with the function in `file` that is named as it, in a sentence; None where the test passes."""
+    """A sentence on what is wrong with the function in `file`, or None if the test passes."""
     arguments: tuple[Any, ...] = ()
 
-    def watched(*given: Any) -> Any:
+    def recorded(*given: Any) -> Any:
         nonlocal arguments
         arguments = given
         return function(*given)
 
     if not file.is_file():
-        return f"{file} is gone; `tinygpt exercise` brings a new one"
+        return f"{file} is missing; `tinygpt exercise` copies it again"
     try:
         function = load(file)
-        test(watched)
+        test(recorded)
     except NotImplementedError:
         return "not written yet"
     except SyntaxError as problem:
         return f"line {problem.lineno} is not Python: {problem.msg}"
     except AssertionError as problem:
         return str(problem) or f"the assert in line {line_of(problem, file)} does not hold"
-    except (Exception, SystemExit) as problem:  # whatever a learner's code may raise, it is told and not thrown
+    except (Exception, SystemExit) as problem:  # any exception of the learner's code
         line = line_of(problem, file)
-        where = f"in line {line}" if line else "in the test, at what the function gave back"
+        where = f"in line {line}" if line else "in the test, from the returned value"
         return f"{type(problem).__name__} {where}: {problem}{called_with(arguments)}"
     return None
 
 
 def called_with(arguments: tuple[Any, ...]) -> str:
-    """What a function was given when it failed, as the end of a sentence."""
-    from tinygpt.exercises import shown  # late: it needs PyTorch, and listing exercises does not
+    """The arguments of the failed call, as the end of a sentence."""
+    from tinygpt.exercises import shown  # imports PyTorch, which listing exercises does not need
 
     return f"; called with ({', '.join(map(shown, arguments))})" if arguments else ""
 
 
 def load(file: Path) -> Callable[..., Any]:
-    """The function that a file holds under its own name. AssertionError, in a sentence, where there is none."""
+    """The function in a file that has the file's name. Raises AssertionError if there is none."""
     module = ModuleType(file.stem)
     exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), module.__dict__)  # the learner's own code
     function = getattr(module, file.stem, None)
     if not callable(function):
-        raise AssertionError(f"{file} holds no function {file.stem}")
+        raise AssertionError(f"{file} defines no function {file.stem}")
     return function
 
 

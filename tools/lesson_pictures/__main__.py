@@ -1,6 +1,6 @@
-"""The lessons' pictures, one function each: `python -m tools.lesson_pictures` draws all, `… 04` those of lesson 4.
+"""The lessons' figures, one function each: `python -m tools.lesson_pictures` draws all, `… 04` those of lesson 4.
 
-They are drawn from what the pipeline made (`make` first), in the look of tinygpt/plots/style.py. The functions stand in
+They use the pipeline's outputs (run `make` first) and the style of tinygpt/plots/style.py. The functions are in
 text.py, models.py and runs.py.
 """
 

@@ -1,4 +1,4 @@
-"""Pictures of lessons 6, 8, 9 and 10: training, its memory, experiments, overfitting. __main__.py draws them."""
+"""Figures of lessons 6, 8, 9 and 10: training, its memory, experiments, overfitting. __main__.py draws them."""
 
 import statistics
 from pathlib import Path
@@ -54,7 +54,7 @@ def curves(path: Path) -> None:
 
 
 def memory(path: Path) -> None:
-    """The forecast of memory over the batch size."""
+    """The memory forecast by batch size."""
     figure, axes = style.canvas()
     sizes: dict[str, dict[str, Any]] = {"the default": {}, "hour": presets.load(Path("sizes.yaml"))["hour"]}
     for number, (name, size) in enumerate(sizes.items()):
@@ -79,7 +79,7 @@ def memory(path: Path) -> None:
 
 
 def ablation(path: Path) -> None:
-    """Some tables of docs/experiments.md, from the runs that they are made of."""
+    """Some tables of docs/experiments.md as a figure, from the same runs."""
     entries = [e for e in ablations.plan() if e.group in ("default", "tokenizer", "architecture", "optimizer")]
     runs = {entry.name: [run.bits_per_byte for run in entry.of(ablations.load_results())] for entry in entries}
     names = sorted(runs, key=lambda name: statistics.fmean(runs[name]))

@@ -1,4 +1,4 @@
-"""Pictures of lessons 1 to 3: the pipeline, the vocabulary, windows, positions. __main__.py draws them."""
+"""Figures of lessons 1 to 3: the pipeline, the vocabulary, windows, positions. __main__.py draws them."""
 
 from pathlib import Path
 
@@ -21,25 +21,25 @@ STAGES = ("download", "tokenize", "train", "evaluate", "sample")
 
 
 def pipeline(path: Path) -> None:
-    """Five stages as boxes, with what each hands on."""
+    """Five stages as boxes, each with its output."""
     params, text = config.load(PATHS.params), read_json(PATHS.baselines)
     metrics = read_json(PATHS.evaluation / "metrics.json")
     ids = len(open_tokens(PATHS.ids("train"))) + len(open_tokens(PATHS.ids("validation")))
     figure, axes = style.canvas()
     axes.set_axis_off()
     figure.set_size_inches(8, 2.7)
-    handed = [
+    outputs = [
         f"{(text['train_bytes'] + text['validation_bytes']) / 1e6:.1f} MB\nof text",
-        f"{ids / 1e6:.1f} million\ntokens of {params.tokenize.vocab_size} kinds",
-        f"{read_json(PATHS.training / 'metrics.json')['parameters'] / 1e6:.2f} million\nlearned numbers",
+        f"{ids / 1e6:.1f} million\ntokens, vocabulary {params.tokenize.vocab_size}",
+        f"{read_json(PATHS.training / 'metrics.json')['parameters'] / 1e6:.2f} million\nparameters",
         f"{metrics['bits_per_byte']:.2f} bits\nper byte",
         "new text",
     ]
-    for place, (name, made) in enumerate(zip(STAGES, handed, strict=True)):
-        x, y = (2 * place, 0.0) if place < 3 else (6.0, 1.1 if place == 3 else -1.1)
+    for number, (name, output) in enumerate(zip(STAGES, outputs, strict=True)):
+        x, y = (2 * number, 0.0) if number < 3 else (6.0, 1.1 if number == 3 else -1.1)
         axes.add_patch(FancyBboxPatch((x, y - 0.3), 1.3, 0.6, boxstyle="round,pad=0.08", fc="white", ec=DARK, lw=1.6))
         axes.text(x + 0.65, y, name, ha="center", va="center", color=DARK, fontweight="bold")
-        axes.text(x + 0.65, y - 0.5, made, ha="center", va="top", fontsize=9, color="0.25")
+        axes.text(x + 0.65, y - 0.5, output, ha="center", va="top", fontsize=9, color="0.25")
     for start, end in (
         ((1.4, 0), (1.9, 0)),
         ((3.4, 0), (3.9, 0)),
@@ -64,50 +64,49 @@ def vocabulary(path: Path) -> None:
     axes.plot(*zip(*found, strict=True), color=DARK, marker="o", linewidth=1.8)
     characters = len({character for _, row in read_rows(PATHS.text("train")) for character in row})
     axes.plot(characters, len(text.encode()) / len(text), "s", color=DARK)
-    axes.annotate(f"a token a character: {characters}", (characters * 0.85, 1.06), color=DARK)
-    ours = dict(found).get(section.vocab_size)
-    if ours:
-        axes.plot(section.vocab_size, ours, "o", color=ACCENT, markersize=10)
-        axes.annotate(f"the default: {ours:.2f}", (section.vocab_size, ours - 0.12), color=ACCENT, va="top")
-    axes.set(xlabel="entries in the vocabulary", ylabel="bytes per token", ylim=(0.9, None))
-    axes.set(title="What a larger vocabulary buys (held-out plays)", xscale="log")
+    axes.annotate(f"one token per character: {characters}", (characters * 0.85, 1.06), color=DARK)
+    default = dict(found).get(section.vocab_size)
+    if default:
+        axes.plot(section.vocab_size, default, "o", color=ACCENT, markersize=10)
+        axes.annotate(f"the default: {default:.2f}", (section.vocab_size, default - 0.12), color=ACCENT, va="top")
+    axes.set(xlabel="vocabulary size", ylabel="bytes per token", ylim=(0.9, None))
+    axes.set(title="Compression by vocabulary size (held-out plays)", xscale="log")
     axes.set_xticks([2**power for power in range(6, 14)], [str(2**power) for power in range(6, 14)])
     axes.minorticks_off()
     style.save(figure, path)
 
 
 def windows(path: Path) -> None:
-    """Which windows of a short text the first steps take."""
-    context, batch, length = 6, 3, 81  # twelve windows, so that eight steps are two readings
+    """The windows of a short text in the first steps."""
+    context, batch, length = 6, 3, 81  # twelve windows, so that eight steps are two epochs
     dataset = TokenDataset(np.arange(length, dtype=np.uint16), context)
     sampler = StepSampler(dataset, batch, seed=1, start=0, stop=8)
     figure, axes = style.canvas()
     figure.set_size_inches(8, 3)
     for step in range(8):
         for number, start in enumerate(sampler.batch(step)):
-            again = step * batch + number >= sampler.windows
+            second = step * batch + number >= sampler.windows
             axes.barh(
-                step, context, left=start, height=0.7, color=ACCENT if again else DARK, edgecolor="w", linewidth=2
+                step, context, left=start, height=0.7, color=ACCENT if second else DARK, edgecolor="w", linewidth=2
             )
     axes.set_yticks(range(8), [f"step {step}" for step in range(8)])
     axes.invert_yaxis()
-    axes.set(xlim=(0, length), xlabel="place in the text, tokens")
-    axes.set_title(f"Batches of {batch} windows of {context} tokens; the second reading in red")
+    axes.set(xlim=(0, length), xlabel="position in the text, tokens")
+    axes.set_title(f"Batches of {batch} windows of {context} tokens; the second epoch in red")
     style.save(figure, path)
 
 
 def positions(path: Path) -> None:
-    """How four of a head's arrows turn."""
+    """Cosine of the rotation angle of four coordinate pairs of a head, by position."""
     model = config.load(PATHS.params).model
     width = model.head_dim or model.n_embd // model.n_head
-    speeds = rotary_angles(2, width, model.rope_theta)[1]  # (D/2,) radians a token
-    place = torch.linspace(0, 64, 641)
+    frequencies = rotary_angles(2, width, model.rope_theta)[1]  # (D/2,) radians per token
+    position = torch.linspace(0, 64, 641)
     figure, axes = style.canvas()
-    for number, arrow in enumerate((0, width // 8, width // 4, width // 2 - 1)):
+    for number, pair in enumerate((0, width // 8, width // 4, width // 2 - 1)):
         color = [ACCENT, DARK, DARK, DARK][number]
-        axes.plot(
-            place, (place * speeds[arrow]).cos(), STYLES[number], color=color, linewidth=1.6, label=f"arrow {arrow}"
-        )
+        cosine = (position * frequencies[pair]).cos()
+        axes.plot(position, cosine, STYLES[number], color=color, linewidth=1.6, label=f"arrow {pair}")
     axes.set(xlabel="position in the context, tokens", ylabel="cosine of the angle")
     axes.set_title("Rotary positions: quick arrows tell neighbours apart, slow ones near from far")
     figure.legend(loc="outside lower center", ncols=4, frameon=False)

@@ -1,17 +1,17 @@
-"""Would the tests see it? Each line of the fast path is made wrong in small ways, and its tests are run on each.
+"""Mutation tests: run the tests of the fast path on many slightly wrong versions of its files.
 
-    python -m tools.mutants                          # the files of PINNED; exit status 1 where one survives unexplained
+    python -m tools.mutants                          # the files of PINNED; exit status 1 if one survives unexplained
     python -m tools.mutants tinygpt/generation/sampling.py      # one of them
-    python -m tools.mutants --update                 # the same, and its tables in docs/mutants.md written again
+    python -m tools.mutants --update                 # the same, and updates the tables of docs/mutants.md
 
-A mutant is killed if a test fails or never ends, and survives if all pass. Those that survive, since what they change
-is no result, stand in reasons.yaml with the reason. results.tsv holds what became of each: one that was killed is run
-again only when its file has changed, so that a run goes on where it was stopped (delete it to run all).
-mutator.py makes mutants, tables.py the tables. They are run in a copy of the project, each in a process forked
-when PyTorch is loaded, of the tests that run the changed line first those that killed most so far, then the quickest.
+A mutant is killed if a test fails or times out, and survives if all pass. reasons.yaml explains survivors that change
+no result. results.tsv records the outcomes: a killed mutant runs again only if its file has changed, so that an
+interrupted run continues (delete the file to run all). mutator.py makes mutants, tables.py the tables. Mutants run in a
+copy of the project, each in a process forked after PyTorch is loaded, with only the tests that run the changed line:
+first those that killed most so far, then the fastest.
 
-mutmut 3 leaves functions with a decorator alone and deletes no statement, and cosmic-ray starts Python for each mutant,
-which with PyTorch takes seconds: neither would do. Left out: tests that start processes of their own, which take long.
+mutmut 3 skips decorated functions and deletes no statements; cosmic-ray starts Python for each mutant, which takes
+seconds with PyTorch. Left out: slow tests that start processes of their own.
 """
 
 import argparse
@@ -44,7 +44,7 @@ PINNED = {
     "tinygpt/model/kernels.py": ["model/test_kernels", "model/test_gpt", "scratch/test_model"],
     "tinygpt/generation/sampling.py": ["generation/test_sampling", "scratch/test_text", "generation/test_generate"],
 }
-Seen = dict[str, tuple[float, set[int]]]  # by the test: seconds, and the lines that it runs
+Seen = dict[str, tuple[float, set[int]]]  # test → seconds, and the lines that it runs
 PLAIN = [
     "-x",
     "-q",
@@ -59,13 +59,13 @@ PLAIN = [
 
 
 class Watch:
-    """A pytest plugin that notes which lines of a file each test runs, its own fixtures' and shared ones' too."""
+    """A pytest plugin that records the lines of a file that each test runs, including those of its fixtures."""
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.lines: set[int] = set()
         self.tests: Seen = {}
-        self.shared: dict[str, set[int]] = {}  # by the fixture
+        self.shared: dict[str, set[int]] = {}  # fixture → lines
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
@@ -97,7 +97,7 @@ class Watch:
 
 
 class Choose:
-    """A pytest plugin that runs these tests in this order, and writes down the first that fails."""
+    """A pytest plugin that runs the given tests in this order, and records the first that fails."""
 
     def __init__(self, tests: Sequence[str], note: Path) -> None:
         self.rank, self.note = {test: place for place, test in enumerate(tests)}, note
@@ -112,12 +112,12 @@ class Choose:
 
 
 def forked(folder: Path, tests: Sequence[str], plugin: object, limit: float = 0) -> int:
-    """Start pytest on files of a copy of the project, in a process of its own, and kill it after `limit` seconds."""
+    """Start pytest on files of a copy of the project in a forked process, killed after `limit` seconds."""
     process = os.fork()
     if process:
         return process
     try:
-        signal.alarm(int(limit))  # nobody catches it
+        signal.alarm(int(limit))  # no handler is installed
         os.chdir(folder)
         with (folder / "output").open("w") as output:
             os.dup2(output.fileno(), 1)
@@ -136,7 +136,7 @@ def forked(folder: Path, tests: Sequence[str], plugin: object, limit: float = 0)
 
 
 def watched(folder: Path, file: str, tests: Sequence[str]) -> Seen:
-    """Seconds and lines of each test on the file as it is; loads whatever else they load, for those that are forked."""
+    """Seconds and lines of each test on the unmutated file; also imports their modules, for the forked processes."""
     status = os.waitpid(forked(folder, tests, Watch(str(folder / file))), 0)[1]
     if status:
         sys.exit(f"The tests of {file} do not pass as it is:\n{(folder / 'output').read_text()}")
@@ -144,17 +144,23 @@ def watched(folder: Path, file: str, tests: Sequence[str]) -> Seen:
     if not any(lines for _, lines in seen.values()):
         sys.exit(f"None of its tests runs a line of {file}.")
     for name in modules:
-        with contextlib.suppress(Exception):  # some can only be had by way of others
+        with contextlib.suppress(Exception):  # some cannot be imported on their own
             importlib.import_module(name)
-    gc.freeze()  # no process that is forked need look for garbage in all this
+    gc.freeze()  # forked processes need not scan these objects
     return {test: (seconds, set(lines)) for test, (seconds, lines) in seen.items()}
 
 
+def without_results(folder: str, names: list[str]) -> set[str]:
+    """What no copy needs: hidden files, compiled ones, and a pipeline's `data`."""
+    pipeline = {"data"} if "params.yaml" in names else set[str]()
+    return pipeline | {name for name in names if name.startswith(".") or name == "__pycache__"}
+
+
 def outcomes(root: Path, file: str, made: list[Mutant], tests: Sequence[str], workers: int) -> Iterator[Outcome]:
-    """Run mutants of a file, after one that is no mutant at all."""
+    """Run mutants of a file, after the unmutated file."""
     with tempfile.TemporaryDirectory() as place:
         free = [Path(place, str(number)) for number in range(workers)]
-        shutil.copytree(root, free[0], ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
+        shutil.copytree(root, free[0], ignore=without_results)
         seen = watched(free[0], file, tests)
         for folder in free[1:]:
             shutil.copytree(free[0], folder)
@@ -180,10 +186,10 @@ def outcomes(root: Path, file: str, made: list[Mutant], tests: Sequence[str], wo
 
 
 def started(folder: Path, file: str, mutant: Mutant, seen: Seen, kills: Counter[str]) -> int:
-    """The process that runs a mutant's tests: those that run its lines, or all where it is run when loaded."""
+    """Start a mutant's tests: those that run its lines, or all if its lines run at import; returns the process id."""
     (folder / file).write_text(mutant.source, encoding="utf-8")
     for old in (folder / file).parent.glob(f"__pycache__/{Path(file).stem}.*"):
-        old.unlink()  # all else may stay compiled; this would be taken for a mutant of the same size and second
+        old.unlink()  # otherwise Python would use the bytecode of another mutant of the same size and second
     (folder / "first").write_text("")
     reach = [test for test, (_, lines) in seen.items() if lines.intersection(mutant.lines)] or list(seen)
     order = sorted(reach, key=lambda test: (-kills[test], seen[test][0]))
@@ -192,16 +198,16 @@ def started(folder: Path, file: str, mutant: Mutant, seen: Seen, kills: Counter[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the fast path wrong in small ways; see whether tests fail.")
-    parser.add_argument("files", nargs="*", default=[*PINNED], help="as in PINNED")
+    parser = argparse.ArgumentParser(description="Run mutation tests of the fast path.")
+    parser.add_argument("files", nargs="*", default=[*PINNED], help="files to mutate; by default those of PINNED")
     parser.add_argument("--tests", nargs="+", help="test files, instead of those of PINNED")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the project; for tests of this")
-    parser.add_argument("--workers", type=int, default=2, help="mutants at once")
-    parser.add_argument("--update", action="store_true", help="write the tables of docs/mutants.md again")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the project's root; for tests of this tool")
+    parser.add_argument("--workers", type=int, default=2, help="mutants in parallel")
+    parser.add_argument("--update", action="store_true", help="update the tables of docs/mutants.md")
     options = parser.parse_args()
-    sys.dont_write_bytecode = False  # what is not changed is compiled once
-    os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is loaded: a process with threads cannot be forked safely
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of other packages take longer than most tests
+    sys.dont_write_bytecode = False  # compile unchanged modules once
+    os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is loaded: forking a process with threads is unsafe
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # loading them takes longer than most tests
     hypothesis.settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
     hypothesis.settings.load_profile("mutants")
     results = options.root / "tools/mutants/results.tsv"

@@ -1,7 +1,8 @@
-"""Small wrong versions of a Python source: a statement gone, another operator, a number that is off.
+"""Make mutants of a Python source: `mutants(source)`.
 
-`mutants(source)` → all of them, in the order of the source, each with the lines that must run for it to matter. Left
-out is what no result hangs on, or what fails at once: annotations, docstrings, imports, and the texts of errors.
+A mutant has one small change, such as a deleted statement, another operator or a changed number. Mutants are in source
+order, each with the lines that a test must run to detect it. Not mutated, because they affect no result or fail at
+once: annotations, docstrings, imports and error messages.
 """
 
 import ast
@@ -18,7 +19,7 @@ SWAPS: dict[type[ast.AST], Any] = {
 }
 OPPOSITES: dict[type[ast.AST], Any] = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt}
 KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Pass, ast.Nonlocal, ast.Global)  # not deleted
-Change = tuple[str, ast.AST, str]  # kind, the node that goes, the text that comes
+Change = tuple[str, ast.AST, str]  # kind, the replaced node, its new text
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Mutant:
     where: str  # the function, as Class.function
     kind: str
     change: str  # before → after
-    lines: range  # the statement; a test that runs none of them cannot see the change
+    lines: range  # of the statement; a test that runs none of them cannot detect the change
     source: str  # the whole file
 
     @property
@@ -37,7 +38,7 @@ class Mutant:
 
 
 def mutants(source: str) -> list[Mutant]:
-    """All of them, each once; where two in a function read alike, the second is numbered."""
+    """All mutants, without duplicates; equal changes in one function are numbered."""
     text, tree = source.encode(), ast.parse(source)
     modules = {
         name.asname or name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names
@@ -81,7 +82,7 @@ def is_docstring(node: ast.AST) -> bool:
 
 
 def statements(node: ast.AST, path: tuple[ast.AST, ...]) -> Iterator[Change]:
-    """What can be done to a statement: leave it out, go the other way, return nothing."""
+    """Mutations of a statement: delete it, negate its condition, return None."""
     if isinstance(node, ast.stmt) and not isinstance(node, KEPT) and not is_docstring(node):
         yield "statement", node, "pass"
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -100,7 +101,7 @@ def statements(node: ast.AST, path: tuple[ast.AST, ...]) -> Iterator[Change]:
 
 
 def expressions(node: ast.AST, modules: set[str]) -> Iterator[Change]:
-    """What can be done to an expression; `modules` are the names under which modules are imported."""
+    """Mutations of an expression; `modules`: the names of imported modules."""
     match node:
         case ast.BinOp(left, op, right) if type(op) in SWAPS:
             yield "operator", node, ast.unparse(ast.BinOp(left, SWAPS[type(op)](), right))
@@ -123,7 +124,7 @@ def expressions(node: ast.AST, modules: set[str]) -> Iterator[Change]:
 
 
 def comparisons(node: ast.Compare) -> Iterator[Change]:
-    """Equals on the other side, and the other way round."""
+    """Include or exclude equality, and the opposite comparison."""
     for i, op in enumerate(node.ops):
         for swap in (SWAPS, OPPOSITES):
             if type(op) in swap:
@@ -132,7 +133,7 @@ def comparisons(node: ast.Compare) -> Iterator[Change]:
 
 
 def constant(value: Any) -> str:
-    """Another of its kind: the next whole number, half as much again, the opposite, a text that nothing is called."""
+    """Another value of the same type: n + 1, 1.5 × x, the other boolean, or an unused string."""
     if isinstance(value, bool):
         return repr(not value)
     if isinstance(value, str):
@@ -141,7 +142,7 @@ def constant(value: Any) -> str:
 
 
 def calls(node: ast.Call, modules: set[str]) -> Iterator[Change]:
-    """Without one of its named arguments; not in place; and what it is given instead of what it makes of it."""
+    """Drop a keyword argument; make it not in place; replace the call by its argument or owner."""
     for keyword in node.keywords:
         if keyword.arg is not None:
             rest = [other for other in node.keywords if other is not keyword]
@@ -161,20 +162,20 @@ def calls(node: ast.Call, modules: set[str]) -> Iterator[Change]:
 
 
 def is_no_value(owner: ast.AST, modules: set[str]) -> bool:
-    """Whether what stands before the dot is a module, a part of one, or self."""
+    """Whether the owner of a method is a module, a part of one, or self."""
     root = ast.unparse(owner).partition(".")[0]
     return ast.unparse(owner) == "self" or (root in modules and "(" not in ast.unparse(owner))
 
 
 def span(text: bytes, node: Any) -> tuple[int, int]:
-    """Where a node stands, in bytes."""
+    """The start and end of a node, in bytes."""
     lines = text.splitlines(keepends=True)
     start, end = (sum(map(len, lines[: line - 1])) for line in (node.lineno, node.end_lineno))
     return start + node.col_offset, end + node.end_col_offset
 
 
 def stands_alone(old: ast.expr, text: str) -> bool:
-    """Whether it needs no brackets in the other's place."""
+    """Whether the new text needs no brackets in the old expression's place."""
     new = ast.parse(text, mode="eval").body
     if isinstance(new, ast.BinOp) and isinstance(old, ast.BinOp):
         return not isinstance(old.op, ast.Pow)
@@ -183,7 +184,7 @@ def stands_alone(old: ast.expr, text: str) -> bool:
 
 
 def parsed(text: bytes) -> bool:
-    """Whether it is Python: a statement that is left out may leave an else without its if."""
+    """Whether a source is valid Python: deleting a statement may leave an else without its if."""
     try:
         ast.parse(text)
     except SyntaxError:
@@ -192,7 +193,7 @@ def parsed(text: bytes) -> bool:
 
 
 def described(text: bytes, mutated: bytes, place: tuple[int, int], path: tuple[ast.AST, ...]) -> str:
-    """before → after, of so much around the change that a reader knows it again."""
+    """before → after, with enough context to recognise the change."""
     start, end = place
     for node in reversed(path):
         if not isinstance(node, ast.expr | ast.stmt | ast.keyword):
@@ -208,7 +209,7 @@ def described(text: bytes, mutated: bytes, place: tuple[int, int], path: tuple[a
 
 
 def reached(path: tuple[ast.AST, ...]) -> range:
-    """The lines of the statement that is changed; of a whole function, where its head is."""
+    """The lines of the changed statement; of a compound statement, those of its head."""
     statement: Any = [node for node in path if isinstance(node, ast.stmt)][-1]
     if isinstance(statement, ast.FunctionDef) or not hasattr(statement, "body"):
         return range(statement.lineno, statement.end_lineno + 1)

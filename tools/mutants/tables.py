@@ -1,6 +1,6 @@
-"""What became of mutants, in tables: all of them in results.tsv, how many and which survived in docs/mutants.md.
+"""Tables of mutants' outcomes: results.tsv with all of them, docs/mutants.md with counts and survivors.
 
-Left out: making them (mutator.py) and running them (__main__.py).
+mutator.py makes the mutants, __main__.py runs them.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from tools.mutants.mutator import Mutant
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mutant."""
+    """The outcome of a mutant."""
 
     file: str
     mutant: Mutant
@@ -26,7 +26,7 @@ class Outcome:
 
 
 def reasons(file: Path) -> dict[tuple[str, str], str]:
-    """Why a mutant need not be killed, by its file and name."""
+    """(file, name) of a mutant → why it need not be killed."""
     groups = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
     return {
         (name, mutant): group["reason"]
@@ -70,12 +70,12 @@ def key(one: Outcome) -> tuple[str, str]:
 
 
 def code(text: str) -> str:
-    """As code in a cell of a table."""
+    """A text as code in a table cell."""
     return f"`{text}`".replace("|", "\\|")
 
 
 def line(one: Outcome) -> str:
-    """A mutant as a line of the table of all: what became of it, the test that failed, its digest."""
+    """A mutant's line in results.tsv: its outcome, the test that failed, its digest, and so on."""
     mutant = one.mutant
     cells = one.file, mutant.lines.start, mutant.where, mutant.kind, mutant.change, one.result, one.by, digest(mutant)
     return "\t".join(map(str, cells)) + "\n"
@@ -86,19 +86,19 @@ def digest(mutant: Mutant) -> str:
 
 
 def rows(file: Path) -> list[list[str]]:
-    """The lines of a table of all; none where there is none."""
+    """The rows of results.tsv; empty if there is no file."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return [line.split("\t") for line in lines]
 
 
 def killed_before(file: Path) -> dict[str, tuple[str, str]]:
-    """Of a table of all: result and test of those that did not survive, by their digests."""
+    """Digest → result and test of the mutants in results.tsv that did not survive."""
     return {row[-1]: (row[5], row[6]) for row in rows(file) if row[5] != "survived"}
 
 
 def update(page: Path, found: Sequence[Outcome], explained: dict[tuple[str, str], str]) -> None:
-    """Write the tables of a page again."""
-    from benchmark.ablation_tables import markdown, renewed  # late: no process forked before may know tinygpt
+    """Update the tables of a page."""
+    from benchmark.ablation_tables import markdown, renewed  # imports tinygpt, which must not be loaded before forking
 
     text = page.read_text(encoding="utf-8")
     text = renewed(text, "counts", markdown(HEAD, counts(found, explained)))

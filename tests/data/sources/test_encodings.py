@@ -96,8 +96,8 @@ def test_what_is_no_utf8_text_is_named_with_the_next_step(name: str, data: bytes
 
 
 def test_the_place_of_a_wrong_byte_counts_from_the_start_of_the_file() -> None:
-    own(x__txt="é".encode() * encodings.PIECE + b"x" + b"\xff")
-    with pytest.raises(ValueError, match=rf"byte {2 * encodings.PIECE + 1}\)"):
+    own(x__txt="é".encode() * encodings.CHUNK + b"x" + b"\xff")
+    with pytest.raises(ValueError, match=rf"byte {2 * encodings.CHUNK + 1}\)"):
         texts()
 
 

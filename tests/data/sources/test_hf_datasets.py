@@ -121,7 +121,8 @@ def test_a_part_of_it_in_the_cache_is_not_taken_for_all(served: Hub, monkeypatch
     huggingface_hub.snapshot_download(STORIES, repo_type="dataset", revision=COMMIT, allow_patterns=TRAIN[1:3])
     offline(monkeypatch)
     with pytest.raises(
-        ConnectionError, match=r"not \(all\) in the hub's cache, and HF_HUB_OFFLINE is set. Unset it once"
+        ConnectionError,
+        match=r"not \(all\) in the hub's cache, and HF_HUB_OFFLINE is set. Unset it for the first fetch",
     ):
         texts()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -197,8 +198,8 @@ def test_what_is_damaged_on_the_way_is_fetched_again_once(served: Hub) -> None:
         ("/tree/", GATED, "is gated: .*/datasets/roneneldan/TinyStories, then run `hf auth login` or set HF_TOKEN"),
         ("train-00000", GATED, "is gated"),
         ("train-00002", (403, {}), r"refuses roneneldan/TinyStories to your token \(403\)"),
-        ("/tree/", (429, {}), r"asked too often \(429\) .*Wait some minutes"),
-        ("train-00001", (429, {}), r"asked too often \(429\) .*Wait some minutes"),
+        ("/tree/", (429, {}), r"The hub limits requests \(429\) .*Wait some minutes"),
+        ("train-00001", (429, {}), r"The hub limits requests \(429\) .*Wait some minutes"),
         ("/tree/", (500, {}), "could not be fetched from .*500.*Try again with a network.*HF_ENDPOINT"),
         ("/cdn/", (503, {}), "could not be fetched from .*503"),
     ],
@@ -214,7 +215,7 @@ def test_no_network_and_nothing_kept_says_so(served: Hub, monkeypatch: pytest.Mo
     with pytest.raises(ConnectionError, match=r"could not be fetched .*Try again with a network"):
         texts()
     offline(monkeypatch)
-    with pytest.raises(ConnectionError, match=r"HF_HUB_OFFLINE is set. Unset it once, with a network"):
+    with pytest.raises(ConnectionError, match=r"HF_HUB_OFFLINE is set. Unset it for the first fetch"):
         texts()
 
 
@@ -265,7 +266,7 @@ def test_a_dataset_of_several_configurations_names_them(served: Hub) -> None:
     ("content", "sentence"),
     [
         ({"data/test.jsonl": b'{"text": "x"}\n'}, "a/b has no train split, only test"),
-        ({"b.py": b"raise SystemExit"}, "cannot be read as a dataset .*none is run.*refs/convert/parquet"),
+        ({"b.py": b"raise SystemExit"}, "cannot be read as a dataset .*scripts are not run.*refs/convert/parquet"),
         (
             {"train.jsonl": b'{"body": "x", "id": 1}\n'},
             "no column 'text'. Set download.text_column to one of: body, id",

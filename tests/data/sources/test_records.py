@@ -123,10 +123,10 @@ def test_a_quote_that_is_never_closed_fuses_no_rows(line: int, first: str) -> No
         (
             "x__jsonl",
             '{"text": 5}',
-            r"x\.jsonl, line 1: 'text' holds 5, which is not text.* or set download\.text_column",
+            r"x\.jsonl, line 1: 'text' is 5, which is not text.* or set download\.text_column",
         ),
-        ("x__jsonl", '{"text": ["a", "b"]}', "holds .'a', 'b'., which is not text"),
-        ("x__jsonl", r'{"text": "\ud800"}', "half of a character"),
+        ("x__jsonl", '{"text": ["a", "b"]}', "'text' is .'a', 'b'., which is not text"),
+        ("x__jsonl", r'{"text": "\ud800"}', "lone surrogate \\(half a character\\)"),
         ("x__parquet", "not parquet", "cannot be read as Parquet"),
     ],
 )
@@ -143,8 +143,8 @@ def test_parquet_that_holds_no_text_is_named_with_the_next_step() -> None:
         (broken, r"x\.parquet, row 2: 'text' is not UTF-8 \(byte 3\)\. Write the file again"),
         (broken.dictionary_encode(), r"x\.parquet, row \d: 'text' is not UTF-8"),
         (pa.array([b"one", b"caf\xe9"]), r"x\.parquet, row 2: 'text' is not UTF-8 \(byte 3\)"),
-        ([1, 2], r"row 1: 'text' holds 1, which is not text"),
-        ([["a"], ["b"]], r"row 1: 'text' holds \['a'\], which is not text"),
+        ([1, 2], r"row 1: 'text' is 1, which is not text"),
+        ([["a"], ["b"]], r"row 1: 'text' is \['a'\], which is not text"),
     ):
         parquet(values)
         with pytest.raises(ValueError, match=sentence):

@@ -34,7 +34,7 @@ def test_a_link_that_cannot_be_followed_is_refused(here: Path) -> None:
     for target in ("/nowhere/book.txt", "link.txt"):
         Path("own/link.txt").symlink_to(target)
         with pytest.raises(
-            FileNotFoundError, match=rf"own/link\.txt is a link to {target}, which does not exist, or leads"
+            FileNotFoundError, match=rf"own/link\.txt is a link to {target}, which does not exist or links back"
         ):
             documents.check_source(section())
         with pytest.raises(FileNotFoundError, match=r"own/link\.txt is a link to"):

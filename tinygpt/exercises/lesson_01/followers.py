@@ -1,8 +1,8 @@
-"""The smallest language model: which character follows which, and how often.
+"""The smallest language model: count which character follows which.
 
-Go through a text once, and note for each character how often each other one came next. Drawing the next character by
-these counts, again and again, already writes something that looks like words: a model that sees one character back.
-A GPT learns the same kind of table, but from hundreds of tokens back, and too large to be counted.
+Go through a text once, and count for each character how often each other one comes next. Sampling the next character
+from these counts, again and again, already gives something like words: a model with a context of one character. A GPT
+predicts the same distribution from hundreds of tokens of context, far too many to count.
 
     followers("abac") → {"a": {"b": 1, "c": 1}, "b": {"a": 1}}
 """

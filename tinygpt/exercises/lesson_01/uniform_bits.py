@@ -1,7 +1,7 @@
-"""The weakest baseline: the bits of a prediction that knows only which bytes occur.
+"""The weakest baseline: bits per byte of a uniform prediction over the bytes that occur.
 
-Writing down one of n values that are all equally likely takes log₂ n bits. Count the different byte values in `text`,
-and say how many bits a byte that costs. Any model that has learned something needs less.
+Encoding one of n equally likely values takes log₂ n bits. Count the different byte values in `text`, and return the
+bits per byte. Any model that has learned something needs fewer.
 
     uniform_bits(b"abab") → 1.0  # two values: one bit tells them apart
 """
@@ -10,5 +10,5 @@ import math
 
 
 def uniform_bits(text: bytes) -> float:
-    """Bits for each byte of a text, all values that occur in it being equally likely."""
+    """Bits per byte of a text if all byte values in it are equally likely."""
     raise NotImplementedError

@@ -1,7 +1,7 @@
-"""Find what byte-pair encoding merges next: the pair of neighbours that occurs most often.
+"""Find the pair that byte-pair encoding merges next: the most frequent pair of neighbours.
 
-A word is a list of pieces, at first one a byte; `words` holds words and how often each occurs in the text. Count every
-pair of neighbouring pieces, as often as its word occurs, and give back the pair with the highest count.
+A word is a list of tokens, at first single bytes; `words` holds words and how often each occurs in the text. Count
+every pair of neighbouring tokens, weighted by its word's count, and return the pair with the highest count.
 
     commonest_pair([([b"a", b"b", b"a", b"b"], 2), ([b"b", b"a"], 1)]) → (b"a", b"b")
 
@@ -10,5 +10,5 @@ It occurs 4 times, (b"b", b"a") only 3 times.
 
 
 def commonest_pair(words: list[tuple[list[bytes], int]]) -> tuple[bytes, bytes]:
-    """The pair of neighbours that occurs most often; there is only one such."""
+    """The most frequent pair of neighbours; there are no ties."""
     raise NotImplementedError

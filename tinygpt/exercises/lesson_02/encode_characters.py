@@ -1,7 +1,7 @@
-"""Turn a text into integers, one a character.
+"""Turn a text into integers, one per character.
 
-The id of a character is its place in the list of all characters. One that is not in the list gets the id of "�"
-(U+FFFD, the replacement character), which is.
+The id of a character is its index in the list of all characters. A character that is not in the list gets the id of "�"
+(U+FFFD, the replacement character), which is in the list.
 
     encode_characters("cab?", ["a", "b", "c", "�"]) → [2, 0, 1, 3]
 """

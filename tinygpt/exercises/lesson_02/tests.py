@@ -33,7 +33,7 @@ def commonest_pair(yours: Callable[..., Any]) -> None:
 def merge(yours: Callable[..., Any]) -> None:
     """as `merge` in tinygpt/scratch/bpe.py"""
     for word, pair in (("ababc", (b"a", b"b")), ("aaa", (b"a", b"a")), ("cab", (b"x", b"y")), ("", (b"a", b"b"))):
-        pieces = bpe.single_bytes(word)
-        same(f"merge({pieces}, {pair})", yours(list(pieces), pair), bpe.merge(pieces, pair))
+        tokens = bpe.single_bytes(word)
+        same(f"merge({tokens}, {pair})", yours(list(tokens), pair), bpe.merge(tokens, pair))
     twice = bpe.merge(bpe.single_bytes("ababab"), (b"a", b"b"))
     same(f"merge({twice}, (b'ab', b'ab'))", yours(list(twice), (b"ab", b"ab")), bpe.merge(twice, (b"ab", b"ab")))

@@ -1,8 +1,7 @@
-"""Cut the batch of a training step out of a long row of tokens.
+"""Make the batch of a training step: windows of a long sequence of tokens.
 
-A window that begins at `start` is the `length` tokens from there on: the inputs. Its targets are what should be guessed
-after each of them: the same tokens, one further on. Stack the windows of all starts
-(`torch.stack`), the inputs and the targets each into one tensor.
+The inputs of a window are the `length` tokens from `start` on. Its targets are the token after each of them: the same
+window, shifted by one. Stack the windows of all starts (`torch.stack`), inputs and targets each into one tensor.
 
     windows(tensor([5, 6, 7, 8, 9]), [0, 2], 2) → (tensor([[5, 6], [7, 8]]), tensor([[6, 7], [8, 9]]))
 """

@@ -1,8 +1,8 @@
-"""Attention without weights: each token becomes a mixture of all, with more of those that resemble it.
+"""Attention without learned weights: each token becomes a weighted average of all tokens, by similarity.
 
-x holds T tokens, each a vector of C numbers. The score of a pair is the product of the two vectors (the sum of the
-products of their numbers): x @ x.T holds all T × T of them, row t for token t. softmax turns each row into weights that
-are positive and sum to one. The mixture of token t is the sum of all vectors, each times its weight in row t.
+x holds T tokens, each a vector of C numbers. The score of a pair is the dot product of the two vectors: x @ x.T holds
+all T × T of them, row t for token t. softmax turns each row into attention weights, which are positive and sum to one.
+The result for token t is the sum of all vectors, each times its weight in row t.
 
     mix(tensor([[2.0, 0.0], [0.0, 1.0]])) → tensor([[1.96403, 0.01799], [0.53788, 0.73106]])
 

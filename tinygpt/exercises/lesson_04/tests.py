@@ -23,7 +23,7 @@ def hide_future(yours: Callable[..., Any]) -> None:
     scores = torch.arange(16.0).reshape(4, 4)
     given = scores.clone()
     same(f"hide_future({scores.int().tolist()})", yours(given), attention.causal_mask(scores))
-    need(torch.equal(given, scores), "hide_future changed the scores that it was given; make a new tensor")
+    need(torch.equal(given, scores), "hide_future modified its input; make a new tensor")
 
 
 def head(yours: Callable[..., Any]) -> None:

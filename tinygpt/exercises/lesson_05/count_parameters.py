@@ -1,10 +1,10 @@
-"""Count the learned numbers of a GPT before it is built.
+"""Count the parameters of a GPT before it is built.
 
-The shape is TinyGPT's default: RMSNorm, rotary positions, SwiGLU, no biases, a head of its own. It is made of
+The shape is TinyGPT's default: RMSNorm, RoPE, SwiGLU, no biases, untied embeddings. The parameters are
 
     token embedding   V × C
     each block        query, key, value, output: C × C each; gate, up, down: C × hidden each;
-                      two norms of C numbers; two of D numbers, for the queries and keys of all its heads
+                      two norms of C numbers; two of D numbers, for the queries and keys of all heads
     final norm        C
     head              C × V
 

@@ -1,10 +1,10 @@
-"""The MLP of a modern block: widen twice, let one gate the other, narrow again.
+"""SwiGLU, the MLP of a modern block: two projections up, one gating the other, and one down.
 
-With a(x) = x · sigmoid(x), the switch that is called SiLU:
+With the activation SiLU, a(x) = x · sigmoid(x):
 
-    down · ( a(gate · x) × (up · x) )        × is number by number
+    down · ( a(gate · x) × (up · x) )        × is elementwise
 
-Matrices are kept as PyTorch keeps them, (outputs, inputs), so that "matrix · x" is written x @ matrix.T here.
+Matrices have PyTorch's layout, (outputs, inputs), so "matrix · x" is written x @ matrix.T.
 sigmoid(z) is 1 / (1 + exp(−z)): near 0 for very negative z, near 1 for large z. `z.sigmoid()` computes it.
 
     swiglu(tensor([1.0]), tensor([[2.0]]), tensor([[3.0]]), tensor([[1.0]])) → tensor([5.2848])  # 2 · sigmoid(2) · 3

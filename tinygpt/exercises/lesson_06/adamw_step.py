@@ -1,12 +1,12 @@
 """One step of AdamW, for one tensor of weights.
 
-    mean   ← beta1 · mean   + (1 − beta1) · gradient            where to go, averaged over steps
-    square ← beta2 · square + (1 − beta2) · gradient²           how large gradients are here
-    m = mean / (1 − beta1^step), s = square / (1 − beta2^step)  both began at zero: make up for it
+    mean   ← beta1 · mean   + (1 − beta1) · gradient            running mean of the gradient
+    square ← beta2 · square + (1 − beta2) · gradient²           running mean of its square
+    m = mean / (1 − beta1^step), s = square / (1 − beta2^step)  bias correction, since both began at zero
     weight ← weight · (1 − rate · decay) − rate · m / (√s + eps)
 
-Step 1 is the first. All is number by number, and ← means: the new value is. Give back new tensors; leave those that you
-are given as they are. In the first step a weight moves by the rate, however large its gradient is:
+Step 1 is the first. All operations are elementwise; ← assigns a new value. Return new tensors; do not modify the
+inputs. In the first step a weight moves by the rate, regardless of the size of its gradient:
 
     adamw_step(tensor([1.0]), tensor([0.5]), tensor([0.0]), tensor([0.0]), 1, 0.01, 0.0)[0] → tensor([0.99])
 """

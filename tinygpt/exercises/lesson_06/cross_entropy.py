@@ -1,8 +1,8 @@
-"""How surprised the model is: −ln of the probability that it gave to the target token.
+"""Cross-entropy: −ln of the probability that the model gave to the target token.
 
-The logits are V numbers of one position. softmax makes probabilities of them: exp(logit), divided by the sum of all
-exp(logit). For the logits of `test`, exp overflows (above 88 it is infinite): only differences of logits count, so
-subtract the highest logit from all of them first. And ln of a quotient is a difference, so no tiny number is needed:
+The logits are V numbers for one position. softmax turns them into probabilities: exp(logit), divided by the sum of all
+exp(logit). exp overflows for large logits (above 88 it is infinite), as in the test. Only differences of logits matter,
+so subtract the highest logit from all of them first. The ln of a quotient is a difference, which avoids tiny numbers:
 
     −ln p(target) = ln Σ exp(logit) − logit[target]          Σ: the sum over all V logits
 

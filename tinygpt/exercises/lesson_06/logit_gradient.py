@@ -1,8 +1,8 @@
-"""The gradient of the cross-entropy, by hand: how the loss would change with each logit.
+"""The gradient of the cross-entropy with respect to the logits, by hand.
 
-The loss is ln Σ exp(logit) − logit[target]. By the chain rule, the first part changes with logit j as
-exp(logit j) / Σ exp(logit), which is p j, the probability of j; the second changes by −1 with the target's logit, and
-with no other. So all logits are pushed down by their probability, and the target's up by one. Without `backward()`.
+The loss is ln Σ exp(logit) − logit[target]. By the chain rule, the derivative of the first term with respect to logit j
+is exp(logit j) / Σ exp(logit): the probability of j. That of the second term is −1 for the target and 0 for all
+others. Do not use `backward()`.
 
     logit_gradient(tensor([0.0, 0.0]), 1) → tensor([0.5, -0.5])
 """

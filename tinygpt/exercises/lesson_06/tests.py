@@ -39,7 +39,7 @@ def adamw_step(yours: Callable[..., Any]) -> None:
         call = f"adamw_step({', '.join(shown(tensor) for tensor in given)}, {step}, 0.01, 0.1)"
         found = yours(weight, gradient, mean, square, step, 0.01, 0.1)
         for name, now, before in zip(NAMES, (weight, gradient, mean, square), given, strict=True):
-            need(torch.equal(now, before), f"adamw_step changed the {name} that it was given; make a new tensor")
+            need(torch.equal(now, before), f"adamw_step modified the input {name}; make a new tensor")
         state = optimizer.state[parameter]
         expected = (parameter.detach().clone(), state["mean"].clone(), state["square"].clone())
         same(call, found, expected)

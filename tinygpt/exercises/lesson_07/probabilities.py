@@ -1,8 +1,8 @@
-"""From logits to probabilities, at a temperature.
+"""Softmax with a temperature: logits to probabilities.
 
-Divide all logits by the temperature, then softmax: exp(logit), divided by the sum. Below 1 the likely becomes likelier,
-above 1 the unlikely does. Temperature 0 means: all for the highest logit (the first of equals), nothing for the others.
-Logits divided by a small temperature are large, and exp of a large number overflows: subtract the highest logit first.
+Divide all logits by the temperature, then apply softmax: exp(logit), divided by the sum. A temperature below 1 makes
+likely tokens likelier, one above 1 unlikely ones. At temperature 0, the highest logit (the first of equals) has
+probability 1. exp of a large number overflows: subtract the highest logit first.
 
     probabilities([2.0, 1.0], 1.0) → [0.73106, 0.26894]
 """

@@ -1,8 +1,8 @@
-"""The gradient of a batch that is too large for memory, in parts.
+"""Gradient accumulation: the gradient of a batch that is too large for memory.
 
-`gradient_of_sum(inputs, targets)` gives the gradient of the summed loss of some sequences. Take at most `size`
-sequences at a time (`inputs.split(size)`), add the gradients up, and divide by the number of all sequences: that is the
-gradient of the mean loss of the whole batch. (A mean of the parts' means is not: the last part may be a smaller one.)
+`gradient_of_sum(inputs, targets)` returns the gradient of the summed loss of some sequences. Take at most `size`
+sequences at a time (`inputs.split(size)`), add the gradients, and divide by the number of all sequences: the gradient
+of the mean loss of the whole batch. (The mean of the parts' means differs, because the last part may be smaller.)
 """
 
 from collections.abc import Callable

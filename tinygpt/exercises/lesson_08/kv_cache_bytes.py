@@ -1,8 +1,7 @@
-"""How much memory it takes to write: the cache of keys and values.
+"""Memory for generation: the KV cache.
 
-A model that writes keeps the keys and values of all tokens so far, so that each is computed once. For each block, each
-sequence, each head of keys and values (`heads`; query heads may share one) and each token of the context, that is one
-key and one value, of `head_dim` numbers each.
+During generation the keys and values of all tokens so far are cached, so that each is computed once. For each block,
+sequence, head of keys and values (`heads`; query heads may share one) and token of the context, these are one key and one value of `head_dim` numbers each.
 
     kv_cache_bytes(3, 3, 32, 128, 1, 4) → 294912  # the default model, one sequence, fp32
 """

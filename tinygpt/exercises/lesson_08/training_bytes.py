@@ -1,7 +1,7 @@
-"""How much memory a model takes to train with AdamW, before the first sequence.
+"""Memory for training with AdamW, without activations.
 
-In fp32 a number takes 4 bytes. Each weight has its value, its gradient, and AdamW's state for it: the running mean of
-its gradient, and that of its square. (Activations come on top, and grow with the batch.)
+In fp32 a number takes 4 bytes. Each weight has its value, its gradient, and AdamW's state: the running means of its
+gradient and of the gradient's square. (Activations are additional, and grow with the batch.)
 """
 
 

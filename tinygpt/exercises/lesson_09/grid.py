@@ -9,5 +9,5 @@ from typing import Any
 
 
 def grid(settings: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """Setting → its values, into one dictionary for each experiment; one empty dictionary where there is no setting."""
+    """Setting → its values; returns one dictionary per experiment, and one empty dictionary without settings."""
     raise NotImplementedError

@@ -1,7 +1,7 @@
-"""The learning rate of a step: up in equal steps, then down in a straight line.
+"""The learning rate schedule: linear warm-up, then linear decay.
 
-Step 0 is the first. While step < warmup, the rate is peak × (step + 1) / (warmup + 1). From step `warmup` on it falls:
-at that step it is the peak, and at step `steps`, just after the last one, it would be 0.
+Step 0 is the first. While step < warmup, the rate is peak × (step + 1) / (warmup + 1). Then it decays linearly from the
+peak at step `warmup` to 0 at step `steps`, just after the last one.
 
     learning_rate(0, 10, 4, 1.0) → 0.2
     learning_rate(4, 10, 4, 1.0) → 1.0

@@ -33,7 +33,7 @@ def grid(yours: Callable[..., Any]) -> None:
 
 
 def apart(yours: Callable[..., Any]) -> None:
-    """what the ± in tables of experiments is for; statisticians call it Welch's t"""
+    """as `welch` in tinygpt/experiments/compare.py computes Welch's t"""
     for ours, theirs in (([2.36, 2.37, 2.35], [2.39, 2.40, 2.38]), ([2.1, 2.3], [2.0, 2.4, 2.2, 2.1])):
         uncertainty = (statistics.variance(ours) / len(ours) + statistics.variance(theirs) / len(theirs)) ** 0.5
         expected = (statistics.mean(ours) - statistics.mean(theirs)) / uncertainty

@@ -1,7 +1,7 @@
-"""The loss in a unit that can be compared between tokenizers: bits for each byte of the text.
+"""Bits per byte: the loss in a unit that can be compared between tokenizers.
 
-`losses` are the nats of all tokens of a text. Add them up, turn nats into bits (a bit is ln 2 = 0.693 nats), and divide
-by the number of bytes that the text has in UTF-8: an é is one character and two bytes.
+`losses` are the losses of all tokens of a text, in nats. Add them up, convert nats to bits (a bit is ln 2 = 0.693
+nats), and divide by the number of UTF-8 bytes of the text: an é is one character and two bytes.
 
     bits_per_byte([0.6931, 0.6931], "ab") → 1.0
 """

@@ -1,8 +1,8 @@
-"""A baseline for any text: what does the compressor bzip2 need for the held-out part, once it has seen the rest?
+"""A baseline for any text: bits per byte of the compressor bzip2 on the held-out part.
 
-Compress the training text and the held-out text together (`bz2.compress(data, 9)`), and the training text alone; the
-difference is what the held-out part added. In bits, for each held-out byte. A model that needs fewer bits per byte has
-found something in the text that the compressor did not.
+Compress the training and held-out text together (`bz2.compress(data, 9)`), and the training text alone. Return the
+difference of the sizes in bits, divided by the number of held-out bytes. A model that needs fewer bits per byte has
+learned more about the text than the compressor.
 """
 
 import bz2
