@@ -1,6 +1,5 @@
 """Sample from the model: every prompt, and a grid of temperature and top-p, with sample metrics → data/samples."""
 
-import json
 import sys
 
 from stages import run
@@ -12,13 +11,11 @@ from tinygpt.data.corpus import read_rows
 from tinygpt.files.atomic import writing
 from tinygpt.files.checksums import sha256
 from tinygpt.files.paths import Paths
-from tinygpt.files.text import read_json, write_json, write_text
+from tinygpt.files.text import read_json
 from tinygpt.generation import samples
 from tinygpt.generation.generate import for_terminal
 from tinygpt.model import hardware
 from tinygpt.plots import curves
-
-LINES = 16
 
 
 def main(params: Params, paths: Paths) -> None:
@@ -27,9 +24,7 @@ def main(params: Params, paths: Paths) -> None:
     model, tokenizer = load(paths.model, hardware.pick_device(params.train.device))
     traced: samples.Record = {**hashes(paths.model)}
     records = []
-    pairs = len(section.grid.temperature) * len(section.grid.top_p)
-    count = len(section.prompts) * section.num_samples + pairs * samples.GRID_SAMPLES
-    with progress(count, "sample", "sampling", show) as bar:
+    with progress(samples.count(section), "sample", "sampling", show) as bar:
         for sample in samples.collect(model, tokenizer, section, params.seed, traced):
             records.append(sample)
             bar.update()
@@ -44,8 +39,12 @@ def main(params: Params, paths: Paths) -> None:
         size = read_json(paths.baselines)["train_bytes"]
         with progress(size, "B", "looking for copies", show) as bar:
             samples.add_overlap([*records, *before, *held_out], read_rows(paths.text("train")), bar.update)
-    write(paths, records, samples.summary(records, held_out), before)
-    print(f"{len(records)} samples in {paths.samples / 'samples.md'}; the first:\n\n{beginning(records[0]['text'])}")
+    metrics = samples.summary(records, held_out)
+    with writing(paths.samples) as folder:
+        samples.write(folder, records, metrics, before)
+        curves.temperatures(folder / "figures/temperatures.png", metrics["grid"], metrics["held_out"])
+    first = for_terminal(samples.opening(records[0]["text"]), sys.stdout)
+    print(f"{len(records)} samples in {paths.samples / 'samples.md'}; the first:\n\n{first}")
 
 
 def has_text(paths: Paths, text: dict[str, str]) -> bool:
@@ -57,25 +56,6 @@ def has_text(paths: Paths, text: dict[str, str]) -> bool:
             "text are left out. `dvc checkout data/corpus` restores it from the cache."
         )
     return found
-
-
-def write(paths: Paths, records: list[samples.Record], metrics: samples.Record, before: list[samples.Record]) -> None:
-    with writing(paths.samples) as folder:
-        folder.mkdir()
-        for name, found in (("samples.jsonl", records), ("before.jsonl", before)):
-            lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in found]
-            if lines:
-                write_text(folder / name, "".join(lines))
-        write_text(folder / "samples.md", samples.as_markdown(records, metrics, before))
-        write_json(folder / "sample_metrics.json", metrics)
-        write_text(folder / "grid.tsv", samples.as_table(metrics["grid"]))
-        curves.temperatures(folder / "figures/temperatures.png", metrics["grid"], metrics["held_out"])
-
-
-def beginning(text: str) -> str:
-    """The first LINES lines, so that a 24-line screen also shows the output before."""
-    lines = text.splitlines()
-    return for_terminal("\n".join(lines[:LINES] + ["…"] * (len(lines) > LINES)), sys.stdout)
 
 
 if __name__ == "__main__":

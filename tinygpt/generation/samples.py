@@ -6,13 +6,16 @@ and `as_markdown` formats everything for reading.
 """
 
 import itertools
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from tinygpt.config import Sample
 from tinygpt.data.corpus import Rows
+from tinygpt.files.text import write_json, write_text
 from tinygpt.generation import sample_metrics
 from tinygpt.generation.generate import Completion, generate_batch
 from tinygpt.generation.sampling import Sampling
@@ -21,6 +24,7 @@ from tinygpt.tokenizer.base import Tokenizer
 
 Record = dict[str, Any]
 GRID_TOKENS = 60  # enough to show the difference, short enough to compare
+OPENING = 16  # lines
 GRID_SAMPLES = 16  # for each pair; one is shown, metrics are over all, since those of a single sample are mostly noise
 SHOWN = 60  # characters of a copied passage that are shown
 
@@ -90,6 +94,30 @@ def summary(records: list[Record], held_out: list[Record]) -> dict[str, Any]:
         {"temperature": t, "top_p": p, "samples": len(group), **_aggregate(group)} for (t, p), group in pairs.items()
     ]
     return {"grid": rows, "held_out": {"samples": len(held_out), **_aggregate(held_out)}}
+
+
+def count(section: Sample) -> int:
+    """The number of records that `collect` makes."""
+    pairs = len(section.grid.temperature) * len(section.grid.top_p)
+    return len(section.prompts) * section.num_samples + pairs * GRID_SAMPLES
+
+
+def opening(text: str) -> str:
+    """The first OPENING lines, so that a 24-line screen also shows the output before."""
+    lines = text.splitlines()
+    return "\n".join(lines[:OPENING] + ["…"] * (len(lines) > OPENING))
+
+
+def write(folder: Path, records: list[Record], metrics: dict[str, Any], before: list[Record]) -> None:
+    """Write samples.jsonl, before.jsonl where there is something before, samples.md, sample_metrics.json, grid.tsv."""
+    folder.mkdir()
+    for name, found in (("samples.jsonl", records), ("before.jsonl", before)):
+        if found:
+            lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in found)
+            write_text(folder / name, "".join(lines))
+    write_text(folder / "samples.md", as_markdown(records, metrics, before))
+    write_json(folder / "sample_metrics.json", metrics)
+    write_text(folder / "grid.tsv", as_table(metrics["grid"]))
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
