@@ -3,12 +3,21 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt.generation.sampling import Sampling, keep_min_p, keep_top_p, probabilities, sample, sample_from
+from tinygpt.generation.sampling import (
+    Sampling,
+    keep_min_p,
+    keep_top_p,
+    probabilities,
+    sample,
+    sample_from,
+    validated_integer,
+)
 
 PLAIN = Sampling(temperature=1.0, top_p=1.0)
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]])
@@ -190,3 +199,16 @@ def test_settings_out_of_bounds_are_refused_in_a_sentence(name: str, values: lis
     for value in values:
         with pytest.raises(ValueError, match=re.escape(f"{name} is {value}; it must be {allowed}.")):
             Sampling(**{name: value})  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_become_pythons() -> None:
+    settings = Sampling(temperature=np.float32(0.5), top_k=np.int64(3))  # type: ignore[arg-type]
+    assert (type(settings.temperature), type(settings.top_k)) == (float, int)
+
+
+def test_whole_numbers_may_be_as_large_as_the_limit_and_no_larger() -> None:
+    assert validated_integer("seed", 2**62, 0) == 2**62
+    with pytest.raises(ValueError, match=re.escape(f"seed is {2**62 + 1}; it must be 0 or more, and at most {2**62}.")):
+        validated_integer("seed", 2**62 + 1, 0)
+    with pytest.raises(ValueError, match="seed is inf; it must be a whole number"):
+        validated_integer("seed", math.inf, 0)

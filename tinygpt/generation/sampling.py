@@ -63,13 +63,14 @@ def from_keywords(caller: Callable[..., Any], settings: Mapping[str, Any]) -> Sa
 def validated_integer(name: str, value: Any, least: int, most: int = 2**62) -> int:
     """`value` as a Python int, within least … most. ValueError, which names it, if it is not."""
     allowed = f"{least} or more, and at most {most}"
-    return int(validated_number(name, value, operator.index, lambda found: least <= found <= most, allowed))
+    found: int = validated_number(name, value, operator.index, lambda found: least <= found <= most, allowed)
+    return found
 
 
 def validated_number(
     name: str, value: Any, kind: Callable[[Any], Any], fits: Callable[[Any], bool], allowed: str
 ) -> Any:
-    """kind(value), if that is finite and `fits`; else ValueError, which names it and says what is allowed.
+    """kind(value), if that `fits`; else ValueError, which names it and says what is allowed.
 
     kind: `float`, or `operator.index` for integers. Booleans and strings are refused.
     """
@@ -79,7 +80,7 @@ def validated_number(
         found = None
     if found is None:
         allowed = f"{'a whole number' if kind is operator.index else 'a number'}, {allowed}"
-    if found is None or found == float("inf") or not fits(found):
+    if found is None or not fits(found):
         raise ValueError(f"{name} is {value!r}; it must be {allowed}.")
     return found
 
