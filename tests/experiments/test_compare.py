@@ -231,6 +231,7 @@ def test_metrics_that_are_not_those_of_the_lock_are_refused(project: Project, mo
         runs.of_folder(Path())
 
 
+@pytest.mark.slow
 def test_a_run_whose_evaluation_is_of_another_model_is_refused(project: Project, monkeypatch: Any) -> None:
     monkeypatch.chdir(project.folder)
     project.dvc("repro", "-f", "-s", "train")
@@ -241,6 +242,7 @@ def test_a_run_whose_evaluation_is_of_another_model_is_refused(project: Project,
         runs.of_folder(Path())
 
 
+@pytest.mark.slow
 def test_an_experiment_that_holds_no_run_stands_in_nobodys_way(project: Project, monkeypatch: Any) -> None:
     monkeypatch.chdir(project.folder)
     project.dvc("exp", "run", "--name", "whole", "-S", "sample.temperature=0.4")

@@ -313,6 +313,7 @@ def test_none_of_500_damaged_copies_is_loaded_or_executed(originals: list[Origin
     assert wrong == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renew", [True, False], ids=["renewed", "removed"])
 def test_with_sums_renewed_or_removed_the_damage_is_refused_or_harmless(
     originals: list[Original], tmp_path: Path, renew: bool

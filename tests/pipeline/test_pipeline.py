@@ -25,6 +25,7 @@ def test_the_pipeline_leaves_all_that_the_contract_names(project: Project) -> No
     assert not list((project.folder / ".tinygpt/runs").glob("*"))  # nothing is in progress
 
 
+@pytest.mark.slow
 def test_info_follows_every_hash_and_finds_all_the_same(project: Project) -> None:
     for path in ("data/model", "data/samples/samples.jsonl"):
         lines = project.run("tinygpt", "info", path).splitlines()

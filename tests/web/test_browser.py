@@ -202,6 +202,7 @@ def test_text_streams_and_stop_frees_the_worker_at_once(
     assert opened.answer()
 
 
+@pytest.mark.slow
 def test_a_queued_request_can_be_stopped(
     window: Any, opened: Open, site: tuple[str, Service], resume: threading.Event
 ) -> None:
