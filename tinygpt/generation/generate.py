@@ -65,8 +65,7 @@ def generate_ids(
     use_cache: bool = True,
     ended: Callable[[int], bool] = lambda row: False,
 ) -> Iterator[list[int | None]]:
-    """Continue all prompts in one batch, each with its own settings and seed; yields the next id of each row, None for
-    rows that have ended.
+    """Continue all prompts in one batch, each with its settings and seed: yields each row's next id, None once ended.
 
     A row ends after `max_new_tokens`, at <|endoftext|> (which is not yielded), or when `ended(row)`, called after each
     token, is true. Rows do not affect each other. Tokens are chosen on the CPU, so the same logits give the same text

@@ -182,13 +182,8 @@ def as_markdown(records: list[Record], metrics: dict[str, Any], before: list[Rec
             f"The first of each, all with seed {grid[0]['seed']}; samples.jsonl holds the others:",
         ]
     for sample in (sample for sample in grid if sample["seed"] == grid[0]["seed"]):
-        settings = sample["settings"]
-        lines += [
-            "",
-            f"**temperature {settings['temperature']:g}, top-p {settings['top_p']:g}**",
-            "",
-            *fenced(sample["text"]),
-        ]
+        pair = sample["settings"]
+        lines += ["", f"**temperature {pair['temperature']:g}, top-p {pair['top_p']:g}**", "", *fenced(sample["text"])]
     return "\n".join(lines) + "\n"
 
 
