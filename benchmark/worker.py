@@ -9,6 +9,7 @@ import importlib
 import io
 import itertools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -186,6 +187,28 @@ class Transformers:
         return decoding
 
 
+class LlamaCpp:
+    """llama.cpp's server, prebuilt, on the same weights: greedy, one sequence."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.folder = folder
+
+    def decode(self, shape: str, size: str, sequences: int) -> Ready:
+        from benchmark.llama_cpp import post, serve
+        from tinygpt.export import gguf
+
+        file, context = self.folder / f"{shape}-{size}.gguf", SIZES[size]["context_length"]
+        gguf.write(self.folder / f"{shape}-{size}", file)
+        server = serve(file, context, torch.get_num_threads())
+        wanted = {"prompt": [1], "n_predict": context - 1, "temperature": 0, "samplers": ["temperature"]}
+
+        def piece() -> int:
+            answer = post(server, "/completion", wanted | {"ignore_eos": True, "cache_prompt": False})
+            return int(answer["tokens_predicted"])
+
+        return piece
+
+
 def batch(size: str, device: torch.device) -> Batch:
     """A fixed batch of random tokens: inputs and targets, int64 (B, T)."""
     shape = (BATCHES[size], SIZES[size]["context_length"] + 1)
@@ -204,7 +227,12 @@ def speed(unit: Ready, device: torch.device) -> float:
 
 
 def main(system: str, folder: Path, device: torch.device) -> None:
-    kinds: dict[str, Any] = {"TinyGPT": TinyGPT, "nanoGPT": NanoGPT, "transformers": Transformers}
+    kinds: dict[str, Any] = {
+        "TinyGPT": TinyGPT,
+        "nanoGPT": NanoGPT,
+        "transformers": Transformers,
+        "llama.cpp": LlamaCpp,
+    }
     answers, sys.stdout = sys.stdout, io.StringIO()  # discard what the references print
     worker = kinds[system](folder, device)
 
@@ -217,6 +245,7 @@ def main(system: str, folder: Path, device: torch.device) -> None:
 
     for line in sys.stdin:
         print(speed(ready(*json.loads(line)), device), file=answers, flush=True)
+    os._exit(0)  # the destructor of llama.cpp's server may wait for ever
 
 
 if __name__ == "__main__":

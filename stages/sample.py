@@ -14,6 +14,7 @@ from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json
 from tinygpt.generation import samples
 from tinygpt.generation.generate import for_terminal
+from tinygpt.generation.loop_decoder import is_ready, prepare
 from tinygpt.model import hardware
 from tinygpt.plots import curves
 
@@ -22,6 +23,9 @@ def main(params: Params, paths: Paths) -> None:
     section, show = params.sample, params.runtime.progress
     hardware.make_deterministic()
     model, tokenizer = load(paths.model, hardware.pick_device(params.train.device))
+    if not is_ready():
+        print("compiling the decoder, once on this machine: some ten seconds", flush=True)
+        prepare()
     traced: samples.Record = {**hashes(paths.model)}
     records = []
     with progress(samples.count(section), "sample", "sampling", show) as bar:

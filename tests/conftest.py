@@ -27,6 +27,7 @@ from filelock import FileLock
 from tinygpt import config
 from tinygpt.checkpoints.model_folder import save_model
 from tinygpt.data import train_tokenizer
+from tinygpt.generation.loop_decoder import prepare
 from tinygpt.model.gpt import GPT, GPTConfig
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.training.loop import train
@@ -59,6 +60,12 @@ LONGEST = (
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than there are cores, since tests often wait for their processes."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the decoder before any test begins, and before there are workers: all find it in the cache."""
+    if not hasattr(config, "workerinput"):
+        prepare()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,16 +1,24 @@
-"""The decoder scores as the model does, whatever the lengths of the sequences, and keeps what it is told to keep."""
+"""Both decoders compute the model's logits, whatever the lengths of the sequences, and keep what they should."""
 
+import os
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import gpt
-from tinygpt.generation.decoder import Decoder, threads
+from tinygpt.generation import decoder as decoding
+from tinygpt.generation import loop_decoder
+from tinygpt.generation.decoder import Decoder, TorchDecoder
+from tinygpt.generation.loop_decoder import LoopDecoder, decoder_of
 from tinygpt.model.cuda_graphs import CUDAGraphRunner
+from tinygpt.scratch.kv_cache import KVCache, step
+from tinygpt.training.lora import adapt
 
 ROWS = [[3], [1, 4, 1, 5, 9, 2, 6], [5, 3, 5], [1, 4, 1, 5, 9, 2, 6]]
+both = pytest.mark.parametrize("kind", [LoopDecoder, TorchDecoder])
 
 
 def agree(model: Any, decoder: Decoder, windows: list[list[int]]) -> None:
@@ -18,33 +26,43 @@ def agree(model: Any, decoder: Decoder, windows: list[list[int]]) -> None:
     torch.testing.assert_close(decoder.logits(windows), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_its_scores_are_those_of_the_model(shape: dict[str, Any]) -> None:
+@both
+def test_its_logits_are_those_of_the_model(kind: type[Any], shape: dict[str, Any]) -> None:
     model, windows = gpt(**shape), [list(row) for row in ROWS]
-    decoder = Decoder(model, len(windows))
-    for step in range(9):
+    decoder = kind(model, len(windows))
+    for number in range(9):
         agree(model, decoder, windows)
-        windows = [[*window, (7 * step + row) % 61] for row, window in enumerate(windows)]
+        windows = [[*window, (7 * number + row) % 61] for row, window in enumerate(windows)]
     windows[1] = windows[1][-8:]  # slides: read anew, while the others go on
     agree(model, decoder, windows)
 
 
-def test_rows_that_have_ended_leave_the_others_as_they_were(shape: dict[str, Any]) -> None:
+@both
+def test_rows_that_have_ended_leave_the_others_as_they_were(kind: type[Any], shape: dict[str, Any]) -> None:
     model, windows = gpt(**shape), [list(row) for row in ROWS]
-    decoder = Decoder(model, len(windows))
+    decoder = kind(model, len(windows))
     agree(model, decoder, windows)
     decoder.select_rows([1, 2])
     agree(model, decoder, [[*windows[1], 8], [*windows[2], 9]])
+
+
+def test_the_reference_implementation_computes_the_same(shape: dict[str, Any]) -> None:
+    model, tokens = gpt(**shape), [1, 4, 1, 5, 9, 2, 6]
+    cache, decoder = KVCache(model), LoopDecoder(model, 1)
+    for number in range(1, len(tokens) + 1):
+        logits = step(model, cache, tokens[number - 1])
+        torch.testing.assert_close(logits[None], decoder.logits([tokens[:number]]), rtol=1e-4, atol=1e-4)
 
 
 def test_the_step_that_cuda_records_scores_the_same(shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, and not recorded: it looks at the whole context, and writes whole layers."""
     monkeypatch.setattr(CUDAGraphRunner, "__call__", lambda _self, work, _used: work())
     model, windows = gpt(**shape), [list(row) for row in ROWS]
-    decoder = Decoder(model, len(windows))
+    decoder = TorchDecoder(model, len(windows))
     decoder.replay.on_cuda = True
-    for step in range(9):
+    for number in range(9):
         agree(model, decoder, windows)
-        windows = [[*window, (7 * step + row) % 61] for row, window in enumerate(windows)]
+        windows = [[*window, (7 * number + row) % 61] for row, window in enumerate(windows)]
     decoder.select_rows([1, 2])
     windows = [windows[1][-8:], windows[2]]  # one slides
     agree(model, decoder, windows)
@@ -52,8 +70,8 @@ def test_the_step_that_cuda_records_scores_the_same(shape: dict[str, Any], monke
 
 @pytest.mark.parametrize("rows", [[0, 1], [1, 3]], ids=["unlike", "alike"])
 def test_a_step_stays_on_the_device_of_its_model(rows: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one at hand: every tensor that a step makes names the device."""
-    makers = {name: getattr(torch, name) for name in ("tensor", "arange", "zeros")}
+    """Without one at hand: every tensor that a step makes names the device, but for numbers that are copied to it."""
+    makers = {name: getattr(torch, name) for name in ("arange", "zeros")}
     devices: list[Any] = []
 
     def noting(name: str) -> Any:
@@ -64,7 +82,7 @@ def test_a_step_stays_on_the_device_of_its_model(rows: list[int], monkeypatch: p
 
         return maker
 
-    decoder = Decoder(gpt(), 2)
+    decoder = TorchDecoder(gpt(), 2)
     decoder.logits([ROWS[row] for row in rows])
     for name in makers:
         monkeypatch.setattr(torch, name, noting(name))
@@ -73,76 +91,141 @@ def test_a_step_stays_on_the_device_of_its_model(rows: list[int], monkeypatch: p
     assert set(devices) == {torch.device("cpu")}
 
 
-@pytest.mark.parametrize(("batch", "onednn"), [(1, True), (4, True), (4, False)])
-def test_large_matrices_give_the_same_scores_however_they_are_laid_out(
-    shape: dict[str, Any], batch: int, onednn: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Cut into pieces, of which the last of the scores, of 61 tokens, is not full; or in oneDNN's order."""
-    packed = batch > 1 and onednn and torch.backends.mkldnn.is_available()
-    monkeypatch.setattr("tinygpt.generation.decoder.LARGE", 0)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: packed)
-    model = gpt(**shape)
-    decoder = Decoder(model, batch)
-    assert (decoder.head.packed, decoder.head.pieces, decoder.head.outputs) == (packed, 1 if packed else 2, 61)
-    agree(model, decoder, [list(row) for row in ROWS[-batch:]])
-
-
-def test_texts_of_one_length_are_read_together_but_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+def test_texts_are_read_together_but_not_too_many(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    plain = Decoder.prefill
+    plain = kind.read
 
-    def counted(self: Any, texts: dict[tuple[int, ...], list[int]]) -> None:
+    def counted(self: Any, texts: list[tuple[int, ...]], rows: list[int]) -> None:
         read.append(len(texts))
-        plain(self, texts)
+        plain(self, texts, rows)
 
-    monkeypatch.setattr(Decoder, "prefill", counted)
+    monkeypatch.setattr(kind, "read", counted)
     model, windows = gpt(), [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 9], [9, 9], [4, 4, 4, 4]]
-    agree(model, Decoder(model, len(windows)), windows)
-    assert read == [3, 1]  # two of the four begin alike
-    monkeypatch.setattr("tinygpt.generation.decoder.READ", 6)
-    agree(model, Decoder(model, len(windows)), windows)
-    assert read[2:] == [2, 1, 1]
+    agree(model, kind(model, len(windows)), windows)
+    assert read == [4]  # two of the five begin alike
+    monkeypatch.setattr(decoding, "READ", 6)
+    agree(model, kind(model, len(windows)), windows)
+    assert read[1:] == [2, 2]
 
 
-@pytest.mark.parametrize(("large", "used"), [(2**40, 1), (0, 2)])
-def test_small_steps_are_done_by_one_thread(large: int, used: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And all are back afterwards."""
-    seen: list[int] = []
-    monkeypatch.setattr("tinygpt.generation.decoder.LARGE", large)
-    monkeypatch.setattr(Decoder, "step", lambda *_: seen.append(torch.get_num_threads()))
+@both
+def test_grouped_heads_save_cache(kind: type[Any]) -> None:
+    full, grouped = (kind(gpt(n_head=4, n_kv_head=heads), 3) for heads in (4, 1))
+    assert full.cache_bytes == 4 * grouped.cache_bytes > 0
+
+
+# Compiled loops
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets how many threads there are; any step is enough for all of them."""
+    monkeypatch.setattr(loop_decoder, "SHARED", 1)
     before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        Decoder(gpt(), 1).logits([[1]])
-        assert (seen, torch.get_num_threads()) == ([used], 2)
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_grouped_heads_save_cache() -> None:
-    full, grouped = (Decoder(gpt(n_head=4, n_kv_head=heads), 3) for heads in (4, 1))
-    assert full.cache.numel() == 4 * grouped.cache.numel()
-
-
-def test_a_thread_that_begins_while_another_computes_gets_all_threads_back() -> None:
-    """The number that it starts with is the other's."""
-    inside, seen = threading.Barrier(2, timeout=60), list[int]()
-
-    def other() -> None:
-        inside.wait()
-        with threads(1):
-            pass
-        seen.append(torch.get_num_threads())
-        inside.wait()
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    beside = threading.Thread(target=other)
-    beside.start()
-    with threads(1):
-        inside.wait()
-        inside.wait()
-    beside.join()
-    after = torch.get_num_threads()
+    yield torch.set_num_threads
     torch.set_num_threads(before)
-    assert (seen, after) == ([2], 2)
+
+
+def test_any_number_of_threads_gives_the_same_bits(threads: Any, shape: dict[str, Any]) -> None:
+    model, found = gpt(**shape), []
+    for count in (1, 2, 3, 7):
+        threads(count)
+        decoder, windows = LoopDecoder(model, len(ROWS)), [list(row) for row in ROWS]
+        logits = [decoder.logits(windows), decoder.logits([[*window, 7] for window in windows])]
+        found.append(torch.stack(logits).numpy().tobytes())
+    assert len(set(found)) == 1
+
+
+def test_small_steps_are_done_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_decoder, "pool", lambda _: pytest.fail("it asked for another thread"))
+    model = gpt()
+    agree(model, LoopDecoder(model, len(ROWS)), ROWS)
+
+
+def test_two_may_decode_at_once(threads: Any) -> None:
+    threads(2)
+    model, failed = gpt(), list[Exception]()
+
+    def decode() -> None:
+        try:
+            decoder, windows = LoopDecoder(model, len(ROWS)), [list(row) for row in ROWS]
+            for _ in range(9):
+                agree(model, decoder, windows)
+                windows = [[*window, 1] for window in windows]
+        except Exception as problem:
+            failed.append(problem)
+
+    visitors = [threading.Thread(target=decode) for _ in range(4)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join()
+    assert failed == []
+
+
+def test_a_forked_child_decodes_as_its_parent_did(threads: Any) -> None:
+    threads(2)
+    model = gpt()
+    expected = LoopDecoder(model, len(ROWS)).logits(ROWS).numpy().tobytes()
+    child = os.fork()
+    if child == 0:
+        try:
+            same = LoopDecoder(model, len(ROWS)).logits(ROWS).numpy().tobytes() == expected
+            os._exit(0 if same else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_weights_changed_in_place_are_seen_and_replaced_ones_do_not_matter() -> None:
+    """The loops read the model's own memory, which stays where it is as long as the decoder."""
+    model, windows = gpt(), [[1, 2, 3]]
+    decoder = LoopDecoder(model, 1)
+    before = decoder.logits(windows)
+    model.head.weight.data = torch.zeros_like(model.head.weight)
+    torch.testing.assert_close(LoopDecoder(model, 1).logits(windows), torch.zeros_like(before))
+    decoder.lengths = [0]
+    assert torch.equal(decoder.logits(windows), before)
+
+
+@pytest.mark.parametrize("change", ["float64", "transposed", "LoRA"])
+def test_what_the_loops_cannot_read_is_decoded_by_pytorch(change: str) -> None:
+    model = gpt()
+    if change == "float64":
+        model.double()
+    elif change == "transposed":
+        model.head.weight.data = model.head.weight.data.T.contiguous().T
+    else:
+        adapt(model, 2, 4.0, torch.Generator().manual_seed(1))
+    decoder = decoder_of(model, 1)
+    assert isinstance(decoder, TorchDecoder)
+    window = [1, 2, 3]
+    assert torch.equal(decoder.logits([window])[0].argmax(), model(torch.tensor([window]))[0, -1].argmax())
+
+
+def test_without_numba_pytorch_decodes_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = gpt()
+    assert isinstance(decoder_of(model, 1), LoopDecoder)
+    monkeypatch.setattr(loop_decoder, "MISSING", "No module named 'numba'")
+    with pytest.warns(UserWarning, match="PyTorch decodes, slowly, since numba cannot: No module named 'numba'"):
+        decoder = decoder_of(model, len(ROWS))
+    agree(model, decoder, ROWS)
+
+
+def test_a_token_that_is_none_is_refused() -> None:
+    """It would be read from beyond the embedding."""
+    for token in (-1, 61):
+        with pytest.raises(IndexError, match=f"{token} is no token of a vocabulary of 61"):
+            LoopDecoder(gpt(), 1).logits([[1, token]])
+
+
+def test_infinities_and_nan_stay_what_they_are() -> None:
+    model = gpt()
+    with torch.no_grad():
+        model.head.weight[5] = np.nan
+        model.head.weight[7] = np.inf
+    logits = LoopDecoder(model, 1).logits([[1]])[0]
+    assert torch.isnan(logits[5])
+    assert not torch.isfinite(logits[7])
+    assert torch.isfinite(logits[[0, 1, 2, 3, 4, 6]]).all()

@@ -13,7 +13,6 @@ import torch
 
 import tinygpt
 from tests.conftest import gpt
-from tinygpt.generation import decoder as decoding
 from tinygpt.generation.generate import (
     for_terminal,
     generate,
@@ -22,6 +21,7 @@ from tinygpt.generation.generate import (
     next_logits,
     stream,
 )
+from tinygpt.generation.loop_decoder import LoopDecoder
 from tinygpt.generation.sampling import Sampling
 from tinygpt.generation.stream import StoppingDecoder
 from tinygpt.generation.windows import window_start
@@ -48,14 +48,9 @@ def scored(model: Any, prompts: list[list[int]], steps: int = 40, use_cache: boo
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("large", [0, 2**40])
-def test_cached_and_uncached_generation_agree_past_the_end_of_the_context(
-    shape: dict[str, Any], large: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Side by side, at prompt lengths around that of the context (16), with matrices cut into pieces and whole."""
-    monkeypatch.setattr(decoding, "LARGE", large)
+def test_cached_and_uncached_generation_agree_past_the_end_of_the_context(shape: dict[str, Any]) -> None:
+    """Side by side, at prompt lengths around that of the context (16)."""
     model, prompts = gpt(**shape), [numbers(length) for length in (1, 40, 15, 16, 17, 3, 3)]
-    assert (decoding.Decoder(model, 1).layers[0][0].pieces > 1) == (large == 0)
     fast, slow = scored(model, prompts), scored(model, prompts, use_cache=False)
     torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)
     assert torch.equal(fast.argmax(-1), slow.argmax(-1))
@@ -81,27 +76,27 @@ def test_a_rows_scores_are_what_they_are_alone(shape: dict[str, Any]) -> None:
 
 def test_each_token_is_computed_once_until_the_window_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[int] = []
-    plain = decoding.Decoder.blocks
+    plain = LoopDecoder.forward
 
-    def counted(self: Any, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
-        computed.append(len(tokens))
-        return plain(self, tokens, *rest)
+    def counted(self: Any, texts: list[tuple[int, ...]], *rest: Any) -> None:
+        computed.append(sum(map(len, texts)))
+        plain(self, texts, *rest)
 
-    monkeypatch.setattr(decoding.Decoder, "blocks", counted)
+    monkeypatch.setattr(LoopDecoder, "forward", counted)
     scored(gpt(), [numbers(10), numbers(10), numbers(14)], 5)
     # both prompts of 10 are read once, but for the last token; the third is full (16) after two more, and keeps 8
-    assert computed == [9, 13, 3, 3, 3, 7, 3, 3, 3]
+    assert computed == [22, 3, 3, 3, 7, 3, 3, 3]
 
 
 def test_closing_the_text_early_frees_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     decoders: list[weakref.ref[Any]] = []
-    build = decoding.Decoder.__init__
+    build = LoopDecoder.__init__
 
     def remembered(self: Any, *rest: Any) -> None:
         build(self, *rest)
         decoders.append(weakref.ref(self))
 
-    monkeypatch.setattr(decoding.Decoder, "__init__", remembered)
+    monkeypatch.setattr(LoopDecoder, "__init__", remembered)
     steps: Any = generate_ids(gpt(), [[1, 2]], [Sampling()], [1], 50, END)
     next(steps)
     assert [decoder() is None for decoder in decoders] == [False]

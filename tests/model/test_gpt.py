@@ -101,7 +101,7 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
 
     def score(i: int, j: int) -> float:
         at_every_place = (x.expand(1, 16, 1, -1) for x in (q, k))
-        turned_q, turned_k = (rotary(x)[0, :, 0] for x in at_every_place)  # (16, D)
+        turned_q, turned_k = (rotary(x, slice(16))[0, :, 0] for x in at_every_place)  # (16, D)
         return float(turned_q[i] @ turned_k[j])
 
     assert score(9, 4) == pytest.approx(score(12, 7), abs=1e-5)
@@ -118,12 +118,13 @@ def test_angles_are_exact_far_out_too() -> None:
 
 
 def test_turning_keeps_the_precision() -> None:
-    assert Rotary(gpt_config())(torch.ones(1, 16, 2, 16, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    x = torch.ones(1, 16, 2, 16, dtype=torch.bfloat16)
+    assert Rotary(gpt_config())(x, slice(16)).dtype == torch.bfloat16
 
 
 def test_rotary_keeps_lengths() -> None:
     rotary, x = Rotary(gpt_config()), torch.randn(2, 16, 2, 16)
-    torch.testing.assert_close(rotary(x).norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(rotary(x, slice(x.shape[1])).norm(dim=-1), x.norm(dim=-1))
 
 
 def test_learned_positions_tell_places_apart() -> None:

@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tinygpt.cli.options import refuse
-from tinygpt.console import typed, working
+from tinygpt.console import ticking, typed, working
+
+if TYPE_CHECKING:
+    import torch
 
 Model = Annotated[Path, typer.Option(help="A model folder.")]
 Length = Annotated[int, typer.Option(min=1, help="Maximum number of new tokens.")]
@@ -59,6 +62,7 @@ def generate(
 
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device, "--device"))
+    _compile_decoder(next(gpt.parameters()).device)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, **asdict(sampling)}
     if stream:
         _print_stream(text, generation.stream(gpt, tokenizer, text, **settings))
@@ -104,10 +108,20 @@ def chat(
 
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device, "--device"))
+    _compile_decoder(next(gpt.parameters()).device)
     session = Chat(gpt, tokenizer, checkpoint.hashes(model), sampling, max_new_tokens, seed)
     repl = Repl(session, reader(sys.stdin, sys.stdout, sys.stderr), sys.stdout, sys.stderr)
     repl.note(greeting(gpt, str(model)))
     repl.run()
+
+
+def _compile_decoder(device: "torch.device") -> None:
+    """Compile the loops of a CPU's decoder if that is still to be done on this machine, and say so."""
+    from tinygpt.generation.loop_decoder import is_ready, prepare
+
+    if device.type == "cpu" and not is_ready():
+        with ticking("compiling the decoder, once on this machine"):
+            prepare()
 
 
 def export(
@@ -175,8 +189,10 @@ def web(
         raise ValueError(
             f"The page needs {missing.name}. Install it: pip install -c requirements.lock -e '.[web]'"
         ) from None
+    chosen = hardware.pick_device(device, "--device")
+    _compile_decoder(chosen)
     from tinygpt.web.models import ModelRegistry
     from tinygpt.web.service import Service
 
-    service = Service(ModelRegistry(model or [], hardware.pick_device(device, "--device")))
+    service = Service(ModelRegistry(model or [], chosen))
     app.run(service, host, port, password, lambda url: print(f"TinyGPT is at {url} (Ctrl-C ends it).", flush=True))

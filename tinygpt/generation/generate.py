@@ -14,7 +14,7 @@ from typing import TextIO, Unpack
 import torch
 from torch import Tensor
 
-from tinygpt.generation.decoder import Decoder
+from tinygpt.generation.loop_decoder import decoder_of
 from tinygpt.generation.sampling import Sampling, Settings, from_keywords, sample, validated_integer
 from tinygpt.generation.stream import StoppingDecoder
 from tinygpt.generation.windows import window_start
@@ -35,7 +35,7 @@ def next_logits(
     next logits do not contain that row.
     """
     context, sequences = model.config.context_length, [list(prompt) for prompt in prompts]
-    decoder = Decoder(model, len(prompts)) if use_cache else None
+    decoder = decoder_of(model, len(prompts)) if use_cache else None
     while True:
         windows = [sequence[window_start(len(sequence), context) :] for sequence in sequences]
         chosen = yield (decoder.logits(windows) if decoder else uncached_logits(model, windows)).cpu()

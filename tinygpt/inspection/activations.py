@@ -75,13 +75,9 @@ def attention_weights(attention: Attention, x: Tensor, rotary: Rotary | None) ->
 
 def attention_scores(attention: Attention, x: Tensor, rotary: Rotary | None) -> Tensor:
     """q kᵀ / √D, before the causal mask: (B, T, C) → (B, H, T, T)."""
-    B, T, _ = x.shape
-    q = attention.query_norm(attention.query(x).view(B, T, -1, attention.D))  # (B, T, H, D)
-    k = attention.key_norm(attention.key(x).view(B, T, -1, attention.D))  # (B, T, kv_heads, D)
-    if rotary is not None:
-        q, k = rotary(q), rotary(k)
-    k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)  # grouped-query attention
-    return q.transpose(1, 2) @ k.permute(0, 2, 3, 1) / math.sqrt(attention.D)  # (B, H, T, T)
+    q, k, _ = attention.project(x, rotary, slice(x.shape[1]))  # (B, H, T, D), (B, kv_heads, T, D)
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # grouped-query attention
+    return q @ k.mT / math.sqrt(attention.D)  # (B, H, T, T)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from tinygpt.model.kernels import causal_attention, dropout, rms_norm, to_autocast_dtype, zero_embedding
 
+Positions = slice | Tensor  # of T tokens: a slice of T, or int64 (B, T) where sequences stand at unlike positions
+
 
 @dataclass(frozen=True)
 class GPTConfig:
@@ -102,10 +104,9 @@ class Rotary(nn.Module):
         self.register_buffer("cos", angles.cos().float()[:, None], persistent=False)  # (context_length, 1, D)
         self.register_buffer("sin", sin.float()[:, None], persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, H, D), at positions 0 … T−1
-        T, D = x.shape[1], x.shape[-1]
-        cos, sin = (self.get_buffer(name)[:T].to(x.dtype) for name in ("cos", "sin"))  # (T, 1, D)
-        return torch.addcmul(x * cos, x.roll(D // 2, dims=-1), sin)  # roll swaps the coordinates of each pair
+    def forward(self, x: Tensor, at: Positions) -> Tensor:  # (B, T, H, D) → (B, T, H, D)
+        cos, sin = (self.get_buffer(name)[at].to(x.dtype) for name in ("cos", "sin"))  # (T, 1, D) or (B, T, 1, D)
+        return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)  # roll swaps the coordinates of each pair
 
 
 class Attention(nn.Module):
@@ -127,14 +128,19 @@ class Attention(nn.Module):
         self.key_norm = Norm(D, config, "rmsnorm") if config.qk_norm else nn.Identity()
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, rotary: Rotary | None) -> Tensor:  # (B, T, C) → (B, T, C)
+    def project(self, x: Tensor, rotary: Rotary | None, at: Positions) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, D), keys and values (B, kv_heads, T, D) of x (B, T, C), whose tokens stand at `at`."""
         B, T, _ = x.shape
         q = self.query_norm(self.query(x).view(B, T, -1, self.D))  # (B, T, H, D)
         k = self.key_norm(self.key(x).view(B, T, -1, self.D))  # (B, T, kv_heads, D)
         v = self.value(x).view(B, T, -1, self.D)
         if rotary is not None:
-            q, k = rotary(q), rotary(k)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
+            q, k = rotary(q, at), rotary(k, at)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # heads first
+
+    def forward(self, x: Tensor, rotary: Rotary | None) -> Tensor:  # (B, T, C) → (B, T, C)
+        B, T, _ = x.shape
+        q, k, v = self.project(x, rotary, slice(T))
         p = self.dropout if self.training else 0.0
         y = causal_attention(q, k.to(q.dtype), v.to(q.dtype), p)  # softmax(q kᵀ / √D) v: (B, H, T, D)
         return self.output(y.transpose(1, 2).reshape(B, T, -1))  # (B, T, C)
@@ -204,14 +210,16 @@ class GPT(nn.Module):
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)
         return logits
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """The input of the first block: int64 (B, T) → (B, T, C). ValueError as in `forward`."""
+    def embed(self, tokens: Tensor, at: Positions | None = None) -> Tensor:
+        """The input of the first block: int64 (B, T), at positions `at` (None: 0 … T − 1) → (B, T, C). ValueError as in
+        `forward`.
+        """
         T, room = tokens.shape[1], self.config.context_length
         if room < T:
             raise ValueError(f"{T} tokens do not fit into a context of {room}.")
         x = self.token_embedding(tokens)
         if self.position_embedding is not None:
-            x = x + self.position_embedding.weight[:T]
+            x = x + self.position_embedding.weight[slice(T) if at is None else at]
         embedded: Tensor = dropout(x, self.config.dropout, self.training)
         return embedded
 

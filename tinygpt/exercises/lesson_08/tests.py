@@ -8,17 +8,17 @@ from torch import Tensor
 
 from tinygpt.exercises import need, same
 from tinygpt.exercises.lesson_05.tests import SHAPE
-from tinygpt.generation.decoder import Decoder
+from tinygpt.generation.loop_decoder import decoder_of
 from tinygpt.model.gpt import GPT, GPTConfig
 
 
 def kv_cache_bytes(yours: Callable[..., Any]) -> None:
-    """as much as Decoder in tinygpt/generation/decoder.py takes"""
+    """as much as a decoder of tinygpt/generation takes"""
     for n_layer, heads, sequences in ((2, 2, 1), (3, 1, 16)):
         shape = SHAPE | {"n_layer": n_layer, "n_kv_head": heads}
-        cache = Decoder(GPT(GPTConfig(**shape)), sequences).cache  # type: ignore[arg-type]
+        decoder = decoder_of(GPT(GPTConfig(**shape)), sequences)  # type: ignore[arg-type]
         call = f"kv_cache_bytes({n_layer}, {heads}, 4, 16, {sequences}, 4)"
-        same(call, yours(n_layer, heads, 4, 16, sequences, 4), cache.nbytes)
+        same(call, yours(n_layer, heads, 4, 16, sequences, 4), decoder.cache_bytes)
 
 
 def training_bytes(yours: Callable[..., Any]) -> None:
