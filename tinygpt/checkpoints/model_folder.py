@@ -21,6 +21,7 @@ from tinygpt.files.checksums import SUMS, digest, read_sums, seal, sha256, verif
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json, write_json
 from tinygpt.model.gpt import GPT, GPTConfig
+from tinygpt.model.quantization import WeightType, convert
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.folder import load as load_tokenizer
 
@@ -65,8 +66,10 @@ def save_weights(path: Path, weights: dict[str, Tensor], config: GPTConfig) -> N
         write_tensors(partial, named, {"format": "pt"})
 
 
-def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:
-    """Load a model folder: (the model in eval mode on `device`, its tokenizer).
+def load(
+    folder: Path | str, device: torch.device | str = "cpu", weights: WeightType = "fp32"
+) -> tuple[GPT, Tokenizer]:
+    """Load a model folder: (the model in eval mode on `device`, its tokenizer). int8 weights: see quantization.py.
 
     Raises FileNotFoundError if there is none, ValueError if it is damaged: every file is checked against SHA256SUMS,
     and every tensor's name, shape and dtype against config.json, before memory is allocated. Without SHA256SUMS only
@@ -76,7 +79,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, T
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"There is no model in {folder}: config.json is missing. Run `dvc repro train`.")
     model, tokenizer = build(folder, _read(folder) if is_ours(folder) else hf_model.read(folder))
-    return model.to(device), tokenizer
+    return convert(model, weights).to(device), tokenizer
 
 
 def _read(folder: Path) -> Source:

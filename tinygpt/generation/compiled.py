@@ -1,7 +1,7 @@
 """Compile loops with numba, and keep what was compiled on the disk.
 
 `@entry` is for functions that Python calls, `@helper` for those that they call. Numba's own cache is tied to a file's
-path and time. Here its folder is named by the file's content, in the user's cache (or in .tinygpt, where that cannot be
+path and time. Here its folder is named by the code's content, in the user's cache (or in .tinygpt, where that cannot be
 written), so temporary copies, queued runs and fresh clones share it. Numba adds the processor, its own version and
 Python's.
 """
@@ -31,7 +31,8 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 def helper(function: Any) -> Any:
     """Compile a function that only compiled functions call."""
-    return numba.njit(nogil=True, fastmath=FASTMATH)(function)
+    # A division that checks for zero, as Python's does, could not be vectorized
+    return numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
 
 
 def entry(function: Any) -> Any:
@@ -55,7 +56,9 @@ def pointer(_context: Any, address: Any) -> Any:
 @cache
 def cache_folder(source: Path) -> Path | None:
     """Where what is compiled of a file is kept; None where nothing can be written."""
-    content = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    here = Path(__file__)
+    parts = (source, here, here.with_name("vectors.py"))
+    content = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()[:16]
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinygpt/compiled"
     for place in (user, hidden("compiled").absolute()):
         try:
@@ -67,10 +70,15 @@ def cache_folder(source: Path) -> Path | None:
     return None
 
 
-def is_kept(source: Path) -> bool:
-    """Whether something of a file was compiled before, on a machine with this folder."""
-    folder = cache_folder(source)
-    return folder is not None and any(folder.glob("*.nbi"))
+def is_kept(function: Any, *arguments: Any) -> bool:
+    """Whether an entry was compiled before for arguments of these types, on a processor like this one."""
+    cache, signature = function._cache, tuple(function.typeof_pyval(argument) for argument in arguments)
+    if not isinstance(cache, Kept):
+        return bool(function.overloads)
+    try:
+        return cache._index_key(signature, function.targetctx.codegen()) in cache._cache_file._load_index()
+    except Exception:  # as in Kept: damage
+        return False
 
 
 class Locator:

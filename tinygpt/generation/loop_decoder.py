@@ -6,10 +6,8 @@
 import math
 import os
 import warnings
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +16,11 @@ from torch import Tensor, nn
 
 from tinygpt.generation.decoder import Decoder, TorchDecoder
 from tinygpt.model.gpt import GPT, GPTConfig
+from tinygpt.model.quantization import Int8Linear, WeightType, convert
 
 try:
     from tinygpt.generation import compiled, loops
-    from tinygpt.generation.loops import Matrix, Shape, Stack, Weights
+    from tinygpt.generation.loops import LANES, Shape, Weights
 except ImportError as problem:  # numba is missing, or has nothing for this machine
     MISSING: str | None = str(problem)
 else:
@@ -40,28 +39,40 @@ def decoder_of(model: GPT, batch: int) -> Decoder:
     return LoopDecoder(model, batch)
 
 
-def is_ready() -> bool:
-    """Whether a CPU can decode at once; else its loops are compiled first, which takes some ten seconds."""
-    return bool(MISSING) or compiled.is_kept(Path(loops.__file__))
+def is_ready(weights: WeightType = "fp32") -> bool:
+    """Whether a CPU can decode at once; else the loops for such weights are compiled first, some ten seconds."""
+    if MISSING:
+        return True
+    decoder = LoopDecoder(tiny(weights), 1)
+    return compiled.is_kept(loops.forward, *decoder.arguments([(0,)], [0], [0], decoder.nothing))
 
 
-def prepare() -> None:
-    """Compile what a CPU needs to decode, or load it: the same for all models."""
+def prepare(weights: WeightType = "fp32") -> None:
+    """Compile what a CPU needs to decode, or load it: the same for all models with such weights."""
+    decoder_of(tiny(weights), 1).logits([[0]])
+
+
+def tiny(weights: WeightType) -> GPT:
+    """A model as small as can be."""
     config = GPTConfig(
-        vocab_size=1, n_layer=1, n_head=1, n_kv_head=None, head_dim=None, n_embd=2, mlp_hidden=None, context_length=1,
+        vocab_size=1, n_layer=1, n_head=1, n_kv_head=None, head_dim=None, n_embd=2, mlp_hidden=1, context_length=1,
         norm="rmsnorm", norm_eps=1e-6, position="rope", rope_theta=1e4, mlp="swiglu", qk_norm=True, bias=False,
         tie_embeddings=True, dropout=0.0,
     )  # fmt: skip
-    decoder_of(GPT(config), 1).logits([[0]])
+    return convert(GPT(config), weights)
 
 
 def fits(model: GPT) -> bool:
-    """Whether the loops can read this model: plain float32 matrices in this machine's memory."""
-    matrices = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    return all(type(module) is nn.Linear for module in matrices) and all(
-        tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.is_contiguous()
+    """Whether the loops can read this model: matrices of one plain kind, and float32, in this machine's memory."""
+    layers = {type(module) for module in model.modules() if isinstance(module, (nn.Linear, Int8Linear))}
+    return len(layers) == 1 and layers <= {nn.Linear, Int8Linear} and all(
+        tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.int8) and tensor.is_contiguous()
         for tensor in (*model.parameters(), *model.buffers())
     )
+
+
+def is_int8(model: GPT) -> bool:
+    return isinstance(model.head, Int8Linear)
 
 
 class LoopDecoder(Decoder):
@@ -69,14 +80,13 @@ class LoopDecoder(Decoder):
 
     def __init__(self, model: GPT, batch: int) -> None:
         super().__init__(model.config, batch)
-        self.memory = [
-            tensor.detach() for tensor in (*model.parameters(), *model.buffers())
-        ]  # that `weights` points to
         self.weights, self.shape = weights_of(model), shape_of(model.config)
+        self.memory = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]  # `weights` points there
         self.multiplications = sum(tensor.numel() for tensor in self.memory)  # for a token, about
         config = model.config
         size = (config.n_layer, batch, config.kv_heads, config.context_length, config.head_width)
         self.keys, self.values = np.zeros(size, dtype=np.float32), np.zeros(size, dtype=np.float32)
+        self.nothing = np.empty((0, config.vocab_size), dtype=np.float32)  # where no logits are wanted
 
     @property
     def cache_bytes(self) -> int:
@@ -91,7 +101,7 @@ class LoopDecoder(Decoder):
             kept[:, others, :, :count] = kept[:, row : row + 1, :, :count]
 
     def read(self, texts: list[tuple[int, ...]], rows: list[int]) -> None:
-        self.forward(texts, rows, [0] * len(rows), np.empty((0, self.config.vocab_size), dtype=np.float32))
+        self.forward(texts, rows, [0] * len(rows), self.nothing)
 
     def step(self, tokens: list[int]) -> Tensor:
         logits = np.empty((len(tokens), self.config.vocab_size), dtype=np.float32)
@@ -105,22 +115,29 @@ class LoopDecoder(Decoder):
         if unknown:  # loops would read on, wherever that is
             raise IndexError(f"{unknown[0]} is no token of a vocabulary of {self.config.vocab_size}.")
         total = sum(map(len, texts))
-        threads = min(torch.get_num_threads(), len(texts), math.ceil(total * self.multiplications / SHARED))
+        useful = min(len(texts), math.ceil(total / LANES), math.ceil(total * self.multiplications / SHARED))
+        threads = min(torch.get_num_threads(), useful)
 
         def work(thread: int) -> None:
             mine = slice(len(texts) * thread // threads, len(texts) * (thread + 1) // threads)
-            places = [
-                (token, row, at)
-                for text, row, start in zip(texts[mine], rows[mine], starts[mine], strict=True)
-                for at, token in enumerate(text, start)
-            ]
-            tokens, where, at = np.array(places, dtype=np.int64).T.copy()
-            loops.forward(self.weights, self.shape, tokens, where, at, self.keys, self.values, logits[mine])
+            loops.forward(*self.arguments(texts[mine], rows[mine], starts[mine], logits[mine]))
 
         others = [pool(os.getpid()).submit(work, thread) for thread in range(1, threads)]
         work(0)
         for other in others:
             other.result()
+
+    def arguments(
+        self, texts: list[tuple[int, ...]], rows: list[int], starts: list[int], logits: np.ndarray
+    ) -> tuple[Any, ...]:
+        """What `loops.forward` is called with."""
+        places = [
+            (token, row, at)
+            for text, row, start in zip(texts, rows, starts, strict=True)
+            for at, token in enumerate(text, start)
+        ]
+        tokens, where, at = np.array(places, dtype=np.int64).T.copy()
+        return self.weights, self.shape, tokens, where, at, self.keys, self.values, logits
 
 
 @cache
@@ -137,42 +154,34 @@ def shape_of(config: GPTConfig) -> "Shape":
 
 def weights_of(model: GPT) -> "Weights":
     """The model's own weights, as loops read them: where they lie in memory, which has to outlive this."""
-    blocks, rotary, position = list[Any](model.blocks), model.rotary, model.position_embedding
-    attentions, mlps = [block.attention for block in blocks], [block.mlp for block in blocks]
-    norms1, norms2 = [block.norm1 for block in blocks], [block.norm2 for block in blocks]
-    nothing = np.empty((0, 0), dtype=np.float32)
-    return Weights(
-        embedding=model.token_embedding.weight.detach().numpy(),
-        position=nothing if position is None else position.weight.detach().numpy(),
-        cos=nothing if rotary is None else rotary.get_buffer("cos")[:, 0].numpy(),
-        sin=nothing if rotary is None else rotary.get_buffer("sin")[:, 0].numpy(),
-        norm1=stack([one.weight for one in norms1]),
-        norm1_bias=stack([one.bias for one in norms1]),
-        query=matrix([one.query for one in attentions]),
-        key=matrix([one.key for one in attentions]),
-        value=matrix([one.value for one in attentions]),
-        query_norm=stack([getattr(one.query_norm, "weight", None) for one in attentions]),
-        key_norm=stack([getattr(one.key_norm, "weight", None) for one in attentions]),
-        output=matrix([one.output for one in attentions]),
-        norm2=stack([one.weight for one in norms2]),
-        norm2_bias=stack([one.bias for one in norms2]),
-        gate=matrix([one.gate for one in mlps]),
-        up=matrix([one.up for one in mlps]),
-        down=matrix([one.down for one in mlps]),
-        norm=stack([model.norm.weight]),
-        norm_bias=stack([model.norm.bias]),
-        head=matrix([model.head]),
-    )
-
-
-def stack(tensors: Sequence[Tensor | None]) -> "Stack":
-    """Vectors or matrices, one of each block: all alike, or all None."""
-    found = [tensor for tensor in tensors if tensor is not None]
-    addresses = np.array([tensor.data_ptr() for tensor in found], dtype=np.uint64)
-    rows, columns = (1, *found[0].shape)[-2:] if found else (0, 0)
-    return Stack(addresses, rows, columns, np.empty(0, dtype=np.float32))
-
-
-def matrix(layers: Sequence[nn.Linear | None]) -> "Matrix":
-    found = [layer for layer in layers if layer is not None]
-    return Matrix(stack([layer.weight for layer in found]), stack([]), stack([layer.bias for layer in found]))
+    blocks = list[Any](model.blocks)
+    modules: dict[int, list[Any]] = {
+        loops.EMBEDDING: [model.token_embedding],
+        loops.POSITION: [model.position_embedding],
+        loops.NORM1: [block.norm1 for block in blocks],
+        loops.QUERY: [block.attention.query for block in blocks],
+        loops.KEY: [block.attention.key for block in blocks],
+        loops.VALUE: [block.attention.value for block in blocks],
+        loops.QUERY_NORM: [block.attention.query_norm for block in blocks],
+        loops.KEY_NORM: [block.attention.key_norm for block in blocks],
+        loops.OUTPUT: [block.attention.output for block in blocks],
+        loops.NORM2: [block.norm2 for block in blocks],
+        loops.GATE: [block.mlp.gate for block in blocks],
+        loops.UP: [block.mlp.up for block in blocks],
+        loops.DOWN: [block.mlp.down for block in blocks],
+        loops.NORM: [model.norm],
+        loops.HEAD: [model.head],
+    }
+    arrays = {
+        part + offset: [getattr(module, name, None) for module in found]
+        for part, found in modules.items()
+        for offset, name in ((0, "weight"), (loops.BIAS, "bias"), (loops.SCALE, "scale"))
+    }
+    if model.rotary is not None:
+        arrays |= {loops.COS: [model.rotary.get_buffer("cos")[:, 0]], loops.SIN: [model.rotary.get_buffer("sin")[:, 0]]}
+    addresses, sizes = np.zeros((51, len(blocks)), dtype=np.uint64), np.zeros((51, 2), dtype=np.int64)
+    for part, tensors in arrays.items():
+        for block, tensor in enumerate(tensors):
+            if tensor is not None:
+                addresses[part, block], sizes[part] = tensor.data_ptr(), (1, *tensor.shape)[-2:]
+    return Weights(addresses, sizes, np.empty(0, dtype=np.int8 if is_int8(model) else np.float32))

@@ -10,53 +10,28 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numba.extending import overload
 
 from tinygpt.generation.compiled import entry, helper, pointer
+from tinygpt.generation.vectors import LANES, add_product, load, store, zeros
 
 Array = np.ndarray
 GELU, GELU_EXACT, SWIGLU = 0, 1, 2
+FEW = 4  # tokens whose products are faster one by one
 
 
-class Stack(NamedTuple):
-    """An array of each block, where it lies in the model's own memory; without any, the model has no such part."""
-
-    addresses: Array  # (L,) uint64, or (0,)
-    rows: int  # 1 of a vector
-    columns: int
-    like: Array  # empty; its type is that of the arrays
-
-
-class Matrix(NamedTuple):
-    """A matrix of each block: out[i] = scale[i] · (weight[i] · x) + bias[i]. Float32 needs no scale."""
-
-    weight: Stack  # (outputs, inputs), float32 or int8
-    scale: Stack  # (1, outputs)
-    bias: Stack  # (1, outputs)
+# Which array a function reads: each may be three, the weight itself and two that not every model has
+BIAS, SCALE = 1, 2
+(EMBEDDING, POSITION, COS, SIN, NORM1, QUERY, KEY, VALUE, QUERY_NORM, KEY_NORM, OUTPUT, NORM2, GATE, UP, DOWN, NORM,
+ HEAD) = range(0, 51, 3)  # fmt: skip
 
 
 class Weights(NamedTuple):
-    """The weights of a model. An array is empty where the model has no such part."""
+    """Where the weights of a model lie: in its own memory, row by row."""
 
-    embedding: Array  # (V, C)
-    position: Array  # (S, C): learned positions
-    cos: Array  # (S, D): rotary positions; sin has the sign of model/gpt.py's
-    sin: Array
-    norm1: Stack  # (1, C)
-    norm1_bias: Stack
-    query: Matrix
-    key: Matrix
-    value: Matrix
-    query_norm: Stack  # (1, D)
-    key_norm: Stack
-    output: Matrix
-    norm2: Stack
-    norm2_bias: Stack
-    gate: Matrix
-    up: Matrix
-    down: Matrix
-    norm: Stack  # the last three are of one "block"
-    norm_bias: Stack
-    head: Matrix
+    addresses: Array  # (51, L) uint64; 0: this model has no such array
+    sizes: Array  # (51, 2) int64: rows (1 of a vector) and columns
+    like: Array  # empty; of the type that matrices have, float32 or int8
 
 
 class Shape(NamedTuple):
@@ -70,53 +45,138 @@ class Shape(NamedTuple):
     mlp: int  # GELU, GELU_EXACT or SWIGLU
 
 
-# Parts, used by all entries
+# Parts
 
 
 @helper
-def array_of(stack: Stack, block: int) -> Array:
-    """The array of a block: (rows, columns)."""
-    where, shape = pointer(stack.addresses[block]), (stack.rows, stack.columns)
-    return numba.carray(where, shape, stack.like.dtype)
+def has(weights: Weights, part: int) -> Any:
+    return weights.addresses[part, 0] != 0
+
+
+@helper
+def array(weights: Weights, part: int, block: int) -> Array:
+    """An array of a block, float32: (rows, columns)."""
+    rows, columns = weights.sizes[part]
+    return numba.carray(pointer(weights.addresses[part, block]), (rows, columns), np.float32)
+
+
+@helper
+def matrix(weights: Weights, part: int, block: int) -> Array:
+    """The matrix of a block, (outputs, inputs): float32, or int8 that its scale makes up for."""
+    rows, columns = weights.sizes[part]
+    return numba.carray(pointer(weights.addresses[part, block]), (rows, columns), weights.like.dtype)
 
 
 @helper
 def dot(a: Array, b: Array) -> Any:
     total = np.float32(0)
     for j in range(len(b)):
-        total += a[j] * b[j]
+        total += np.float32(a[j]) * b[j]
     return total
 
 
 @helper
-def dots(row: Array, x: Array, out: Array) -> None:
-    """The dot products of a row with N vectors, four at a time: each number of the row is loaded once for them."""
-    whole = len(x) - len(x) % 4
-    for n in range(0, whole, 4):
-        x0, x1, x2, x3 = x[n], x[n + 1], x[n + 2], x[n + 3]
-        a = b = c = d = np.float32(0)
-        for j in range(len(row)):
-            a += row[j] * x0[j]
-            b += row[j] * x1[j]
-            c += row[j] * x2[j]
-            d += row[j] * x3[j]
-        out[n], out[n + 1], out[n + 2], out[n + 3] = a, b, c, d
-    for n in range(whole, len(x)):
-        out[n] = dot(row, x[n])
+def product(weights: Weights, part: int, block: int, x: Array, out: Array) -> None:
+    """out = x Wᵀ · scale + bias: (N, inputs) → (N, outputs). A row of W is read once for eight tokens."""
+    weight = matrix(weights, part, block)
+    for first in range(0, len(x), LANES):
+        some = slice(first, first + LANES)
+        if len(x[some]) > FEW:
+            product_of_many(weight, x[some], out[some])
+        else:
+            for i in range(len(weight)):
+                for n in range(first, len(x)):
+                    out[n, i] = dot(weight[i], x[n])
+    if has(weights, part + SCALE):
+        out *= array(weights, part + SCALE, block)
+    if has(weights, part + BIAS):
+        out += array(weights, part + BIAS, block)
+
+
+def floats(rows: Array, room: Array) -> Array:
+    """Rows of a matrix as float32: themselves, or converted into `room`."""
+    raise NotImplementedError("Compiled functions alone call this, in one of the forms below.")
+
+
+@overload(floats, strict=False)
+def compiled_floats(rows: Any, room: Any) -> Any:
+    if rows.dtype == room.dtype:
+        return lambda rows, room: rows
+
+    def convert(rows: Array, room: Array) -> Array:
+        for j in range(len(rows)):
+            for k in range(rows.shape[1]):
+                room[j, k] = rows[j, k]
+        return room
+
+    return convert
 
 
 @helper
-def product(matrix: Matrix, block: int, x: Array, out: Array) -> None:
-    """out = x Wᵀ + bias: (N, inputs) → (N, outputs). A row of W is read once for all tokens."""
-    weight = array_of(matrix.weight, block)
-    for first in range(0, len(x), 8):
-        some = x[first : first + 8]
-        for i in range(len(weight)):
-            dots(weight[i], some, out[first : first + 8, i])
-    if len(matrix.scale.addresses):
-        out *= array_of(matrix.scale, block)
-    if len(matrix.bias.addresses):
-        out += array_of(matrix.bias, block)
+def product_of_many(weight: Array, x: Array, out: Array) -> None:
+    """x Wᵀ of at most eight tokens, each in one lane of a vector; eight rows of W at once, to have work for each read."""
+    inputs = x.shape[1]
+    columns, results = np.zeros(inputs * LANES, dtype=np.float32), np.empty(8 * LANES, dtype=np.float32)
+    room = np.empty((8, inputs), dtype=np.float32)
+    for n in range(len(x)):
+        for k in range(inputs):
+            columns[k * LANES + n] = x[n, k]
+    whole = len(weight) - len(weight) % 8
+    for i in range(0, whole, 8):
+        rows = floats(weight[i : i + 8], room)
+        a = b = c = d = e = f = g = h = zeros()
+        for k in range(inputs):
+            numbers = load(columns, k)
+            a = add_product(a, rows[0, k], numbers)
+            b = add_product(b, rows[1, k], numbers)
+            c = add_product(c, rows[2, k], numbers)
+            d = add_product(d, rows[3, k], numbers)
+            e = add_product(e, rows[4, k], numbers)
+            f = add_product(f, rows[5, k], numbers)
+            g = add_product(g, rows[6, k], numbers)
+            h = add_product(h, rows[7, k], numbers)
+        store(results, 0, a)
+        store(results, 1, b)
+        store(results, 2, c)
+        store(results, 3, d)
+        store(results, 4, e)
+        store(results, 5, f)
+        store(results, 6, g)
+        store(results, 7, h)
+        for n in range(len(x)):
+            for j in range(8):
+                out[n, i + j] = results[j * LANES + n]
+    for i in range(whole, len(weight)):
+        for n in range(len(x)):
+            out[n, i] = dot(weight[i], x[n])
+
+
+@helper
+def exp(x: Any) -> Any:
+    """eˣ, in operations that vectorize: 2ⁿ · eʳ with n whole and |r| ≤ ln(2)/2, where a Taylor series is short."""
+    x = max(min(x, np.float32(88)), np.float32(-87))
+    n = np.floor(x * np.float32(1 / math.log(2)) + np.float32(0.5))
+    r = x - n * np.float32(math.log(2))
+    series = np.float32(1)
+    for i in (6, 5, 4, 3, 2, 1):
+        series = np.float32(1) + series * r * np.float32(1 / i)
+    return series * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@helper
+def tanh(x: Any) -> Any:
+    return np.float32(1) - np.float32(2) / (exp(np.float32(2) * x) + np.float32(1))
+
+
+@helper
+def erf(x: Any) -> Any:
+    """Within 2e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26."""
+    a = abs(x)
+    t = np.float32(1) / (np.float32(1) + np.float32(0.3275911) * a)
+    series = np.float32(1.061405429)
+    for c in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series = series * t + np.float32(c)
+    return math.copysign(np.float32(1) - series * t * exp(-a * a), x)
 
 
 @helper
@@ -139,16 +199,16 @@ def layer_norm(x: Array, weight: Array, eps: float, out: Array) -> None:
 
 
 @helper
-def norm(x: Array, weight: Stack, bias: Stack, block: int, shape: Shape, out: Array) -> None:
+def norm(x: Array, weights: Weights, part: int, block: int, shape: Shape, out: Array) -> None:
     """RMSNorm or LayerNorm of each token: (N, C)."""
-    weights = array_of(weight, block)[0]
+    weight = array(weights, part, block)[0]
     for n in range(len(x)):
         if shape.layernorm:
-            layer_norm(x[n], weights, shape.eps, out[n])
+            layer_norm(x[n], weight, shape.eps, out[n])
         else:
-            rms_norm(x[n], weights, shape.eps, out[n])
-    if len(bias.addresses):
-        out += array_of(bias, block)
+            rms_norm(x[n], weight, shape.eps, out[n])
+    if has(weights, part + BIAS):
+        out += array(weights, part + BIAS, block)
 
 
 @helper
@@ -162,15 +222,15 @@ def rotate(head: Array, cos: Array, sin: Array) -> None:
 
 
 @helper
-def place(heads: Array, norms: Stack, block: int, at: Array, weights: Weights, shape: Shape) -> None:
+def place(heads: Array, weights: Weights, norms: int, block: int, at: Array, shape: Shape) -> None:
     """QK-norm and rotary position, where the model has them, of each head: (N, heads · D), in place."""
     for n in range(len(heads)):
         for start in range(0, heads.shape[1], shape.D):
             head = heads[n, start : start + shape.D]
-            if len(norms.addresses):
-                rms_norm(head, array_of(norms, block)[0], shape.eps, head)
-            if len(weights.cos):
-                rotate(head, weights.cos[at[n]], weights.sin[at[n]])
+            if has(weights, norms):
+                rms_norm(head, array(weights, norms, block)[0], shape.eps, head)
+            if has(weights, COS):
+                rotate(head, array(weights, COS, 0)[at[n]], array(weights, SIN, 0)[at[n]])
 
 
 @helper
@@ -192,7 +252,7 @@ def attend(q: Array, keys: Array, values: Array, count: int, out: Array) -> None
         weights[s] = dot(keys[s], q) * scale
         largest = max(largest, weights[s])
     for s in range(count):
-        weights[s] = math.exp(weights[s] - largest)
+        weights[s] = exp(weights[s] - largest)
         total += weights[s]
     out[:] = 0
     for s in range(count):
@@ -217,12 +277,12 @@ def activate(gate: Array, up: Array, kind: int) -> None:
         for i in range(up.shape[1]):
             x = up[n, i]
             if kind == SWIGLU:
-                up[n, i] = gate[n, i] / (np.float32(1) + math.exp(-gate[n, i])) * x
+                up[n, i] = gate[n, i] / (np.float32(1) + exp(-gate[n, i])) * x
             elif kind == GELU_EXACT:
-                up[n, i] = np.float32(0.5) * x * (np.float32(1) + math.erf(x * np.float32(math.sqrt(0.5))))
+                up[n, i] = np.float32(0.5) * x * (np.float32(1) + erf(x * np.float32(math.sqrt(0.5))))
             else:
                 inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
-                up[n, i] = np.float32(0.5) * x * (np.float32(1) + math.tanh(inner))
+                up[n, i] = np.float32(0.5) * x * (np.float32(1) + tanh(inner))
 
 
 @entry
@@ -233,36 +293,36 @@ def forward(
 
     keys and values (L, B, kv_heads, S, D) get theirs. logits: (N, V) after each token, or (0, V) where none are wanted.
     """
-    N, C = len(tokens), weights.embedding.shape[1]
+    N, C = len(tokens), weights.sizes[EMBEDDING, 1]
     x, y = np.empty((N, C), dtype=np.float32), np.empty((N, C), dtype=np.float32)
     q, mixed = np.empty((N, shape.H * shape.D), dtype=np.float32), np.empty((N, shape.H * shape.D), dtype=np.float32)
     k = np.empty((N, shape.kv_heads * shape.D), dtype=np.float32)
     v = np.empty((N, shape.kv_heads * shape.D), dtype=np.float32)
-    gate = np.empty((N, weights.gate.weight.rows), dtype=np.float32)
-    up = np.empty((N, weights.up.weight.rows), dtype=np.float32)
+    hidden = weights.sizes[UP, 0]
+    gate, up = np.empty((N, hidden), dtype=np.float32), np.empty((N, hidden), dtype=np.float32)
     for n in range(N):
-        x[n] = weights.embedding[tokens[n]]
-        if len(weights.position):
-            x[n] += weights.position[at[n]]
-    for block in range(len(weights.norm1.addresses)):
-        norm(x, weights.norm1, weights.norm1_bias, block, shape, y)
-        product(weights.query, block, y, q)
-        product(weights.key, block, y, k)
-        product(weights.value, block, y, v)
-        place(q, weights.query_norm, block, at, weights, shape)
-        place(k, weights.key_norm, block, at, weights, shape)
+        x[n] = array(weights, EMBEDDING, 0)[tokens[n]]
+        if has(weights, POSITION):
+            x[n] += array(weights, POSITION, 0)[at[n]]
+    for block in range(len(keys)):
+        norm(x, weights, NORM1, block, shape, y)
+        product(weights, QUERY, block, y, q)
+        product(weights, KEY, block, y, k)
+        product(weights, VALUE, block, y, v)
+        place(q, weights, QUERY_NORM, block, at, shape)
+        place(k, weights, KEY_NORM, block, at, shape)
         keep(k, keys[block], rows, at)
         keep(v, values[block], rows, at)
         attention(q, keys[block], values[block], rows, at, shape, mixed)
-        product(weights.output, block, mixed, y)
+        product(weights, OUTPUT, block, mixed, y)
         x += y
-        norm(x, weights.norm2, weights.norm2_bias, block, shape, y)
-        product(weights.up, block, y, up)
+        norm(x, weights, NORM2, block, shape, y)
+        product(weights, UP, block, y, up)
         if shape.mlp == SWIGLU:
-            product(weights.gate, block, y, gate)
+            product(weights, GATE, block, y, gate)
         activate(gate, up, shape.mlp)
-        product(weights.down, block, up, y)
+        product(weights, DOWN, block, up, y)
         x += y
     if len(logits):
-        norm(x, weights.norm, weights.norm_bias, 0, shape, y)
-        product(weights.head, 0, y, logits)
+        norm(x, weights, NORM, 0, shape, y)
+        product(weights, HEAD, 0, y, logits)

@@ -23,6 +23,7 @@ from tinygpt.files.atomic import writing
 from tinygpt.files.checksums import digest
 from tinygpt.files.paths import Paths, hidden
 from tinygpt.model.gpt import GPT
+from tinygpt.model.quantization import WeightType
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.web.example import example_text
 
@@ -57,14 +58,16 @@ class LoadedModel:
 class ModelRegistry:
     """The models that the page offers. Thread-safe."""
 
-    def __init__(self, first: Sequence[Path] = (), device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, first: Sequence[Path] = (), device: torch.device | str = "cpu", weights: WeightType = "fp32"
+    ) -> None:
         """first: folders to list first, anywhere on disk. FileNotFoundError if one holds no model, or none is found."""
         for folder in first:
             if not holds_model(folder):
                 raise FileNotFoundError(
                     f"There is no model in {folder}. Name a folder with a config.json, or run `make`."
                 )
-        self.first, self.device = list(first), device
+        self.first, self.device, self.weights = list(first), device, weights
         self._loaded: OrderedDict[tuple[Path, tuple[int, ...]], LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
         self._entries: dict[str, ModelEntry] = {}
@@ -100,7 +103,7 @@ class ModelRegistry:
             modified = tuple(file.stat().st_mtime_ns for file in sorted(entry.folder.iterdir()))
             key = entry.folder, modified  # so that a retrained model is loaded again
             if key not in self._loaded:
-                model, tokenizer = model_folder.load(entry.folder, self.device)
+                model, tokenizer = model_folder.load(entry.folder, self.device, self.weights)
                 example = example_text(entry.folder, model, tokenizer)
                 self._loaded[key] = LoadedModel(entry, model, tokenizer, digest(modified), example)
             self._loaded.move_to_end(key)
