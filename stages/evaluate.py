@@ -1,5 +1,7 @@
 """Evaluate the model on the whole held-out text, compare it with the baselines, draw figures → data/evaluation."""
 
+import copy
+
 from stages import run
 from tinygpt.checkpoints import base_model
 from tinygpt.checkpoints.model_folder import load
@@ -8,13 +10,15 @@ from tinygpt.console import counted, progress
 from tinygpt.data.dataset import evaluation_windows, open_tokens
 from tinygpt.evaluation import before_after
 from tinygpt.evaluation.history import append
-from tinygpt.evaluation.metrics import evaluate, metrics, verdict
+from tinygpt.evaluation.metrics import Evaluation, evaluate, metrics, verdict
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json, write_json
 from tinygpt.inspection.activations import VIEWS
 from tinygpt.inspection.run_figures import draw
 from tinygpt.inspection.text import held_out
 from tinygpt.model import hardware
+from tinygpt.model.gpt import GPT
+from tinygpt.model.quantization import convert
 
 
 def main(params: Params, paths: Paths) -> None:
@@ -31,10 +35,17 @@ def main(params: Params, paths: Paths) -> None:
         texts["base_text"] = before_after.base_text(section.base_text, tokenizer)
     elif section.base_text is not None:
         print("evaluate.base_text is ignored: it needs train.init_from, and this model was trained from scratch")
-    windows = evaluation_windows(tokens, model.config.context_length, section.batch_size)
-    with progress(len(tokens), "token", "evaluating", show) as bar:
-        result = evaluate(model, counted(windows, lambda batch: bar.update(batch[1].numel())), tokenizer, cast)
+
+    def evaluated(model: GPT, name: str) -> Evaluation:
+        windows = evaluation_windows(tokens, model.config.context_length, section.batch_size)
+        with progress(len(tokens), "token", name, show) as bar:
+            return evaluate(model, counted(windows, lambda batch: bar.update(batch[1].numel())), tokenizer, cast)
+
+    result = evaluated(model, "evaluating")
     numbers = metrics(result, baselines)
+    if section.weights == "int8":
+        int8 = metrics(evaluated(convert(copy.deepcopy(model), "int8"), "with int8 weights"), baselines)
+        numbers["int8"] = {name: int8[name] for name in ("loss", "bits_per_byte")}
     if base:
         known = {"its_text": numbers["bits_per_byte"]}
         with progress(len(texts), "text", "before and after", show) as bar:
@@ -47,6 +58,9 @@ def main(params: Params, paths: Paths) -> None:
         subject = held_out(model, tokenizer, tokens, result.by_position)
         draw(paths, numbers, params.train.gradient_clip, subject, bar.update)
     print(verdict(numbers, append(numbers)))
+    if "int8" in numbers:
+        bits = numbers["int8"]["bits_per_byte"]
+        print(f"int8 weights: {bits:.4f} bits per byte, {bits - numbers['bits_per_byte']:+.4f} to fp32.")
     if base:
         print(before_after.verdict(numbers["fine_tuning"]))
 

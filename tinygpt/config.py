@@ -149,6 +149,7 @@ class Train(Section):
 class Evaluate(Section):
     batch_size: PositiveInt
     base_text: Name | None
+    weights: Literal["fp32", "int8"]
 
 
 class Grid(Section):

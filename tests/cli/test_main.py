@@ -76,6 +76,12 @@ def test_json_is_one_traceable_object_a_line(generate: Any, model_folder: Path) 
         assert set(sample["hashes"]) == {"model", "tokenizer", "text", "params"}
 
 
+def test_int8_weights_give_a_text_of_their_own_that_says_so(generate: Any) -> None:
+    (plain, int8) = (json.loads(generate("O ", "--json", "--weights", kind)[1]) for kind in ("fp32", "int8"))
+    assert int8["hashes"] == plain["hashes"] | {"weights": "int8"}
+    assert generate("O ", "--weights", "int8")[1] == int8["text"] + "\n"
+
+
 def test_a_prompt_can_come_from_standard_input(generate: Any) -> None:
     assert generate("-", stdin="JULIET:\n")[1].startswith("JULIET:\n")
 
@@ -134,6 +140,7 @@ def test_a_mistake_is_answered_with_a_sentence(generate: Any, words: list[str], 
         ("compare --results runs.jsonl", "--results needs two sets"),
         ("benchmark --quick --budget 600", "--budget has no effect with --quick; leave one of them out."),
         ("benchmark --quick --no-compile", "--compile has no effect with --quick"),
+        ("export hf folder --type q8_0", "--type applies only to gguf; leave it out of hf."),
         ("export gguf file --folder finetune", "--folder applies only to hf, whose card shows the score and samples"),
     ],
 )

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.checkpoints.test_model_folder import LINEAGE
@@ -27,6 +28,23 @@ def test_the_file_names_the_hashes_of_what_it_came_from(tmp_path: Path, characte
     fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
     for name, value in hashes(folder).items():
         assert fields[f"tinygpt.{name}"].contents() == (value if isinstance(value, str) else " ".join(value.values()))
+
+
+def test_q8_0_quantizes_the_matrices_whose_rows_are_whole_blocks(tmp_path: Path, characters: Tokenizer) -> None:
+    gguf = pytest.importorskip("gguf")
+    folder = saved(tmp_path / "model", characters, **GPT2 | {"n_embd": 32, "mlp_hidden": 72})
+    found = {}
+    for number_type in ("f32", "q8_0"):
+        gguf_file.write(folder, tmp_path / number_type, number_type)
+        found[number_type] = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / number_type).tensors}
+    plain = {name: np.asarray(tensor.data) for name, tensor in found["f32"].items()}
+    quantized = {name: tensor for name, tensor in found["q8_0"].items() if tensor.tensor_type.name == "Q8_0"}
+    assert set(quantized) == {"token_embd.weight"} | {
+        f"blk.{block}.{name}.weight" for block in range(2) for name in ("attn_qkv", "attn_output", "ffn_up")
+    }  # not ffn_down, whose rows have 72 numbers, nor the learned positions
+    for name, tensor in found["q8_0"].items():
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type) if name in quantized else tensor.data
+        assert np.abs(values - plain[name]).max() <= (np.abs(plain[name]).max() / 250 if name in quantized else 0)
 
 
 def test_a_mix_without_a_twin_is_refused_and_says_what_it_would_need(tmp_path: Path, characters: Tokenizer) -> None:

@@ -14,6 +14,7 @@ from tinygpt.generation import loop_decoder
 from tinygpt.generation.decoder import Decoder, TorchDecoder
 from tinygpt.generation.loop_decoder import LoopDecoder, decoder_of
 from tinygpt.model.cuda_graphs import CUDAGraphRunner
+from tinygpt.model.quantization import Int8Linear, convert
 from tinygpt.scratch.kv_cache import KVCache, step
 from tinygpt.training.lora import adapt
 
@@ -27,14 +28,24 @@ def agree(model: Any, decoder: Decoder, windows: list[list[int]]) -> None:
 
 
 @both
-def test_its_logits_are_those_of_the_model(kind: type[Any], shape: dict[str, Any]) -> None:
-    model, windows = gpt(**shape), [list(row) for row in ROWS]
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+def test_its_logits_are_those_of_the_model(kind: type[Any], weights: Any, shape: dict[str, Any]) -> None:
+    model, windows = convert(gpt(**shape), weights), [list(row) for row in ROWS]
     decoder = kind(model, len(windows))
     for number in range(9):
         agree(model, decoder, windows)
         windows = [[*window, (7 * number + row) % 61] for row, window in enumerate(windows)]
     windows[1] = windows[1][-8:]  # slides: read anew, while the others go on
     agree(model, decoder, windows)
+
+
+def test_a_batch_of_twenty_agrees_too(shape: dict[str, Any]) -> None:
+    """Eight sequences are computed at once, and what is left of them one by one."""
+    model, windows = gpt(**shape), [[row % 61, 3 * row % 61][: 1 + row % 2] for row in range(21)]
+    decoder = LoopDecoder(model, len(windows))
+    for number in range(4):
+        agree(model, decoder, windows)
+        windows = [[*window, (7 * number + row) % 61] for row, window in enumerate(windows)]
 
 
 @both
@@ -122,6 +133,7 @@ def test_grouped_heads_save_cache(kind: type[Any]) -> None:
 def threads(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets how many threads there are; any step is enough for all of them."""
     monkeypatch.setattr(loop_decoder, "SHARED", 1)
+    monkeypatch.setattr(loop_decoder, "LANES", 1)
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -189,15 +201,17 @@ def test_weights_changed_in_place_are_seen_and_replaced_ones_do_not_matter() -> 
     assert torch.equal(decoder.logits(windows), before)
 
 
-@pytest.mark.parametrize("change", ["float64", "transposed", "LoRA"])
+@pytest.mark.parametrize("change", ["float64", "transposed", "LoRA", "int8 and fp32"])
 def test_what_the_loops_cannot_read_is_decoded_by_pytorch(change: str) -> None:
     model = gpt()
     if change == "float64":
         model.double()
     elif change == "transposed":
         model.head.weight.data = model.head.weight.data.T.contiguous().T
-    else:
+    elif change == "LoRA":
         adapt(model, 2, 4.0, torch.Generator().manual_seed(1))
+    else:
+        model.head = Int8Linear(model.head)  # type: ignore[assignment]
     decoder = decoder_of(model, 1)
     assert isinstance(decoder, TorchDecoder)
     window = [1, 2, 3]

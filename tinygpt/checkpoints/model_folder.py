@@ -66,9 +66,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], config: GPTConfig) -> N
         write_tensors(partial, named, {"format": "pt"})
 
 
-def load(
-    folder: Path | str, device: torch.device | str = "cpu", weights: WeightType = "fp32"
-) -> tuple[GPT, Tokenizer]:
+def load(folder: Path | str, device: torch.device | str = "cpu", weights: WeightType = "fp32") -> tuple[GPT, Tokenizer]:
     """Load a model folder: (the model in eval mode on `device`, its tokenizer). int8 weights: see quantization.py.
 
     Raises FileNotFoundError if there is none, ValueError if it is damaged: every file is checked against SHA256SUMS,
@@ -102,19 +100,20 @@ def lineage(params: Params, paths: Paths) -> dict[str, Any]:
     return read_json(paths.tokens / "lineage.json") | {"params": digest(tracked), **tracked}
 
 
-def hashes(folder: Path) -> dict[str, Any]:
+def hashes(folder: Path, weights: WeightType = "fp32") -> dict[str, Any]:
     """The hashes of a model's weights, tokenizer, training text and parameters (from lineage.json).
 
-    For a folder of another program, only those of its weights and tokenizer. Raises ValueError if lineage.json is
-    incomplete.
+    For a folder of another program, only those of its weights and tokenizer. The type that `load` gave the weights is
+    added if it is not fp32. Raises ValueError if lineage.json is incomplete.
     """
+    loaded_as = {} if weights == "fp32" else {"weights": weights}
     if not (folder / "lineage.json").is_file():
-        weights = [sha256(file) for file in hf_model.weight_files(folder)]
-        known = {"model": weights[0] if len(weights) == 1 else digest(weights)}
-        return known | {"tokenizer": sha256(folder / "tokenizer.json"), "text": {}, "params": ""}
+        sums = [sha256(file) for file in hf_model.weight_files(folder)]
+        known = {"model": sums[0] if len(sums) == 1 else digest(sums)}
+        return known | {"tokenizer": sha256(folder / "tokenizer.json"), "text": {}, "params": ""} | loaded_as
     lineage = read_json(folder / "lineage.json")
     names = ("tokenizer", "text", "params")
     if not isinstance(lineage, dict) or not lineage.keys() >= {*names}:
         raise ValueError(f"{folder} is damaged: its lineage.json does not name {', '.join(names)}.")
     model = read_sums(folder)[WEIGHTS] if (folder / SUMS).is_file() else sha256(folder / WEIGHTS)
-    return {"model": model, **{name: lineage[name] for name in names}}
+    return {"model": model, **{name: lineage[name] for name in names}, **loaded_as}

@@ -74,7 +74,7 @@ def generate(
         return
     with working("generating", num_samples * max_new_tokens, "token") as bar:
         completions = generation.generate(gpt, tokenizer, text, num_samples=num_samples, advance=bar.update, **settings)
-    hashes = checkpoint.hashes(model) if as_json else {}
+    hashes = checkpoint.hashes(model, weights) if as_json else {}
     for number, completion in enumerate(completions):
         if as_json:
             print(json_line(record(completion, sampling, max_new_tokens, hashes)))
@@ -115,7 +115,7 @@ def chat(
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device, "--device"), weights)
     _compile_decoder(next(gpt.parameters()).device, weights)
-    session = Chat(gpt, tokenizer, checkpoint.hashes(model), sampling, max_new_tokens, seed)
+    session = Chat(gpt, tokenizer, checkpoint.hashes(model, weights), sampling, max_new_tokens, seed)
     repl = Repl(session, reader(sys.stdin, sys.stdout, sys.stderr), sys.stdout, sys.stderr)
     repl.note(greeting(gpt, str(model)))
     repl.run()
@@ -141,8 +141,14 @@ def export(
     folder: Annotated[
         Path, typer.Option(help="The pipeline that trained the model; the card quotes its metrics and samples.")
     ] = Path(),
+    number_type: Annotated[
+        Literal["f32", "q8_0"],
+        typer.Option("--type", help="The weights of gguf: f32, or q8_0: int8, a quarter of the size."),
+    ] = "f32",
 ) -> None:
     """Export a model: a transformers folder with a model card, a GGUF file for llama.cpp, or a LoRA adapter."""
+    if kind != "gguf":
+        refuse(context, ("number_type",), f"applies only to gguf; leave it out of {kind}")
     if kind != "hf":
         refuse(
             context, ("folder",), f"applies only to hf, whose card shows the score and samples; leave it out of {kind}"
@@ -154,7 +160,7 @@ def export(
         hf.check_free(target)
         hf.check_trained_here(model)
         if kind == "gguf":
-            gguf.write(model, target)
+            gguf.write(model, target, number_type)
             messages = [f"{target} is written. Try it: llama-completion -m {shlex.quote(str(target))} -p 'ROMEO:'"]
         elif kind == "peft":
             hf.write_adapter(model, target)

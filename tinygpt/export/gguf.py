@@ -1,4 +1,4 @@
-"""Export a model folder as a GGUF file for llama.cpp: `write(folder, "model.gguf")`.
+"""Export a model folder as a GGUF file for llama.cpp: `write(folder, "model.gguf", "f32")`.
 
 llama.cpp has the architectures of all three families (checkpoints/hf_names.py). The export changes names; transposes
 GPT-2's matrices; and reorders the rows of Llama's queries and keys, because llama.cpp's RoPE rotates adjacent
@@ -10,7 +10,7 @@ transformers tokenizers.
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from tinygpt.tokenizer.char import CharTokenizer
 from tinygpt.tokenizer.sentencepiece import FIRST, SentencePieceTokenizer
 
 Array = npt.NDArray[np.float32]
+NumberType = Literal["f32", "q8_0"]
 
 PATTERNS = {
     pretokenize.PATTERN: "gpt-2",
@@ -64,9 +65,10 @@ GPT2_NAMES = {
 }
 
 
-def write(folder: Path, path: Path) -> None:
-    """Write the model in `folder` to `path` in float32, atomically.
+def write(folder: Path, path: Path, number_type: NumberType = "f32") -> None:
+    """Write the model in `folder` to `path`, atomically.
 
+    number_type: of the matrices, as llama.cpp names them; q8_0 is int8 with a scale for each 32 numbers of a row.
     Raises ValueError if the folder is damaged or llama.cpp has no such architecture.
     """
     model, tokenizer = load(folder)  # also verifies SHA256SUMS
@@ -80,9 +82,10 @@ def write(folder: Path, path: Path) -> None:
         for name, value in hashes(folder).items():
             writer.add_string(f"tinygpt.{name}", value if isinstance(value, str) else " ".join(value.values()))
         describe_model(writer, model.config)
+        describe_numbers(writer, number_type)
         describe_tokenizer(writer, tokenizer)
         for name, weight in load_file(folder / WEIGHTS).items():
-            writer.add_tensor(renamed(name, kind), reordered(name, weight, kind, model.config))
+            add_tensor(writer, renamed(name, kind), reordered(name, weight, kind, model.config), number_type)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -92,6 +95,7 @@ def write(folder: Path, path: Path) -> None:
 def library() -> Any:
     try:
         import gguf
+        import gguf.quants
     except ImportError:
         raise ValueError(
             "A GGUF file needs the package gguf: pip install --constraint requirements.lock --editable '.[gguf]'"
@@ -109,13 +113,31 @@ def describe_model(writer: Any, config: GPTConfig) -> None:
     writer.add_head_count_kv(config.kv_heads)
     writer.add_key_length(config.head_width)
     writer.add_value_length(config.head_width)
-    writer.add_file_type(library().LlamaFileType.ALL_F32)
     if config.norm == "layernorm":
         writer.add_layer_norm_eps(config.norm_eps)
     else:
         writer.add_layer_norm_rms_eps(config.norm_eps)
         writer.add_rope_freq_base(config.rope_theta)
         writer.add_rope_dimension_count(config.head_width)
+
+
+def describe_numbers(writer: Any, number_type: NumberType) -> None:
+    types = library().LlamaFileType
+    if number_type == "f32":
+        writer.add_file_type(types.ALL_F32)
+    else:
+        writer.add_file_type(types.MOSTLY_Q8_0)
+        writer.add_quantization_version(library().GGML_QUANT_VERSION)
+
+
+def add_tensor(writer: Any, name: str, weight: Array, number_type: NumberType) -> None:
+    """Add a tensor. Only matrices are quantized, as in llama.cpp, and only those whose rows are whole blocks."""
+    q8_0 = library().GGMLQuantizationType.Q8_0
+    whole = weight.ndim == 2 and weight.shape[1] % library().GGML_QUANT_SIZES[q8_0][0] == 0
+    if number_type == "q8_0" and whole and name != "position_embd.weight":
+        writer.add_tensor(name, library().quants.quantize(weight, q8_0), raw_dtype=q8_0)
+    else:
+        writer.add_tensor(name, weight)
 
 
 def describe_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:

@@ -20,7 +20,8 @@ from tinygpt.model.quantization import Int8Linear, WeightType, convert
 
 try:
     from tinygpt.generation import compiled, loops
-    from tinygpt.generation.loops import LANES, Shape, Weights
+    from tinygpt.generation.loops import FEW, Shape, Weights
+    from tinygpt.generation.vectors import LANES
 except ImportError as problem:  # numba is missing, or has nothing for this machine
     MISSING: str | None = str(problem)
 else:
@@ -44,7 +45,7 @@ def is_ready(weights: WeightType = "fp32") -> bool:
     if MISSING:
         return True
     decoder = LoopDecoder(tiny(weights), 1)
-    return compiled.is_kept(loops.forward, *decoder.arguments([(0,)], [0], [0], decoder.nothing))
+    return compiled.is_kept(loops.forward, *decoder.arguments([(0,)], [0], [0], False, decoder.nothing))
 
 
 def prepare(weights: WeightType = "fp32") -> None:
@@ -65,9 +66,13 @@ def tiny(weights: WeightType) -> GPT:
 def fits(model: GPT) -> bool:
     """Whether the loops can read this model: matrices of one plain kind, and float32, in this machine's memory."""
     layers = {type(module) for module in model.modules() if isinstance(module, (nn.Linear, Int8Linear))}
-    return len(layers) == 1 and layers <= {nn.Linear, Int8Linear} and all(
-        tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.int8) and tensor.is_contiguous()
-        for tensor in (*model.parameters(), *model.buffers())
+    return (
+        len(layers) == 1
+        and layers <= {nn.Linear, Int8Linear}
+        and all(
+            tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.int8) and tensor.is_contiguous()
+            for tensor in (*model.parameters(), *model.buffers())
+        )
     )
 
 
@@ -120,7 +125,7 @@ class LoopDecoder(Decoder):
 
         def work(thread: int) -> None:
             mine = slice(len(texts) * thread // threads, len(texts) * (thread + 1) // threads)
-            loops.forward(*self.arguments(texts[mine], rows[mine], starts[mine], logits[mine]))
+            loops.forward(*self.arguments(texts[mine], rows[mine], starts[mine], total > FEW, logits[mine]))
 
         others = [pool(os.getpid()).submit(work, thread) for thread in range(1, threads)]
         work(0)
@@ -128,7 +133,7 @@ class LoopDecoder(Decoder):
             other.result()
 
     def arguments(
-        self, texts: list[tuple[int, ...]], rows: list[int], starts: list[int], logits: np.ndarray
+        self, texts: list[tuple[int, ...]], rows: list[int], starts: list[int], many: bool, logits: np.ndarray
     ) -> tuple[Any, ...]:
         """What `loops.forward` is called with."""
         places = [
@@ -137,7 +142,7 @@ class LoopDecoder(Decoder):
             for at, token in enumerate(text, start)
         ]
         tokens, where, at = np.array(places, dtype=np.int64).T.copy()
-        return self.weights, self.shape, tokens, where, at, self.keys, self.values, logits
+        return self.weights, self.shape, tokens, where, at, many, self.keys, self.values, logits
 
 
 @cache

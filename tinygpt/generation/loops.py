@@ -17,7 +17,7 @@ from tinygpt.generation.vectors import LANES, add_product, load, store, zeros
 
 Array = np.ndarray
 GELU, GELU_EXACT, SWIGLU = 0, 1, 2
-FEW = 4  # tokens whose products are faster one by one
+FEW = 4  # tokens whose products are as fast one by one
 
 
 # Which array a function reads: each may be three, the weight itself and two that not every model has
@@ -76,17 +76,17 @@ def dot(a: Array, b: Array) -> Any:
 
 
 @helper
-def product(weights: Weights, part: int, block: int, x: Array, out: Array) -> None:
-    """out = x Wᵀ · scale + bias: (N, inputs) → (N, outputs). A row of W is read once for eight tokens."""
+def product(weights: Weights, part: int, block: int, x: Array, many: bool, out: Array) -> None:
+    """out = x Wᵀ · scale + bias: (N, inputs) → (N, outputs). A row of W is read once for up to eight tokens."""
     weight = matrix(weights, part, block)
-    for first in range(0, len(x), LANES):
-        some = slice(first, first + LANES)
-        if len(x[some]) > FEW:
+    if many:
+        for first in range(0, len(x), LANES):
+            some = slice(first, first + LANES)
             product_of_many(weight, x[some], out[some])
-        else:
-            for i in range(len(weight)):
-                for n in range(first, len(x)):
-                    out[n, i] = dot(weight[i], x[n])
+    else:
+        for i in range(len(weight)):
+            for n in range(len(x)):
+                out[n, i] = dot(weight[i], x[n])
     if has(weights, part + SCALE):
         out *= array(weights, part + SCALE, block)
     if has(weights, part + BIAS):
@@ -98,7 +98,7 @@ def floats(rows: Array, room: Array) -> Array:
     raise NotImplementedError("Compiled functions alone call this, in one of the forms below.")
 
 
-@overload(floats, strict=False)
+@overload(floats, strict=False)  # type: ignore[untyped-decorator]
 def compiled_floats(rows: Any, room: Any) -> Any:
     if rows.dtype == room.dtype:
         return lambda rows, room: rows
@@ -114,7 +114,7 @@ def compiled_floats(rows: Any, room: Any) -> Any:
 
 @helper
 def product_of_many(weight: Array, x: Array, out: Array) -> None:
-    """x Wᵀ of at most eight tokens, each in one lane of a vector; eight rows of W at once, to have work for each read."""
+    """x Wᵀ of at most eight tokens, each in a lane of a vector; eight rows of W at once, to have work for each read."""
     inputs = x.shape[1]
     columns, results = np.zeros(inputs * LANES, dtype=np.float32), np.empty(8 * LANES, dtype=np.float32)
     room = np.empty((8, inputs), dtype=np.float32)
@@ -287,11 +287,21 @@ def activate(gate: Array, up: Array, kind: int) -> None:
 
 @entry
 def forward(
-    weights: Weights, shape: Shape, tokens: Array, rows: Array, at: Array, keys: Array, values: Array, logits: Array
+    weights: Weights,
+    shape: Shape,
+    tokens: Array,
+    rows: Array,
+    at: Array,
+    many: bool,
+    keys: Array,
+    values: Array,
+    logits: Array,
 ) -> None:
     """Read N tokens: token n of the sequence rows[n] at position at[n], after all those before it.
 
-    keys and values (L, B, kv_heads, S, D) get theirs. logits: (N, V) after each token, or (0, V) where none are wanted.
+    many: whether to compute eight at a time, which pays for more than FEW. It changes the order of sums, so it is the
+    same for all threads that share a step. keys and values (L, B, kv_heads, S, D) get the tokens' own. logits: (N, V)
+    after each token, or (0, V) where none are wanted.
     """
     N, C = len(tokens), weights.sizes[EMBEDDING, 1]
     x, y = np.empty((N, C), dtype=np.float32), np.empty((N, C), dtype=np.float32)
@@ -306,23 +316,23 @@ def forward(
             x[n] += array(weights, POSITION, 0)[at[n]]
     for block in range(len(keys)):
         norm(x, weights, NORM1, block, shape, y)
-        product(weights, QUERY, block, y, q)
-        product(weights, KEY, block, y, k)
-        product(weights, VALUE, block, y, v)
+        product(weights, QUERY, block, y, many, q)
+        product(weights, KEY, block, y, many, k)
+        product(weights, VALUE, block, y, many, v)
         place(q, weights, QUERY_NORM, block, at, shape)
         place(k, weights, KEY_NORM, block, at, shape)
         keep(k, keys[block], rows, at)
         keep(v, values[block], rows, at)
         attention(q, keys[block], values[block], rows, at, shape, mixed)
-        product(weights, OUTPUT, block, mixed, y)
+        product(weights, OUTPUT, block, mixed, many, y)
         x += y
         norm(x, weights, NORM2, block, shape, y)
-        product(weights, UP, block, y, up)
+        product(weights, UP, block, y, many, up)
         if shape.mlp == SWIGLU:
-            product(weights, GATE, block, y, gate)
+            product(weights, GATE, block, y, many, gate)
         activate(gate, up, shape.mlp)
-        product(weights, DOWN, block, up, y)
+        product(weights, DOWN, block, up, many, y)
         x += y
     if len(logits):
         norm(x, weights, NORM, 0, shape, y)
-        product(weights, HEAD, 0, y, logits)
+        product(weights, HEAD, 0, y, many, logits)

@@ -24,12 +24,11 @@ class Int8Linear(nn.Module):
         largest = weight.abs().amax(1)
         scale = torch.where(largest > 0, largest / LARGEST, 1.0)  # (outputs,) float32
         self.register_buffer("scale", scale)
-        self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
+        self.weight = nn.Parameter((weight / scale[:, None]).round().to(torch.int8), requires_grad=False)
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:  # (..., inputs) → (..., outputs)
-        weight, scale = self.get_buffer("weight"), self.get_buffer("scale")
-        y = F.linear(x, weight.to(x.dtype)) * scale
+        y = F.linear(x, self.weight.to(x.dtype)) * self.get_buffer("scale")
         return y if self.bias is None else y + self.bias
 
 
