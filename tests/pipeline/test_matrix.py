@@ -149,6 +149,16 @@ def test_llama_cpp_reads_the_same_ids_and_writes_the_same_greedy_text(row: Row, 
         assert answer["text"] == ours.completion
 
 
+def test_llama_cpp_reads_int8_weights(tmp_path: Path) -> None:
+    """It rounds activations, too, so the text may be another."""
+    pytest.importorskip("xllamacpp", reason="needs llama.cpp: pip install xllamacpp")
+    tokenizer = vocabulary("char")
+    gguf.write(save(tmp_path / "model", tokenizer), tmp_path / "model.gguf", "q8_0")
+    (answer,) = ask(tmp_path / "model.gguf", ["ROMEO"], count=20)
+    assert answer["ids"] == tokenizer.encode("ROMEO")
+    assert answer["text"]
+
+
 @pytest.mark.parametrize("kind", [*KINDS[1:], "o200k_base", "p50k_base"])
 def test_llama_cpp_reads_the_same_ids_in_any_text(tmp_path: Path, kind: str) -> None:
     """Of a unigram, in any text over its characters."""

@@ -95,6 +95,19 @@ def test_a_sampling_parameter_reruns_sampling_alone(project: Project) -> None:
     assert project.dvc("exp", "run", "-S", "sample.temperature=0.5") == ["sample"]
 
 
+@pytest.mark.slow
+def test_evaluate_says_what_int8_weights_cost(project: Project) -> None:
+    before = json.loads(project.results()["data/evaluation/metrics.json"])
+    project.set("evaluate", weights="int8")
+    printed = project.run("dvc", "repro")
+    after = json.loads(project.results()["data/evaluation/metrics.json"])
+    int8 = after.pop("int8")
+    assert after == before
+    cost = int8["bits_per_byte"] - after["bits_per_byte"]
+    assert 0 < abs(cost) < 0.01
+    assert f"int8 weights: {int8['bits_per_byte']:.4f} bits per byte, {cost:+.4f} to fp32." in printed
+
+
 def test_a_runtime_parameter_reruns_nothing(project: Project) -> None:
     assert project.dvc("exp", "run", "-S", "runtime.checkpoint_every=7") == []
 
