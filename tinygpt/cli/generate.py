@@ -61,7 +61,6 @@ def generate(
         from tinygpt.console import json_line
         from tinygpt.generation import generate as generation
         from tinygpt.generation.generate import for_terminal
-        from tinygpt.generation.samples import record
         from tinygpt.generation.sampling import Sampling
         from tinygpt.model import hardware
 
@@ -74,12 +73,15 @@ def generate(
         return
     with working("generating", num_samples * max_new_tokens, "token") as bar:
         completions = generation.generate(gpt, tokenizer, text, num_samples=num_samples, advance=bar.update, **settings)
-    hashes = checkpoint.hashes(model, weights) if as_json else {}
-    for number, completion in enumerate(completions):
-        if as_json:
+    if as_json:
+        from tinygpt.generation.samples import record
+
+        hashes = checkpoint.hashes(model, weights)
+        for completion in completions:
             print(json_line(record(completion, sampling, max_new_tokens, hashes)))
-        else:
-            print(("\n" + "—" * 20 + "\n" if number else "") + for_terminal(completion.text, sys.stdout))
+        return
+    for number, completion in enumerate(completions):
+        print(("\n" + "—" * 20 + "\n" if number else "") + for_terminal(completion.text, sys.stdout))
 
 
 def _print_stream(prompt: str, chunks: Iterable[str]) -> None:
