@@ -1,4 +1,4 @@
-"""Compiled loops are kept by their content: copies, other processes and later ones find them, whatever goes wrong."""
+"""Machine code is kept by its content: copies, other processes and later ones find it, whatever goes wrong."""
 
 import os
 import shutil
@@ -10,63 +10,117 @@ import pytest
 
 from tests.conftest import ROOT
 
+DOUBLE = """
+import numba, sys
+from tinygpt.generation import compiled
+
+calls = []
+
+def make(kind):
+    calls.append(kind)
+
+    @numba.njit
+    def double(address):
+        numbers = numba.carray(pointer(address), (2,), numba.int64)
+        numbers[0] = 2 * numbers[1]
+
+    return double
+
+from tinygpt.generation.loops import pointer
+import numpy as np
+numbers = np.array([0, 21])
+compiled.load(sys.argv[1], make, 1)(numbers.ctypes.data)
+print(numbers[0], len(calls), file=sys.stdout)
+"""
+
 
 @pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A module with a compiled function, in a folder of its own; the cache is in another."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that holds the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    file = tmp_path / "one/double.py"
-    file.parent.mkdir()
-    file.write_text(
-        "from tinygpt.generation.compiled import entry\n\n@entry\ndef double(x):\n    return 2 * x\n\n"
-        "print(double(21), sum(double.stats.cache_hits.values()), sum(double.stats.cache_misses.values()))\n"
+    return tmp_path
+
+
+def run(home: Path, kind: str = "any", code: Path = ROOT, **changes: str) -> list[str]:
+    """What DOUBLE prints: the result, and how often it was compiled."""
+    env = os.environ | {"PYTHONPATH": str(code)} | changes
+    done = subprocess.run(
+        [sys.executable, "-c", DOUBLE, kind], cwd=home, env=env, capture_output=True, text=True, check=True
     )
-    return file
-
-
-def run(file: Path) -> list[str]:
-    """What the module prints: the result, how often compiled code was loaded, and how often made."""
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, file], cwd=file.parent, env=env, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return done.stdout.split()
 
 
-def test_a_copy_elsewhere_finds_what_was_compiled_and_a_change_compiles_anew(source: Path, tmp_path: Path) -> None:
-    assert run(source) == ["42", "0", "1"]
-    assert run(source) == ["42", "1", "0"]
-    copy = Path(shutil.copytree(source.parent, tmp_path / "two")) / "double.py"
-    os.utime(copy, (0, 0))
-    assert run(copy) == ["42", "1", "0"]
-    copy.write_text(copy.read_text().replace("2 * x", "3 * x"))
-    assert run(copy) == ["63", "0", "1"]
-    assert run(source) == ["42", "1", "0"]  # that of the old content is still there
+def test_a_later_process_and_a_copy_of_the_code_find_what_was_compiled(home: Path) -> None:
+    assert run(home) == ["42", "1"]
+    assert run(home) == ["42", "0"]
+    assert run(home, "another") == ["42", "1"]
+    copy = Path(shutil.copytree(ROOT / "tinygpt", home / "two/tinygpt")).parent
+    os.utime(copy / "tinygpt/generation/loops.py", (0, 0))
+    assert run(home, code=copy) == ["42", "0"]
+    with (copy / "tinygpt/generation/loops.py").open("a") as file:
+        file.write("# a change\n")
+    assert run(home, code=copy) == ["42", "1"]
+    assert run(home) == ["42", "0"]  # that of the old content is still there
 
 
-def test_damaged_files_are_compiled_anew(source: Path, tmp_path: Path) -> None:
-    run(source)
-    for pattern in ("*.nbi", "*.nbc"):
-        (file,) = (tmp_path / "cache").rglob(pattern)
-        file.write_bytes(file.read_bytes()[:100])
-        assert run(source)[0] == "42"
-        assert run(source) == ["42", "1", "0"]
+def test_another_processor_compiles_its_own(home: Path) -> None:
+    script = (
+        "import sys\nfrom tinygpt.generation import compiled\nbefore = compiled.kept_at('fp32')\n"
+        "compiled.processor = lambda: ('another', '')\nprint(before != compiled.kept_at('fp32'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
-def test_where_the_users_cache_cannot_be_written_the_repository_keeps_them(source: Path, tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file is in its way")
-    assert run(source) == ["42", "0", "1"]
-    assert list((source.parent / ".tinygpt/compiled").rglob("*.nbc"))
-    assert run(source) == ["42", "1", "0"]
-    shutil.rmtree(source.parent / ".tinygpt")
-    (source.parent / ".tinygpt").write_text("and here, too")
-    assert run(source) == run(source) == ["42", "0", "1"]  # kept nowhere, and no error
+@pytest.mark.parametrize("size", [0, 10, 32, 500])
+def test_what_is_damaged_is_compiled_anew(home: Path, size: int) -> None:
+    run(home)
+    (file,) = (home / "cache").rglob("*.o")
+    file.write_bytes(file.read_bytes()[:size])
+    assert run(home) == ["42", "1"]
+    assert run(home) == ["42", "0"]
 
 
-def test_several_processes_may_compile_at_once(source: Path) -> None:
+def test_where_the_users_cache_cannot_be_written_the_repository_keeps_it(home: Path) -> None:
+    (home / "cache").write_text("a file is in its way")
+    assert run(home) == ["42", "1"]
+    assert list((home / ".tinygpt/compiled").glob("*.o"))
+    assert run(home) == ["42", "0"]
+    shutil.rmtree(home / ".tinygpt")
+    (home / ".tinygpt").write_text("and here, too")
+    assert run(home) == run(home) == ["42", "1"]  # kept nowhere, and no error
+
+
+def test_several_processes_may_compile_at_once(home: Path) -> None:
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     running = [
-        subprocess.Popen([sys.executable, source], cwd=source.parent, env=env, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", DOUBLE, "any"], cwd=home, env=env, stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
     assert [process.communicate()[0].split()[0] for process in running] == ["42"] * 4
-    assert run(source) == ["42", "1", "0"]
+    assert run(home) == ["42", "0"]
+
+
+def test_a_function_that_would_need_numba_to_run_is_refused(home: Path) -> None:
+    script = (
+        "import numba, numpy\nfrom tinygpt.generation import compiled\n"
+        "def make(kind):\n    return numba.njit(lambda n: print(n))\n"
+        "try:\n    compiled.load('any', make, 1)\nexcept RuntimeError as problem:\n    print(problem)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=home, env=os.environ | {"PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert "which only numba has." in done.stdout
+    assert not list((home / "cache").rglob("*.o"))
+
+
+def test_numba_is_not_loaded_where_code_is_kept(home: Path) -> None:
+    """Loading it takes longer than writing a text."""
+    script = (
+        "import sys\nfrom tests.conftest import gpt\nfrom tinygpt.generation.loop_decoder import decoder_of\n"
+        "print(decoder_of(gpt(), 1).logits([[1]]).shape, 'numba' in sys.modules)"
+    )
+    words = [sys.executable, "-c", script]
+    for loaded in (True, False):
+        done = subprocess.run(words, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
+        assert done.stdout == f"torch.Size([1, 61]) {loaded}\n"

@@ -1,14 +1,17 @@
 """Both decoders compute the model's logits, whatever the lengths of the sequences, and keep what they should."""
 
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.conftest import gpt
+from tests.conftest import ROOT, gpt
 from tinygpt.generation import decoder as decoding
 from tinygpt.generation import loop_decoder
 from tinygpt.generation.decoder import Decoder, TorchDecoder
@@ -221,10 +224,24 @@ def test_what_the_loops_cannot_read_is_decoded_by_pytorch(change: str) -> None:
 def test_without_numba_pytorch_decodes_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     model = gpt()
     assert isinstance(decoder_of(model, 1), LoopDecoder)
-    monkeypatch.setattr(loop_decoder, "MISSING", "No module named 'numba'")
+    monkeypatch.setattr(loop_decoder, "prepare", lambda _: "No module named 'numba'")
     with pytest.warns(UserWarning, match="PyTorch decodes, slowly, since numba cannot: No module named 'numba'"):
         decoder = decoder_of(model, len(ROWS))
     agree(model, decoder, ROWS)
+
+
+@pytest.mark.parametrize("missing", ["llvmlite", "numba"])
+def test_without_either_package_nothing_else_breaks(missing: str, tmp_path: Path) -> None:
+    """numba is needed to compile, llvmlite to load what is compiled."""
+    script = (
+        f"import sys\nsys.modules['{missing}'] = None\nfrom tests.conftest import gpt\n"
+        "from tinygpt.generation.loop_decoder import decoder_of, is_ready\n"
+        "print(type(decoder_of(gpt(), 1)).__name__)"
+    )
+    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "TorchDecoder\n"
+    assert "PyTorch decodes, slowly, since numba cannot: " in done.stderr
 
 
 def test_a_token_that_is_none_is_refused() -> None:

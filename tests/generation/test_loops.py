@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from tinygpt.generation import loops
-from tinygpt.generation.compiled import helper
+from tinygpt.generation.layout import BIAS, GELU, GELU_EXACT, HEAD, PARTS, SCALE
+from tinygpt.generation.loops import helper
 from tinygpt.model.quantization import Int8Linear
 
 RNG = np.random.default_rng(1)
@@ -19,14 +20,15 @@ def numbers(*shape: int) -> Any:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-def weights_of(layer: Any) -> loops.Weights:
-    """The weights of a model that is a single layer."""
-    addresses, sizes = np.zeros((51, 1), dtype=np.uint64), np.zeros((51, 2), dtype=np.int64)
-    for offset, name in ((0, "weight"), (loops.BIAS, "bias"), (loops.SCALE, "scale")):
+def model_of(layer: Any, many: bool) -> loops.Model:
+    """A model that is a single layer."""
+    addresses, sizes = np.zeros((PARTS, 1), dtype=np.int64), np.zeros((PARTS, 2), dtype=np.int64)
+    for offset, name in ((0, "weight"), (BIAS, "bias"), (SCALE, "scale")):
         tensor = getattr(layer, name, None)
         if tensor is not None:
-            addresses[loops.HEAD + offset, 0], sizes[loops.HEAD + offset] = tensor.data_ptr(), (1, *tensor.shape)[-2:]
-    return loops.Weights(addresses, sizes, np.empty(0, dtype=layer.weight.detach().numpy().dtype))
+            addresses[HEAD + offset, 0], sizes[HEAD + offset] = tensor.data_ptr(), (1, *tensor.shape)[-2:]
+    like, room = np.empty(0, dtype=layer.weight.detach().numpy().dtype), np.full(2000, np.nan, dtype=np.float32)
+    return loops.Model(addresses, sizes, like, 1, 1, 1, 1, 1, False, GELU, 1e-5, many, room)
 
 
 @pytest.mark.parametrize("outputs", [1, 7, 8, 21])
@@ -37,9 +39,9 @@ def test_products_of_any_number_of_tokens_are_those_of_pytorch(outputs: int, bia
     linear = nn.Linear(37, outputs, bias=bias)
     layer = Int8Linear(copy.deepcopy(linear)) if int8 else linear
     for tokens in (1, 2, 4, 5, 8, 9, 16, 21):
-        x, out = numbers(tokens, 37), np.full((tokens, outputs), np.nan, dtype=np.float32)
         for many in (False, True):
-            loops.product(weights_of(layer), loops.HEAD, 0, x, many, out)
+            x, out = numbers(tokens, 37), np.full((tokens, outputs), np.nan, dtype=np.float32)
+            loops.product(model_of(layer, many), HEAD, 0, x, out)
             torch.testing.assert_close(torch.from_numpy(out), layer(torch.from_numpy(x)).detach(), rtol=1e-5, atol=1e-5)
 
 
@@ -66,7 +68,7 @@ def test_exp_has_bounds_and_passes_nan_on() -> None:
     assert extremes[3] > 1e38
 
 
-@pytest.mark.parametrize(("kind", "form"), [(loops.GELU, "tanh"), (loops.GELU_EXACT, "none")])
+@pytest.mark.parametrize(("kind", "form"), [(GELU, "tanh"), (GELU_EXACT, "none")])
 def test_gelu_is_that_of_pytorch(kind: int, form: str) -> None:
     up = numbers(3, 50) * 4
     expected = nn.functional.gelu(torch.from_numpy(up.copy()), approximate=form)

@@ -1,125 +1,134 @@
-"""Compile loops with numba, and keep what was compiled on the disk.
+"""Machine code made with numba: compiled once on a machine, kept on its disk, and loaded without numba afterwards.
 
-`@entry` is for functions that Python calls, `@helper` for those that they call. Numba's own cache is tied to a file's
-path and time. Here its folder is named by the code's content, in the user's cache (or in .tinygpt, where that cannot be
-written), so temporary copies, queued runs and fresh clones share it. Numba adds the processor, its own version and
-Python's.
+`function = load("fp32", make, count)`. Numba's own cache is tied to a file's path and time, and starting numba takes
+longer than writing a text. Here machine code is kept under a hash of the source, the versions of the compiler and the
+processor, in the user's cache (or in .tinygpt, where that cannot be written): temporary copies, queued runs and fresh
+clones share it.
 """
 
+import ctypes
 import hashlib
 import os
-import shutil
-import tempfile
+import threading
+from collections.abc import Callable
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault(
-    "NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1"
-)  # else it writes to the terminal when Python ends
+import llvmlite.binding as llvm
 
-import numba
-from llvmlite import ir
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
-from numba.extending import intrinsic
-
+from tinygpt.files.atomic import writing
 from tinygpt.files.paths import hidden
 
-# Sums may be reordered, so that they use vector instructions; NaN and infinity stay what they are.
-FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+NAME = "entry"  # of the function, in its machine code
+LOCK = threading.Lock()  # one thread compiles, the others wait
 
 
-def helper(function: Any) -> Any:
-    """Compile a function that only compiled functions call."""
-    # A division that checks for zero, as Python's does, could not be vectorized
-    return numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
+def processor() -> tuple[str, str]:
+    """The processor's name and its features, as LLVM names them."""
+    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
 
 
-def entry(function: Any) -> Any:
-    """Compile a function at its first call, or load what was compiled before."""
-    dispatcher = helper(function)
-    if cache_folder(Path(function.__code__.co_filename)):
-        dispatcher._cache = Kept(function)
-    return dispatcher
+def kept_at(kind: str) -> list[Path]:
+    """The files that may hold the machine code of this kind; the first is the better place."""
+    sources = [Path(__file__).with_name(f"{name}.py") for name in ("compiled", "layout", "loops", "vectors")]
+    versions = [f"{name} {metadata.version(name)}" for name in ("numba", "llvmlite")]
+    key = hashlib.sha256(repr([kind, *versions, *processor()]).encode())
+    for source in sources:
+        key.update(source.read_bytes())
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinygpt"
+    return [folder / f"loops-{key.hexdigest()[:24]}.o" for folder in (user, hidden("compiled").absolute())]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def pointer(_context: Any, address: Any) -> Any:
-    """An address as a pointer, of which numba.carray makes an array."""
-
-    def generate(_: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-
-    return numba.types.voidptr(address), generate
-
-
-@cache
-def cache_folder(source: Path) -> Path | None:
-    """Where what is compiled of a file is kept; None where nothing can be written."""
-    here = Path(__file__)
-    parts = (source, here, here.with_name("vectors.py"))
-    content = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()[:16]
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinygpt/compiled"
-    for place in (user, hidden("compiled").absolute()):
+def read(kind: str) -> bytes | None:
+    """The machine code of this kind, if it is kept and undamaged: LLVM would end the process at damage."""
+    for file in kept_at(kind):
         try:
-            (place / content).mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=place / content).close()
-            return place / content
+            sum_, code = (content := file.read_bytes())[:32], content[32:]
         except OSError:
             continue
+        if hashlib.sha256(code).digest() == sum_:
+            return code
     return None
 
 
-def is_kept(function: Any, *arguments: Any) -> bool:
-    """Whether an entry was compiled before for arguments of these types, on a processor like this one."""
-    cache, signature = function._cache, tuple(function.typeof_pyval(argument) for argument in arguments)
-    if not isinstance(cache, Kept):
-        return bool(function.overloads)
-    try:
-        return cache._index_key(signature, function.targetctx.codegen()) in cache._cache_file._load_index()
-    except Exception:  # as in Kept: damage
-        return False
-
-
-class Locator:
-    """Tells numba where a function's compiled code is kept; its methods are those that numba.core.caching calls."""
-
-    def __init__(self, function: Any, file: str) -> None:
-        self._py_file, self._line = file, function.__code__.co_firstlineno
-        self._folder = cache_folder(Path(file))
-
-    @classmethod
-    def from_function(cls, function: Any, file: str) -> "Locator":
-        return cls(function, file)
-
-    def get_cache_path(self) -> str:
-        return str(self._folder)
-
-    def ensure_cache_path(self) -> None:
-        Path(self.get_cache_path()).mkdir(parents=True, exist_ok=True)
-
-    def get_source_stamp(self) -> str:
-        return "the folder's name says it"
-
-    def get_disambiguator(self) -> str:
-        return str(self._line)
-
-
-class Kept(FunctionCache):  # type: ignore[misc]
-    """Numba's cache of a function; what is damaged is compiled anew."""
-
-    class _impl_class(CompileResultCacheImpl):  # type: ignore[misc]  # noqa: N801
-        _locator_classes = (Locator,)
-
-    def load_overload(self, *arguments: Any) -> Any:
+def keep(kind: str, code: bytes) -> None:
+    """Keep machine code in the first place that can be written; without one, the next process compiles it again."""
+    for file in kept_at(kind):
         try:
-            return super().load_overload(*arguments)
-        except Exception:  # what unpickling damaged bytes raises can be anything
-            shutil.rmtree(self.cache_path, ignore_errors=True)
-            return None
-
-    def save_overload(self, *arguments: Any) -> None:
-        try:
-            super().save_overload(*arguments)
-        except OSError:  # a full disk; it is compiled again next time
+            with writing(file) as partial:
+                partial.write_bytes(hashlib.sha256(code).digest() + code)
             return
+        except OSError:
+            continue
+
+
+@cache
+def load(kind: str, make: Callable[[str], Any], count: int) -> Callable[..., None]:
+    """A compiled function of `count` whole numbers, some of them addresses. It returns nothing, and frees the GIL.
+
+    make: kind → the function, of numba's; called where no machine code of this kind is kept.
+    """
+    with LOCK:
+        code = read(kind)
+        if code is None:
+            code = compiled(make(kind), count)
+            keep(kind, code)
+        return linked(code, count)
+
+
+def compiled(function: Any, count: int) -> bytes:
+    """Compile a function of numba's, with all that it calls, to machine code for this processor, which needs no numba.
+
+    RuntimeError if it does, because the function makes arrays or may raise an exception.
+    """
+    from numba import int64
+
+    types = (int64,) * count
+    function.compile(types)
+    result = function.overloads[types]
+    module = llvm.parse_assembly(result.library.get_llvm_str())
+    # numba counts references to arrays even where they own no memory, and would call this at the last one
+    module.link_in(llvm.parse_assembly("define void @NRT_MemInfo_call_dtor(ptr %array) { ret void }"))
+    for other in module.functions:
+        if other.name == result.fndesc.llvm_func_name:
+            other.name = NAME
+        elif not other.is_declaration:
+            other.linkage = "internal"  # so that those it does not call, such as wrappers for Python, are left out
+    machine = target_machine()
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3)))
+    needed = [other.name for other in (*module.functions, *module.global_variables) if other.is_declaration]
+    needed = [name for name in needed if not name.startswith("llvm.") and name != "sqrt"]  # which C's library has
+    if needed:
+        raise RuntimeError(f"The compiled loops need {', '.join(needed)}, which only numba has.")
+    code: bytes = machine.emit_object(module)
+    return code
+
+
+def target_machine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    name, features = processor()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=name, features=features, opt=3, reloc="default", codemodel="jitdefault", jit=True
+    )
+
+
+def linked(code: bytes, count: int) -> Callable[..., None]:
+    """The function in the machine code that `compiled` made."""
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    # Before the arguments, numba's calling convention has addresses for a result and for an error
+    kinds = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * count]
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)(engine.get_function_address(NAME))
+    nothing = ctypes.byref(ctypes.c_void_p())
+
+    def call(*numbers: int) -> None:
+        function(nothing, nothing, *numbers)
+
+    call.engine = engine  # type: ignore[attr-defined]  # it holds the machine code
+    return call

@@ -26,7 +26,6 @@ class Decoder(ABC):
         self.config = config
         self.lengths = [0] * batch  # how many tokens of each sequence it holds
 
-    @torch.inference_mode()
     def logits(self, windows: list[list[int]]) -> Tensor:
         """Logits of the next token of each sequence: float32 (B, V), on the model's device.
 
@@ -99,12 +98,14 @@ class TorchDecoder(Decoder):
     def copy_row(self, row: int, others: list[int], count: int) -> None:
         self.cache[:, :, others, :, :count] = self.cache[:, :, row : row + 1, :, :count]
 
+    @torch.inference_mode()
     def read(self, texts: list[tuple[int, ...]], rows: list[int]) -> None:
         T = max(map(len, texts))  # what fills up a shorter text lies behind its end, where its next tokens come to lie
         tokens = torch.tensor([[*text, *[0] * (T - len(text))] for text in texts], device=self.device)
         at = torch.arange(T, device=self.device).expand(len(texts), T)
         self.blocks(tokens, at, torch.tensor(rows, device=self.device), T)
 
+    @torch.inference_mode()
     def step(self, tokens: list[int]) -> Tensor:
         self.newest.copy_(torch.tensor([tokens, [length - 1 for length in self.lengths]])[..., None])
         # Recorded work keeps its shapes: it looks at the whole context each time

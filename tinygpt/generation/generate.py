@@ -25,7 +25,6 @@ DRAWS_AT_ONCE = 64  # random numbers from each generator: one call instead of ma
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: controls, formats, surrogates, line separators
 
 
-@torch.inference_mode()
 def next_logits(
     model: GPT, prompts: list[list[int]], use_cache: bool = True
 ) -> Generator[Tensor, Sequence[int | None], None]:
@@ -48,6 +47,7 @@ def next_logits(
             sequence.append(token)
 
 
+@torch.inference_mode()
 def uncached_logits(model: GPT, windows: list[list[int]]) -> Tensor:
     """Reference implementation of the decoder, without a cache: B windows of ids → float (B, V)."""
     device = next(model.parameters()).device

@@ -2,7 +2,7 @@
 
 `forward(…)` reads like the equations, top to bottom; numba compiles it (compiled.py). Letters: N tokens, each at a
 position of a sequence; C = n_embd, H heads, D = head_dim, L blocks, S positions in the cache, B sequences, V tokens in
-the vocabulary. All numbers are float32, but for matrices that were quantized to int8.
+the vocabulary. All numbers are float32, but for matrices that were quantized to int8. Nothing here allocates memory.
 """
 
 import math
@@ -10,61 +10,95 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba.extending import overload
+from llvmlite import ir
+from numba.extending import intrinsic, overload
 
-from tinygpt.generation.compiled import entry, helper, pointer
-from tinygpt.generation.vectors import LANES, add_product, load, store, zeros
+from tinygpt.generation.layout import (
+    BIAS,
+    COS,
+    DOWN,
+    EMBEDDING,
+    GATE,
+    GELU_EXACT,
+    HEAD,
+    KEY,
+    KEY_NORM,
+    LANES,
+    NORM,
+    NORM1,
+    NORM2,
+    OUTPUT,
+    PARTS,
+    POSITION,
+    QUERY,
+    QUERY_NORM,
+    SCALE,
+    SIN,
+    SWIGLU,
+    UP,
+    VALUE,
+)
+from tinygpt.generation.vectors import add_product, load, store, zeros
+from tinygpt.model.quantization import WeightType
 
 Array = np.ndarray
-GELU, GELU_EXACT, SWIGLU = 0, 1, 2
-FEW = 4  # tokens whose products are as fast one by one
+# Sums may be reordered, so that they use vector instructions; NaN and infinity stay what they are.
+FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
-# Which array a function reads: each may be three, the weight itself and two that not every model has
-BIAS, SCALE = 1, 2
-(EMBEDDING, POSITION, COS, SIN, NORM1, QUERY, KEY, VALUE, QUERY_NORM, KEY_NORM, OUTPUT, NORM2, GATE, UP, DOWN, NORM,
- HEAD) = range(0, 51, 3)  # fmt: skip
+def helper(function: Any) -> Any:
+    """Compile a function when it is called. A check for division by zero would keep loops from being vectorized."""
+    return numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
 
 
-class Weights(NamedTuple):
-    """Where the weights of a model lie: in its own memory, row by row."""
+class Model(NamedTuple):
+    """A model's weights and shape (layout.py), and memory to compute in."""
 
-    addresses: Array  # (51, L) uint64; 0: this model has no such array
-    sizes: Array  # (51, 2) int64: rows (1 of a vector) and columns
+    addresses: Array  # (PARTS, L) int64
+    sizes: Array  # (PARTS, 2) int64
     like: Array  # empty; of the type that matrices have, float32 or int8
-
-
-class Shape(NamedTuple):
-    """What the arrays do not say."""
-
+    L: int
     H: int
     kv_heads: int
     D: int
-    eps: float
+    S: int
     layernorm: bool
     mlp: int  # GELU, GELU_EXACT or SWIGLU
+    eps: float
+    many: bool  # compute eight tokens at once
+    room: Array  # for what a function needs until it returns
 
 
 # Parts
 
 
-@helper
-def has(weights: Weights, part: int) -> Any:
-    return weights.addresses[part, 0] != 0
+@intrinsic  # type: ignore[untyped-decorator]
+def pointer(_context: Any, address: Any) -> Any:
+    """An address as a pointer, of which numba.carray makes an array."""
+
+    def generate(_: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return numba.types.voidptr(address), generate
 
 
 @helper
-def array(weights: Weights, part: int, block: int) -> Array:
+def has(model: Model, part: int) -> Any:
+    return model.addresses[part, 0] != 0
+
+
+@helper
+def array(model: Model, part: int, block: int) -> Array:
     """An array of a block, float32: (rows, columns)."""
-    rows, columns = weights.sizes[part]
-    return numba.carray(pointer(weights.addresses[part, block]), (rows, columns), np.float32)
+    rows, columns = model.sizes[part]
+    return numba.carray(pointer(model.addresses[part, block]), (rows, columns), np.float32)
 
 
 @helper
-def matrix(weights: Weights, part: int, block: int) -> Array:
+def matrix(model: Model, part: int, block: int) -> Array:
     """The matrix of a block, (outputs, inputs): float32, or int8 that its scale makes up for."""
-    rows, columns = weights.sizes[part]
-    return numba.carray(pointer(weights.addresses[part, block]), (rows, columns), weights.like.dtype)
+    rows, columns = model.sizes[part]
+    return numba.carray(pointer(model.addresses[part, block]), (rows, columns), model.like.dtype)
 
 
 @helper
@@ -76,21 +110,31 @@ def dot(a: Array, b: Array) -> Any:
 
 
 @helper
-def product(weights: Weights, part: int, block: int, x: Array, many: bool, out: Array) -> None:
+def add(total: Array, x: Array) -> None:
+    for i in range(len(x)):
+        total[i] += x[i]
+
+
+@helper
+def product(model: Model, part: int, block: int, x: Array, out: Array) -> None:
     """out = x Wᵀ · scale + bias: (N, inputs) → (N, outputs). A row of W is read once for up to eight tokens."""
-    weight = matrix(weights, part, block)
-    if many:
+    weight = matrix(model, part, block)
+    if model.many:
         for first in range(0, len(x), LANES):
             some = slice(first, first + LANES)
-            product_of_many(weight, x[some], out[some])
+            product_of_many(weight, x[some], model.room, out[some])
     else:
         for i in range(len(weight)):
             for n in range(len(x)):
                 out[n, i] = dot(weight[i], x[n])
-    if has(weights, part + SCALE):
-        out *= array(weights, part + SCALE, block)
-    if has(weights, part + BIAS):
-        out += array(weights, part + BIAS, block)
+    if has(model, part + SCALE):
+        scale = array(model, part + SCALE, block)[0]
+        for n in range(len(out)):
+            for i in range(len(scale)):
+                out[n, i] *= scale[i]
+    if has(model, part + BIAS):
+        for n in range(len(out)):
+            add(out[n], array(model, part + BIAS, block)[0])
 
 
 def floats(rows: Array, room: Array) -> Array:
@@ -113,17 +157,19 @@ def compiled_floats(rows: Any, room: Any) -> Any:
 
 
 @helper
-def product_of_many(weight: Array, x: Array, out: Array) -> None:
+def product_of_many(weight: Array, x: Array, room: Array, out: Array) -> None:
     """x Wᵀ of at most eight tokens, each in a lane of a vector; eight rows of W at once, to have work for each read."""
     inputs = x.shape[1]
-    columns, results = np.zeros(inputs * LANES, dtype=np.float32), np.empty(8 * LANES, dtype=np.float32)
-    room = np.empty((8, inputs), dtype=np.float32)
+    columns, room = room[: inputs * LANES], room[inputs * LANES :]
+    results, room = room[: 8 * LANES], room[8 * LANES :]
+    converted = numba.carray(pointer(room.ctypes.data), (8, inputs), np.float32)
+    columns[:] = 0
     for n in range(len(x)):
         for k in range(inputs):
             columns[k * LANES + n] = x[n, k]
     whole = len(weight) - len(weight) % 8
     for i in range(0, whole, 8):
-        rows = floats(weight[i : i + 8], room)
+        rows = floats(weight[i : i + 8], converted)
         a = b = c = d = e = f = g = h = zeros()
         for k in range(inputs):
             numbers = load(columns, k)
@@ -190,7 +236,10 @@ def rms_norm(x: Array, weight: Array, eps: float, out: Array) -> None:
 @helper
 def layer_norm(x: Array, weight: Array, eps: float, out: Array) -> None:
     """(x − mean) / √(variance + eps) · weight"""
-    mean, squares = np.float32(x.sum() / len(x)), np.float32(0)
+    total, squares = np.float32(0), np.float32(0)
+    for i in range(len(x)):
+        total += x[i]
+    mean = total / np.float32(len(x))
     for i in range(len(x)):
         squares += (x[i] - mean) * (x[i] - mean)
     size = np.float32(1 / math.sqrt(squares / len(x) + eps))
@@ -199,16 +248,16 @@ def layer_norm(x: Array, weight: Array, eps: float, out: Array) -> None:
 
 
 @helper
-def norm(x: Array, weights: Weights, part: int, block: int, shape: Shape, out: Array) -> None:
+def norm(model: Model, part: int, block: int, x: Array, out: Array) -> None:
     """RMSNorm or LayerNorm of each token: (N, C)."""
-    weight = array(weights, part, block)[0]
+    weight = array(model, part, block)[0]
     for n in range(len(x)):
-        if shape.layernorm:
-            layer_norm(x[n], weight, shape.eps, out[n])
+        if model.layernorm:
+            layer_norm(x[n], weight, model.eps, out[n])
         else:
-            rms_norm(x[n], weight, shape.eps, out[n])
-    if has(weights, part + BIAS):
-        out += array(weights, part + BIAS, block)
+            rms_norm(x[n], weight, model.eps, out[n])
+        if has(model, part + BIAS):
+            add(out[n], array(model, part + BIAS, block)[0])
 
 
 @helper
@@ -222,15 +271,15 @@ def rotate(head: Array, cos: Array, sin: Array) -> None:
 
 
 @helper
-def place(heads: Array, weights: Weights, norms: int, block: int, at: Array, shape: Shape) -> None:
+def place(model: Model, norms: int, block: int, at: Array, heads: Array) -> None:
     """QK-norm and rotary position, where the model has them, of each head: (N, heads · D), in place."""
     for n in range(len(heads)):
-        for start in range(0, heads.shape[1], shape.D):
-            head = heads[n, start : start + shape.D]
-            if has(weights, norms):
-                rms_norm(head, array(weights, norms, block)[0], shape.eps, head)
-            if has(weights, COS):
-                rotate(head, array(weights, COS, 0)[at[n]], array(weights, SIN, 0)[at[n]])
+        for start in range(0, heads.shape[1], model.D):
+            head = heads[n, start : start + model.D]
+            if has(model, norms):
+                rms_norm(head, array(model, norms, block)[0], model.eps, head)
+            if has(model, COS):
+                rotate(head, array(model, COS, 0)[at[n]], array(model, SIN, 0)[at[n]])
 
 
 @helper
@@ -239,13 +288,14 @@ def keep(heads: Array, cache: Array, rows: Array, at: Array) -> None:
     D = cache.shape[3]
     for n in range(len(heads)):
         for head in range(cache.shape[1]):
-            cache[rows[n], head, at[n]] = heads[n, head * D : (head + 1) * D]
+            for i in range(D):
+                cache[rows[n], head, at[n], i] = heads[n, head * D + i]
 
 
 @helper
-def attend(q: Array, keys: Array, values: Array, count: int, out: Array) -> None:
-    """softmax(q kᵀ / √D) v of one head over the first `count` positions: q (D,), keys and values (S, D)."""
-    weights = np.empty(count, dtype=np.float32)
+def attend(q: Array, keys: Array, values: Array, weights: Array, out: Array) -> None:
+    """softmax(q kᵀ / √D) v of one head: q (D,), keys and values (S, D), of whose positions there are len(weights)."""
+    count = len(weights)
     scale = np.float32(1 / math.sqrt(len(q)))
     largest, total = np.float32(-np.inf), np.float32(0)
     for s in range(count):
@@ -261,13 +311,14 @@ def attend(q: Array, keys: Array, values: Array, count: int, out: Array) -> None
 
 
 @helper
-def attention(q: Array, keys: Array, values: Array, rows: Array, at: Array, shape: Shape, out: Array) -> None:
+def attention(model: Model, q: Array, keys: Array, values: Array, rows: Array, at: Array, out: Array) -> None:
     """Each head of each token attends to its sequence up to the token itself: q and out (N, H · D)."""
-    group, D = shape.H // shape.kv_heads, shape.D
+    group, D = model.H // model.kv_heads, model.D
     for n in range(len(q)):
-        for head in range(shape.H):
+        for head in range(model.H):
             part = slice(head * D, (head + 1) * D)
-            attend(q[n, part], keys[rows[n], head // group], values[rows[n], head // group], at[n] + 1, out[n, part])
+            k, v = keys[rows[n], head // group], values[rows[n], head // group]
+            attend(q[n, part], k, v, model.room[: at[n] + 1], out[n, part])
 
 
 @helper
@@ -285,54 +336,91 @@ def activate(gate: Array, up: Array, kind: int) -> None:
                 up[n, i] = np.float32(0.5) * x * (np.float32(1) + tanh(inner))
 
 
-@entry
+@helper
+def split(memory: Array, rows: int, columns: int) -> tuple[Array, Array]:
+    """The beginning of some memory as an array (rows, columns), and the rest."""
+    return numba.carray(pointer(memory.ctypes.data), (rows, columns), np.float32), memory[rows * columns :]
+
+
+@helper
 def forward(
-    weights: Weights,
-    shape: Shape,
-    tokens: Array,
-    rows: Array,
-    at: Array,
-    many: bool,
-    keys: Array,
-    values: Array,
-    logits: Array,
+    model: Model, tokens: Array, rows: Array, at: Array, keys: Array, values: Array, logits: Array, memory: Array
 ) -> None:
     """Read N tokens: token n of the sequence rows[n] at position at[n], after all those before it.
 
-    many: whether to compute eight at a time, which pays for more than FEW. It changes the order of sums, so it is the
-    same for all threads that share a step. keys and values (L, B, kv_heads, S, D) get the tokens' own. logits: (N, V)
-    after each token, or (0, V) where none are wanted.
+    keys and values (L, B, kv_heads, S, D) get the tokens' own. logits: (N, V) after each token, or (0, V) where none
+    are wanted. memory: for what is computed between the layers.
     """
-    N, C = len(tokens), weights.sizes[EMBEDDING, 1]
-    x, y = np.empty((N, C), dtype=np.float32), np.empty((N, C), dtype=np.float32)
-    q, mixed = np.empty((N, shape.H * shape.D), dtype=np.float32), np.empty((N, shape.H * shape.D), dtype=np.float32)
-    k = np.empty((N, shape.kv_heads * shape.D), dtype=np.float32)
-    v = np.empty((N, shape.kv_heads * shape.D), dtype=np.float32)
-    hidden = weights.sizes[UP, 0]
-    gate, up = np.empty((N, hidden), dtype=np.float32), np.empty((N, hidden), dtype=np.float32)
+    N, C, hidden = len(tokens), model.sizes[EMBEDDING, 1], model.sizes[UP, 0]
+    x, memory = split(memory, N, C)
+    y, memory = split(memory, N, C)
+    q, memory = split(memory, N, model.H * model.D)
+    k, memory = split(memory, N, model.kv_heads * model.D)
+    v, memory = split(memory, N, model.kv_heads * model.D)
+    mixed, memory = split(memory, N, model.H * model.D)
+    gate, memory = split(memory, N, hidden)
+    up, memory = split(memory, N, hidden)
     for n in range(N):
-        x[n] = array(weights, EMBEDDING, 0)[tokens[n]]
-        if has(weights, POSITION):
-            x[n] += array(weights, POSITION, 0)[at[n]]
-    for block in range(len(keys)):
-        norm(x, weights, NORM1, block, shape, y)
-        product(weights, QUERY, block, y, many, q)
-        product(weights, KEY, block, y, many, k)
-        product(weights, VALUE, block, y, many, v)
-        place(q, weights, QUERY_NORM, block, at, shape)
-        place(k, weights, KEY_NORM, block, at, shape)
+        x[n, :] = 0
+        add(x[n], array(model, EMBEDDING, 0)[tokens[n]])
+        if has(model, POSITION):
+            add(x[n], array(model, POSITION, 0)[at[n]])
+    for block in range(model.L):
+        norm(model, NORM1, block, x, y)
+        product(model, QUERY, block, y, q)
+        product(model, KEY, block, y, k)
+        product(model, VALUE, block, y, v)
+        place(model, QUERY_NORM, block, at, q)
+        place(model, KEY_NORM, block, at, k)
         keep(k, keys[block], rows, at)
         keep(v, values[block], rows, at)
-        attention(q, keys[block], values[block], rows, at, shape, mixed)
-        product(weights, OUTPUT, block, mixed, many, y)
-        x += y
-        norm(x, weights, NORM2, block, shape, y)
-        product(weights, UP, block, y, many, up)
-        if shape.mlp == SWIGLU:
-            product(weights, GATE, block, y, many, gate)
-        activate(gate, up, shape.mlp)
-        product(weights, DOWN, block, up, many, y)
-        x += y
+        attention(model, q, keys[block], values[block], rows, at, mixed)
+        product(model, OUTPUT, block, mixed, y)
+        for n in range(N):
+            add(x[n], y[n])
+        norm(model, NORM2, block, x, y)
+        product(model, UP, block, y, up)
+        if model.mlp == SWIGLU:
+            product(model, GATE, block, y, gate)
+        activate(gate, up, model.mlp)
+        product(model, DOWN, block, up, y)
+        for n in range(N):
+            add(x[n], y[n])
     if len(logits):
-        norm(x, weights, NORM, 0, shape, y)
-        product(weights, HEAD, 0, y, many, logits)
+        norm(model, NORM, 0, x, y)
+        product(model, HEAD, 0, y, logits)
+
+
+def entry(weights: WeightType) -> Any:
+    """`forward` for matrices of one type. Its arguments are the numbers of layout.Call, so that no numba is needed."""
+    like = {"fp32": np.float32, "int8": np.int8}[weights]
+
+    @helper
+    def call(
+        addresses: int, sizes: int, shape: int, eps: int, tokens: int, rows: int, at: int, count: int, many: int,
+        keys: int, values: int, batch: int, logits: int, wanted: int, vocabulary: int, memory: int, room: int,
+        floats: int,
+    ) -> None:  # fmt: skip
+        one = numba.carray(pointer(shape), (7,), np.int64)
+        L, H, kv_heads, D, S, layernorm, mlp = one[0], one[1], one[2], one[3], one[4], one[5] != 0, one[6]
+        space = numba.carray(pointer(memory), (room + floats,), np.float32)
+        cache = (L, batch, kv_heads, S, D)
+        model = Model(
+            numba.carray(pointer(addresses), (PARTS, L), np.int64),
+            numba.carray(pointer(sizes), (PARTS, 2), np.int64),
+            numba.carray(pointer(addresses), (0,), like),
+            L, H, kv_heads, D, S, layernorm, mlp, numba.carray(pointer(eps), (1,), np.float64)[0],
+            many != 0, space[:room],
+        )  # fmt: skip
+        forward(
+            model,
+            numba.carray(pointer(tokens), (count,), np.int64),
+            numba.carray(pointer(rows), (count,), np.int64),
+            numba.carray(pointer(at), (count,), np.int64),
+            numba.carray(pointer(keys), cache, np.float32),
+            numba.carray(pointer(values), cache, np.float32),
+            numba.carray(pointer(logits), (wanted, vocabulary), np.float32),
+            space[room:],
+        )
+
+    return call

@@ -10,7 +10,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-LANES = 8
+from tinygpt.generation.layout import LANES
+
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 
 
