@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,10 +23,12 @@ from benchmark.common import parameters
 from tinygpt import config
 from tinygpt.checkpoints.model_folder import load, save_model
 from tinygpt.data.dataset import Batch
+from tinygpt.export import gguf
 from tinygpt.generation.generate import generate_ids
 from tinygpt.generation.sampling import Sampling
 from tinygpt.model import hardware
 from tinygpt.model.gpt import GPT, GPTConfig
+from tinygpt.model.quantization import WeightType
 from tinygpt.tokenizer.char import CharTokenizer
 from tinygpt.training import compilation
 from tinygpt.training.loop import train_step
@@ -82,8 +84,8 @@ def write_model(folder: Path, shape: str, size: str) -> None:
 class TinyGPT:
     """TinyGPT: the step of tinygpt.training.loop, and tinygpt.generation.generate."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self.folder, self.device = folder, device
+    def __init__(self, folder: Path, device: torch.device, weights: WeightType = "fp32") -> None:
+        self.folder, self.device, self.weights = folder, device, weights
         hardware.make_deterministic()  # as every stage does
 
     def train(self, size: str, precision: str) -> Ready:
@@ -103,7 +105,7 @@ class TinyGPT:
         return step
 
     def decode(self, shape: str, size: str, sequences: int) -> Ready:
-        model, _ = load(self.folder / f"{shape}-{size}", self.device)
+        model, _ = load(self.folder / f"{shape}-{size}", self.device, self.weights)
         count, greedy = model.config.context_length - 1, [Sampling(temperature=0.0)] * sequences
 
         def decoding() -> int:
@@ -190,15 +192,15 @@ class Transformers:
 class LlamaCpp:
     """llama.cpp's server, prebuilt, on the same weights: greedy, one sequence."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, device: torch.device, number_type: gguf.NumberType = "f32") -> None:
+        self.folder, self.number_type = folder, number_type
 
     def decode(self, shape: str, size: str, sequences: int) -> Ready:
         from benchmark.llama_cpp import post, serve
-        from tinygpt.export import gguf
 
-        file, context = self.folder / f"{shape}-{size}.gguf", SIZES[size]["context_length"]
-        gguf.write(self.folder / f"{shape}-{size}", file)
+        file = self.folder / f"{shape}-{size}-{self.number_type}.gguf"
+        context = SIZES[size]["context_length"]
+        gguf.write(self.folder / f"{shape}-{size}", file, self.number_type)
         server = serve(file, context, torch.get_num_threads())
         wanted = {"prompt": [1], "n_predict": context - 1, "temperature": 0, "samplers": ["temperature"]}
 
@@ -229,9 +231,11 @@ def speed(unit: Ready, device: torch.device) -> float:
 def main(system: str, folder: Path, device: torch.device) -> None:
     kinds: dict[str, Any] = {
         "TinyGPT": TinyGPT,
+        "TinyGPT int8": partial(TinyGPT, weights="int8"),
         "nanoGPT": NanoGPT,
         "transformers": Transformers,
         "llama.cpp": LlamaCpp,
+        "llama.cpp q8_0": partial(LlamaCpp, number_type="q8_0"),
     }
     answers, sys.stdout = sys.stdout, io.StringIO()  # discard what the references print
     worker = kinds[system](folder, device)

@@ -23,7 +23,7 @@ from tinygpt.checkpoints.model_folder import TRACKED, lineage, save_model, save_
 from tinygpt.config import Params, Train
 from tinygpt.console import duration, progress, thousands
 from tinygpt.data.dataset import TokenDataset, open_tokens
-from tinygpt.files.paths import Paths
+from tinygpt.files.paths import Paths, hidden
 from tinygpt.model import hardware
 from tinygpt.model.gpt import GPT, GPTConfig, count_parameters, training_flops_per_token
 from tinygpt.tokenizer.base import Tokenizer
@@ -157,6 +157,7 @@ def train(
     show = writes and params.runtime.progress
     clock = Clock(saves.folder / "times.tsv", first)
     if run.compiled:
+        compilation.keep_in(hidden("inductor"))
         compilation.compile_blocks(state.model)
     with interruptible() as interrupted, progress(settings.steps, "step", "training", show) as bar:
         bar.update(first)
