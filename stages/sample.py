@@ -13,8 +13,8 @@ from tinygpt.files.checksums import sha256
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json
 from tinygpt.generation import samples
+from tinygpt.generation.cpu.decoder import is_ready, prepare
 from tinygpt.generation.generate import for_terminal
-from tinygpt.generation.loop_decoder import is_ready, prepare
 from tinygpt.model import hardware
 from tinygpt.plots import curves
 

@@ -27,7 +27,7 @@ from filelock import FileLock
 from tinygpt import config
 from tinygpt.checkpoints.model_folder import save_model
 from tinygpt.data import train_tokenizer
-from tinygpt.generation.loop_decoder import prepare
+from tinygpt.generation.cpu.decoder import prepare
 from tinygpt.model.gpt import GPT, GPTConfig
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.training.loop import train

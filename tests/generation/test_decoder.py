@@ -13,9 +13,9 @@ import torch
 
 from tests.conftest import ROOT, gpt
 from tinygpt.generation import decoder as decoding
-from tinygpt.generation import loop_decoder
+from tinygpt.generation.cpu import decoder as loop_decoder
+from tinygpt.generation.cpu.decoder import LoopDecoder, decoder_of
 from tinygpt.generation.decoder import Decoder, TorchDecoder
-from tinygpt.generation.loop_decoder import LoopDecoder, decoder_of
 from tinygpt.model.cuda_graphs import CUDAGraphRunner
 from tinygpt.model.quantization import Int8Linear, convert
 from tinygpt.scratch.kv_cache import KVCache, step
@@ -135,7 +135,7 @@ def test_grouped_heads_save_cache(kind: type[Any]) -> None:
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets how many threads there are; any step is enough for all of them."""
-    monkeypatch.setattr(loop_decoder, "SHARED", 1)
+    monkeypatch.setattr(loop_decoder, "WORK_PER_THREAD", 1)
     monkeypatch.setattr(loop_decoder, "LANES", 1)
     before = torch.get_num_threads()
     yield torch.set_num_threads
@@ -225,7 +225,7 @@ def test_without_numba_pytorch_decodes_and_says_so(monkeypatch: pytest.MonkeyPat
     model = gpt()
     assert isinstance(decoder_of(model, 1), LoopDecoder)
     monkeypatch.setattr(loop_decoder, "prepare", lambda _: "No module named 'numba'")
-    with pytest.warns(UserWarning, match="PyTorch decodes, slowly, since numba cannot: No module named 'numba'"):
+    with pytest.warns(UserWarning, match="PyTorch decodes instead, more slowly: No module named 'numba'"):
         decoder = decoder_of(model, len(ROWS))
     agree(model, decoder, ROWS)
 
@@ -235,13 +235,13 @@ def test_without_either_package_nothing_else_breaks(missing: str, tmp_path: Path
     """numba is needed to compile, llvmlite to load what is compiled."""
     script = (
         f"import sys\nsys.modules['{missing}'] = None\nfrom tests.conftest import gpt\n"
-        "from tinygpt.generation.loop_decoder import decoder_of, is_ready\n"
+        "from tinygpt.generation.cpu.decoder import decoder_of, is_ready\n"
         "print(type(decoder_of(gpt(), 1)).__name__)"
     )
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "TorchDecoder\n"
-    assert "PyTorch decodes, slowly, since numba cannot: " in done.stderr
+    assert "PyTorch decodes instead, more slowly: " in done.stderr
 
 
 def test_a_token_that_is_none_is_refused() -> None:
@@ -249,6 +249,32 @@ def test_a_token_that_is_none_is_refused() -> None:
     for token in (-1, 61):
         with pytest.raises(IndexError, match=f"{token} is no token of a vocabulary of 61"):
             LoopDecoder(gpt(), 1).logits([[1, token]])
+
+
+def test_a_window_longer_than_the_context_is_refused() -> None:
+    """Its keys would be written beyond the cache."""
+    model = gpt()
+    with pytest.raises(ValueError, match=f"do not fit into a context of {model.config.context_length}"):
+        LoopDecoder(model, 1).logits([[1] * (model.config.context_length + 1)])
+
+
+def test_pytorchs_default_type_does_not_matter() -> None:
+    model = gpt()
+    torch.set_default_dtype(torch.float64)
+    try:
+        decoder, windows = LoopDecoder(model, len(ROWS)), [list(row) for row in ROWS]
+        agree(model, decoder, windows)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_refused_token_leaves_the_decoder_as_it_was() -> None:
+    model = gpt()
+    decoder = LoopDecoder(model, 1)
+    agree(model, decoder, [[1, 2]])
+    with pytest.raises(IndexError):
+        decoder.logits([[1, 2, 99]])
+    agree(model, decoder, [[1, 2, 3]])
 
 
 def test_infinities_and_nan_stay_what_they_are() -> None:

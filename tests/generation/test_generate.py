@@ -13,6 +13,7 @@ import torch
 
 import tinygpt
 from tests.conftest import gpt
+from tinygpt.generation.cpu.decoder import LoopDecoder
 from tinygpt.generation.generate import (
     for_terminal,
     generate,
@@ -21,7 +22,6 @@ from tinygpt.generation.generate import (
     next_logits,
     stream,
 )
-from tinygpt.generation.loop_decoder import LoopDecoder
 from tinygpt.generation.sampling import Sampling
 from tinygpt.generation.stream import StoppingDecoder
 from tinygpt.generation.windows import window_start

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from tinygpt.generation import loops
-from tinygpt.generation.layout import BIAS, GELU, GELU_EXACT, HEAD, PARTS, SCALE
-from tinygpt.generation.loops import helper
+from tinygpt.generation.cpu import functions, loops
+from tinygpt.generation.cpu.functions import jit
+from tinygpt.generation.cpu.layout import BIAS, GELU, GELU_EXACT, HEAD, PARTS, SCALE
 from tinygpt.model.quantization import Int8Linear
 
 RNG = np.random.default_rng(1)
@@ -45,11 +45,11 @@ def test_products_of_any_number_of_tokens_are_those_of_pytorch(outputs: int, bia
             torch.testing.assert_close(torch.from_numpy(out), layer(torch.from_numpy(x)).detach(), rtol=1e-5, atol=1e-5)
 
 
-@helper
+@jit
 def applied(kind: int, x: Any) -> Any:
     out = np.empty_like(x)
     for i in range(len(x)):
-        out[i] = loops.exp(x[i]) if kind == 0 else loops.tanh(x[i]) if kind == 1 else loops.erf(x[i])
+        out[i] = functions.exp(x[i]) if kind == 0 else functions.tanh(x[i]) if kind == 1 else functions.erf(x[i])
     return out
 
 
@@ -72,5 +72,5 @@ def test_exp_has_bounds_and_passes_nan_on() -> None:
 def test_gelu_is_that_of_pytorch(kind: int, form: str) -> None:
     up = numbers(3, 50) * 4
     expected = nn.functional.gelu(torch.from_numpy(up.copy()), approximate=form)
-    loops.activate(np.empty_like(up), up, kind)
+    functions.activate(np.empty_like(up), up, kind)
     torch.testing.assert_close(torch.from_numpy(up), expected, rtol=1e-5, atol=1e-6)

@@ -26,6 +26,13 @@ def test_each_weight_is_within_half_a_step_of_what_it_was() -> None:
     torch.testing.assert_close(layer(x), x @ (layer.weight * scale).T + linear.bias)
 
 
+def test_nan_stays_nan() -> None:
+    linear = nn.Linear(4, 2)
+    with torch.no_grad():
+        linear.weight[1, 2] = torch.nan
+    assert torch.equal(Int8Linear(linear)(torch.ones(4)).isnan(), torch.tensor([False, True]))
+
+
 def test_a_model_keeps_its_size_and_almost_its_logits(shape: dict[str, Any]) -> None:
     plain = gpt(**shape | {"tie_embeddings": False})
     model = convert(copy.deepcopy(plain), "int8")

@@ -1,5 +1,6 @@
 """Compiling is chosen by what it should save, refused where it cannot be done, and changes nothing but rounding."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -46,23 +47,34 @@ def test_auto_compiles_where_it_should_save_more_than_it_costs(device: torch.dev
 
 
 @pytest.mark.parametrize(
-    ("amx", "precision", "flops", "pays"),
+    ("capabilities", "precision", "flops", "pays"),
     [
-        (True, "bf16", 0.9 * 20 / 0.25 * 1.5e11 * 2, False),  # of two threads
-        (True, "bf16", 1.1 * 20 / 0.25 * 1.5e11 * 2, True),
-        (True, "fp32", 1e20, False),  # products are most of the time: nothing is known to be gained
-        (False, "bf16", 1e20, False),
+        ({"amx_bf16"}, "bf16", 0.9 * 12.5 / 0.25 * 1.5e11 * 2, False),  # of two threads
+        ({"amx_bf16"}, "bf16", 1.1 * 12.5 / 0.25 * 1.5e11 * 2, True),
+        ({"avx512_bf16"}, "bf16", 0.9 * 12.5 / 0.25 * 7.5e10 * 2, False),
+        ({"avx512_bf16"}, "bf16", 1.1 * 12.5 / 0.25 * 7.5e10 * 2, True),
+        ({"amx_bf16"}, "fp32", 1e20, None),  # products are most of the time: nothing is known to be gained
+        (set(), "bf16", 1e20, None),
     ],
 )
-def test_on_a_cpu_auto_compiles_long_runs_in_bf16_where_there_is_amx(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, precision: str, flops: float, pays: bool
+def test_on_a_cpu_auto_compiles_long_runs_in_bf16_where_the_cpu_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: set[str], precision: str, flops: float, pays: bool | None
 ) -> None:
     monkeypatch.setattr(compilation, "missing", lambda _: "")
-    monkeypatch.setattr(hardware, "cpu_has_amx", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(capabilities, True))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     compiled, why = compilation.choose("auto", flops, CPU, precision)
-    assert compiled == pays
-    assert ("compiling pays in a run of more than " if amx and precision == "bf16" else "not known to save time") in why
+    assert compiled == bool(pays)
+    assert ("not known to save time" if pays is None else "compiling pays in a run of more than ") in why
+
+
+def test_what_is_compiled_is_kept_where_the_next_run_finds_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    compilation.keep_in(tmp_path / "here")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "here")
+    compilation.keep_in(tmp_path / "there")  # somebody chose a place
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "here")
 
 
 def test_what_is_asked_for_is_done_and_said() -> None:

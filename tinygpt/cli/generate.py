@@ -125,7 +125,7 @@ def chat(
 
 def _compile_decoder(device: "torch.device", weights: Literal["fp32", "int8"]) -> None:
     """Compile the loops of a CPU's decoder if that is still to be done on this machine, and say so."""
-    from tinygpt.generation.loop_decoder import is_ready, prepare
+    from tinygpt.generation.cpu.decoder import is_ready, prepare
 
     if device.type == "cpu" and not is_ready(weights):
         with ticking("compiling the decoder, once on this machine"):

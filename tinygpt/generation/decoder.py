@@ -1,7 +1,7 @@
 """Decoders: the logits of `model(tokens)`, one token at a time, with a KV cache.
 
 `decoder = decoder_of(model, B)`; `decoder.logits(windows)` → the next token's logits of B sequences of any lengths. On
-a CPU, compiled loops compute them (loop_decoder.py); on a GPU, the model's own modules (TorchDecoder, below).
+a CPU, compiled loops compute them (cpu/decoder.py); on a GPU, the model's own modules (TorchDecoder, below).
 scratch/kv_cache.py is the reference implementation.
 """
 
@@ -37,8 +37,9 @@ class Decoder(ABC):
             if len(window) != length + 1:
                 fresh.setdefault(tuple(window[:-1]), []).append(row)
         self.prefill({text: rows for text, rows in fresh.items() if text})
+        logits = self.step([window[-1] for window in windows], [len(window) - 1 for window in windows])
         self.lengths = [len(window) for window in windows]
-        return self.step([window[-1] for window in windows])
+        return logits
 
     def prefill(self, texts: dict[tuple[int, ...], list[int]]) -> None:
         """Read texts from position 0 on, so many at once as are no more than READ tokens; at least one."""
@@ -71,8 +72,8 @@ class Decoder(ABC):
         """Copy the first `count` positions of a row of the cache to others."""
 
     @abstractmethod
-    def step(self, tokens: list[int]) -> Tensor:
-        """Read the last token of each sequence; the next one's logits: (B, V)."""
+    def step(self, tokens: list[int], at: list[int]) -> Tensor:
+        """Read the last token of each sequence, at these positions; the next one's logits: float32 (B, V)."""
 
 
 class TorchDecoder(Decoder):
@@ -106,10 +107,10 @@ class TorchDecoder(Decoder):
         self.blocks(tokens, at, torch.tensor(rows, device=self.device), T)
 
     @torch.inference_mode()
-    def step(self, tokens: list[int]) -> Tensor:
-        self.newest.copy_(torch.tensor([tokens, [length - 1 for length in self.lengths]])[..., None])
+    def step(self, tokens: list[int], at: list[int]) -> Tensor:
+        self.newest.copy_(torch.tensor([tokens, at])[..., None])
         # Recorded work keeps its shapes: it looks at the whole context each time
-        end = self.config.context_length if self.replay.on_cuda else max(self.lengths)
+        end = self.config.context_length if self.replay.on_cuda else max(at) + 1
         return self.replay(lambda: self.next_logits(end), [self.cache])
 
     def next_logits(self, end: int) -> Tensor:

@@ -14,7 +14,7 @@ from typing import TextIO, Unpack
 import torch
 from torch import Tensor
 
-from tinygpt.generation.loop_decoder import decoder_of
+from tinygpt.generation.cpu.decoder import decoder_of
 from tinygpt.generation.sampling import Sampling, Settings, from_keywords, sample, validated_integer
 from tinygpt.generation.stream import StoppingDecoder
 from tinygpt.generation.windows import window_start

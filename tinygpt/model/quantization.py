@@ -1,6 +1,8 @@
-"""Linear layers with int8 weights: a quarter of the memory, and more tokens a second on a CPU (Dettmers et al. 2022).
+"""Weight-only int8 quantization: a quarter of the memory, and more tokens a second on a CPU.
 
-`convert(model, "int8")` replaces those of a trained model. Embeddings, norms, activations and sums stay float32.
+Each output of a linear layer has one scale, set by its largest weight (absmax, as in Dettmers et al. 2022, who quantize
+activations, too). `convert(model, "int8")` replaces the layers of a trained model. Embeddings, norms, activations and
+sums stay float32.
 """
 
 from typing import Literal
@@ -22,7 +24,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight = linear.weight.detach()  # (outputs, inputs)
         largest = weight.abs().amax(1)
-        scale = torch.where(largest > 0, largest / LARGEST, 1.0)  # (outputs,) float32
+        scale = torch.where(largest == 0, 1.0, largest / LARGEST)  # (outputs,) float32; NaN where a weight is NaN
         self.register_buffer("scale", scale)
         self.weight = nn.Parameter((weight / scale[:, None]).round().to(torch.int8), requires_grad=False)
         self.bias = linear.bias

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tinygpt.exercises import need, same
 from tinygpt.exercises.lesson_05.tests import SHAPE
-from tinygpt.generation.loop_decoder import decoder_of
+from tinygpt.generation.cpu.decoder import decoder_of
 from tinygpt.model.gpt import GPT, GPTConfig
 
 

@@ -1,4 +1,4 @@
-"""Eight float32 numbers in one register, for compiled loops: `add_product(totals, number, load(array, i))`.
+"""For compiled loops: eight float32 numbers in one register, `add_product(totals, number, load(array, i))`; pointers.
 
 A compiler turns simple loops over arrays into such instructions by itself. A product with several tokens needs eight
 sums at once that stay in registers, which it does not find; there the loop says so, with these four functions.
@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-from tinygpt.generation.layout import LANES
+from tinygpt.generation.cpu.layout import LANES
 
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 
@@ -74,3 +74,13 @@ def add_product(_context: Any, totals: Any, number: Any, numbers: Any) -> Any:
         return builder.fadd(totals, builder.fmul(same, numbers, flags=fused), flags=fused)
 
     return vector(totals, types.float32, numbers), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pointer(_context: Any, address: Any) -> Any:
+    """An address as a pointer, of which numba.carray makes an array."""
+
+    def generate(_: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(address), generate

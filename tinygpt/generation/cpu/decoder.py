@@ -14,37 +14,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinygpt.generation.cpu.layout import FEW, LANES, Layout, weight_type
 from tinygpt.generation.decoder import Decoder, TorchDecoder
-from tinygpt.generation.layout import FEW, LANES, Layout, readable
 from tinygpt.model.gpt import GPT
 from tinygpt.model.quantization import WeightType
 
 try:
-    from tinygpt.generation import compiled
+    from tinygpt.generation.cpu import compiled
 except ImportError as problem:  # llvmlite is missing, or has nothing for this machine
     MISSING: str | None = str(problem)
 else:
     MISSING = None
 
 ARGUMENTS = 18  # of `loops.entry`
-SHARED = 2**21  # multiplications of a step from which it is worth waking another thread, some 100 microseconds
+WORK_PER_THREAD = 2**21  # multiplications for which waking another thread pays, which takes some 100 microseconds
 
 
 def decoder_of(model: GPT, batch: int) -> Decoder:
     """The fastest decoder of a model for B sequences: compiled loops on a CPU, else PyTorch's."""
-    weights = readable(model)
+    weights = weight_type(model)
     if weights is None:
         return TorchDecoder(model, batch)
     problem = prepare(weights)
     if problem:
-        warnings.warn(f"PyTorch decodes, slowly, since numba cannot: {problem}. `pip install numba`", stacklevel=2)
+        warnings.warn(f"PyTorch decodes instead, more slowly: {problem}. `pip install numba`", stacklevel=2)
         return TorchDecoder(model, batch)
     return LoopDecoder(model, batch)
 
 
 def is_ready(weights: WeightType = "fp32") -> bool:
     """Whether a CPU can decode at once; else the loops for such weights are compiled first, some ten seconds."""
-    return bool(MISSING) or compiled.read(weights) is not None
+    try:
+        return bool(MISSING) or compiled.read(weights) is not None
+    except ImportError:  # numba is not installed
+        return True
 
 
 @cache
@@ -54,14 +57,14 @@ def prepare(weights: WeightType = "fp32") -> str | None:
         return MISSING
     try:
         compiled.load(weights, loops_for, ARGUMENTS)
-    except ImportError as problem:  # nothing is kept here, and numba is missing
+    except Exception as problem:  # numba is missing, or cannot compile for this machine
         return str(problem)
     return None
 
 
 def loops_for(weights: WeightType) -> Any:
     """The loops, for numba to compile."""
-    from tinygpt.generation import loops  # which takes longer than to write a text
+    from tinygpt.generation.cpu import loops  # which takes longer than to write a text
 
     return loops.entry(weights)
 
@@ -71,14 +74,14 @@ class LoopDecoder(Decoder):
 
     def __init__(self, model: GPT, batch: int) -> None:
         super().__init__(model.config, batch)
-        weights = readable(model)
+        weights = weight_type(model)
         assert weights is not None
         self.layout, self.loops = Layout(model), compiled.load(weights, loops_for, ARGUMENTS)
-        self.addresses = [one.ctypes.data for one in self.layout.described]
+        self.addresses = [one.ctypes.data for one in self.layout.descriptors]
         self.multiplications = sum(tensor.numel() for tensor in self.layout.memory)  # for a token, about
         config = model.config
         size = (config.n_layer, batch, config.kv_heads, config.context_length, config.head_width)
-        self.keys, self.values = torch.zeros(size), torch.zeros(size)
+        self.keys, self.values = (torch.zeros(size, dtype=torch.float32, device="cpu") for _ in range(2))
 
     @property
     def cache_bytes(self) -> int:
@@ -93,11 +96,10 @@ class LoopDecoder(Decoder):
             kept[:, others, :, :count] = kept[:, row : row + 1, :, :count]
 
     def read(self, texts: list[tuple[int, ...]], rows: list[int]) -> None:
-        self.forward(texts, rows, [0] * len(rows), torch.empty(0, self.config.vocab_size))
+        self.forward(texts, rows, [0] * len(rows), float32(0, self.config.vocab_size))
 
-    def step(self, tokens: list[int]) -> Tensor:
-        logits = torch.empty(len(tokens), self.config.vocab_size)
-        at = [length - 1 for length in self.lengths]
+    def step(self, tokens: list[int], at: list[int]) -> Tensor:
+        logits = float32(len(tokens), self.config.vocab_size)
         self.forward([(token,) for token in tokens], list(range(len(tokens))), at, logits)
         return logits
 
@@ -106,9 +108,12 @@ class LoopDecoder(Decoder):
         unknown = [token for text in texts for token in text if not 0 <= token < self.config.vocab_size]
         if unknown:  # loops would read on, wherever that is
             raise IndexError(f"{unknown[0]} is no token of a vocabulary of {self.config.vocab_size}.")
+        end = max((start + len(text) for start, text in zip(starts, texts, strict=True)), default=0)
+        if end > self.config.context_length:
+            raise ValueError(f"{end} tokens do not fit into a context of {self.config.context_length}.")
         total = sum(map(len, texts))
-        useful = min(len(texts), math.ceil(total / LANES), math.ceil(total * self.multiplications / SHARED))
-        threads = min(torch.get_num_threads(), useful)
+        useful = min(len(texts), math.ceil(total / LANES), math.ceil(total * self.multiplications / WORK_PER_THREAD))
+        threads = max(1, min(torch.get_num_threads(), useful))
 
         def work(thread: int) -> None:
             mine = slice(len(texts) * thread // threads, len(texts) * (thread + 1) // threads)
@@ -119,7 +124,9 @@ class LoopDecoder(Decoder):
         for other in others:
             other.result()
 
-    def run(self, texts: list[tuple[int, ...]], rows: list[int], starts: list[int], many: bool, logits: Tensor) -> None:
+    def run(
+        self, texts: list[tuple[int, ...]], rows: list[int], starts: list[int], batched: bool, logits: Tensor
+    ) -> None:
         """Call the loops for some texts."""
         numbers = [token for text in texts for token in text]
         N = len(numbers)
@@ -127,14 +134,20 @@ class LoopDecoder(Decoder):
             numbers += [row] * len(text)
         for start, text in zip(starts, texts, strict=True):
             numbers += range(start, start + len(text))
+        layout, floats = self.layout, N * self.layout.floats_per_token
         tokens, size = array("q", numbers), 8 * N
         first, _ = tokens.buffer_info()
-        memory = torch.empty(self.layout.room + N * self.layout.floats)
+        buffer = float32(layout.scratch + floats)
         self.loops(
-            *self.addresses, first, first + size, first + 2 * size, N, many,
+            *self.addresses, first, first + size, first + 2 * size, N, batched,
             self.keys.data_ptr(), self.values.data_ptr(), self.keys.shape[1],
-            logits.data_ptr(), *logits.shape, memory.data_ptr(), self.layout.room, N * self.layout.floats,
+            logits.data_ptr(), *logits.shape, buffer.data_ptr(), layout.scratch, floats,
         )  # fmt: skip
+
+
+def float32(*shape: int) -> Tensor:
+    """Memory for the loops, whatever PyTorch's defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 @cache

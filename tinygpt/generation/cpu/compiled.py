@@ -2,10 +2,10 @@
 
 `function = load("fp32", make, count)`. Numba's own cache is tied to a file's path and time, and starting numba takes
 longer than writing a text. Here machine code is kept under a hash of the source, the versions of the compiler and the
-processor, in the user's cache (or in .tinygpt, where that cannot be written): temporary copies, queued runs and fresh
-clones share it.
+processor, in the user's cache: temporary copies, queued runs and fresh clones share it.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -19,7 +19,6 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from tinygpt.files.atomic import writing
-from tinygpt.files.paths import hidden
 
 NAME = "entry"  # of the function, in its machine code
 LOCK = threading.Lock()  # one thread compiles, the others wait
@@ -30,38 +29,31 @@ def processor() -> tuple[str, str]:
     return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
 
 
-def kept_at(kind: str) -> list[Path]:
-    """The files that may hold the machine code of this kind; the first is the better place."""
+def cache_file(kind: str) -> Path:
+    """Where the machine code of this kind is kept: in the user's cache, since nobody else's code may be run."""
     sources = [Path(__file__).with_name(f"{name}.py") for name in ("compiled", "layout", "loops", "vectors")]
     versions = [f"{name} {metadata.version(name)}" for name in ("numba", "llvmlite")]
-    key = hashlib.sha256(repr([kind, *versions, *processor()]).encode())
+    key = hashlib.sha256(repr([kind, *versions, llvm.get_process_triple(), *processor()]).encode())
     for source in sources:
         key.update(source.read_bytes())
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinygpt"
-    return [folder / f"loops-{key.hexdigest()[:24]}.o" for folder in (user, hidden("compiled").absolute())]
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return user / "tinygpt" / f"loops-{key.hexdigest()[:24]}.o"
 
 
 def read(kind: str) -> bytes | None:
-    """The machine code of this kind, if it is kept and undamaged: LLVM would end the process at damage."""
-    for file in kept_at(kind):
-        try:
-            sum_, code = (content := file.read_bytes())[:32], content[32:]
-        except OSError:
-            continue
-        if hashlib.sha256(code).digest() == sum_:
-            return code
-    return None
+    """The machine code of this kind, if it is kept and undamaged: LLVM aborts on a corrupt file."""
+    try:
+        content = cache_file(kind).read_bytes()
+    except OSError:
+        return None
+    digest, code = content[:32], content[32:]
+    return code if hashlib.sha256(code).digest() == digest else None
 
 
 def keep(kind: str, code: bytes) -> None:
-    """Keep machine code in the first place that can be written; without one, the next process compiles it again."""
-    for file in kept_at(kind):
-        try:
-            with writing(file) as partial:
-                partial.write_bytes(hashlib.sha256(code).digest() + code)
-            return
-        except OSError:
-            continue
+    """Keep machine code; where nothing can be written, the next process compiles it again."""
+    with contextlib.suppress(OSError), writing(cache_file(kind)) as partial:
+        partial.write_bytes(hashlib.sha256(code).digest() + code)
 
 
 @cache
@@ -73,12 +65,12 @@ def load(kind: str, make: Callable[[str], Any], count: int) -> Callable[..., Non
     with LOCK:
         code = read(kind)
         if code is None:
-            code = compiled(make(kind), count)
+            code = compile_object(make(kind), count)
             keep(kind, code)
-        return linked(code, count)
+        return link(code, count)
 
 
-def compiled(function: Any, count: int) -> bytes:
+def compile_object(function: Any, count: int) -> bytes:
     """Compile a function of numba's, with all that it calls, to machine code for this processor, which needs no numba.
 
     RuntimeError if it does, because the function makes arrays or may raise an exception.
@@ -112,13 +104,13 @@ def target_machine() -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     name, features = processor()
-    return llvm.Target.from_default_triple().create_target_machine(
+    return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
         cpu=name, features=features, opt=3, reloc="default", codemodel="jitdefault", jit=True
     )
 
 
-def linked(code: bytes, count: int) -> Callable[..., None]:
-    """The function in the machine code that `compiled` made."""
+def link(code: bytes, count: int) -> Callable[..., None]:
+    """The function in the machine code that `compile_object` made."""
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -128,7 +120,8 @@ def linked(code: bytes, count: int) -> Callable[..., None]:
     nothing = ctypes.byref(ctypes.c_void_p())
 
     def call(*numbers: int) -> None:
-        function(nothing, nothing, *numbers)
+        if function(nothing, nothing, *numbers):
+            raise RuntimeError("The compiled loops failed.")
 
     call.engine = engine  # type: ignore[attr-defined]  # it holds the machine code
     return call

@@ -15,14 +15,14 @@ from tinygpt.model.quantization import Int8Linear, WeightType
 
 # The arrays of a model. Each module's weight has a number, its bias and its scale (of int8 weights) the next two
 BIAS, SCALE = 1, 2
-# Not of type int, for each value of which numba would compile a function again
-NUMBERS: Any = np.arange(0, 51, 3)
+NUMBERS: Any = np.arange(0, 51, 3)  # np.int64: numba compiles a function again for each value of a Python int
 (EMBEDDING, POSITION, COS, SIN, NORM1, QUERY, KEY, VALUE, QUERY_NORM, KEY_NORM, OUTPUT, NORM2, GATE, UP, DOWN, NORM,
  HEAD) = NUMBERS  # fmt: skip
-PARTS = 51
+PARTS = 3 * len(NUMBERS)
 GELU, GELU_EXACT, SWIGLU = 0, 1, 2
 LANES = 8  # tokens that one vector instruction computes
-FEW = 4  # tokens that are computed as fast one by one
+TILE = 8  # rows of a matrix that they are multiplied with at once
+FEW = 4  # up to so many tokens, single dot products are as fast
 
 
 class Layout:
@@ -39,13 +39,16 @@ class Layout:
                     self.addresses[part, block], self.sizes[part] = tensor.data_ptr(), (1, *tensor.shape)[-2:]
         mlp = {"gelu": GELU, "gelu_exact": GELU_EXACT, "swiglu": SWIGLU}[config.mlp]
         heads = (config.n_head, config.kv_heads, config.head_width)
-        self.shape = np.array([config.n_layer, *heads, config.context_length, config.norm == "layernorm", mlp])
+        shape = [config.n_layer, *heads, config.context_length, config.norm == "layernorm", mlp]
+        self.shape = np.array(shape, dtype=np.int64)
         self.eps = np.array([config.norm_eps])
-        self.described = (self.addresses, self.sizes, self.shape, self.eps)
+        self.descriptors = (self.addresses, self.sizes, self.shape, self.eps)
         widths = config.n_embd + (config.n_head + config.kv_heads) * config.head_width + config.hidden
-        self.floats = 2 * widths  # what is computed between the layers, for each token
+        self.floats_per_token = 2 * widths  # what is computed between the layers
         widest = max(config.n_embd, config.hidden, config.n_head * config.head_width)
-        self.room = max(2 * LANES * widest + LANES * LANES, config.context_length)  # for one product, or one head
+        self.scratch = max(
+            (LANES + TILE) * widest + TILE * LANES, config.context_length
+        )  # for one product, or one head
 
 
 def arrays(model: GPT) -> dict[int, list[Any]]:
@@ -78,7 +81,7 @@ def arrays(model: GPT) -> dict[int, list[Any]]:
     return found
 
 
-def readable(model: GPT) -> WeightType | None:
+def weight_type(model: GPT) -> WeightType | None:
     """The type of the matrices, if the loops can read them: of one plain kind, in this machine's memory."""
     layers = {type(module) for module in model.modules() if isinstance(module, (nn.Linear, Int8Linear))}
     plain = all(
