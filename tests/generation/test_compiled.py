@@ -56,9 +56,9 @@ def test_a_later_process_and_a_copy_of_the_code_find_what_was_compiled(home: Pat
     assert run(home) == ["42", "0"]
     assert run(home, "another") == ["42", "1"]
     copy = Path(shutil.copytree(ROOT / "tinygpt", home / "two/tinygpt")).parent
-    os.utime(copy / "tinygpt/generation/cpu/loops.py", (0, 0))
+    os.utime(copy / "tinygpt/generation/cpu/functions.py", (0, 0))
     assert run(home, code=copy) == ["42", "0"]
-    with (copy / "tinygpt/generation/cpu/loops.py").open("a") as file:
+    with (copy / "tinygpt/generation/cpu/functions.py").open("a") as file:
         file.write("# a change\n")
     assert run(home, code=copy) == ["42", "1"]
     assert run(home) == ["42", "0"]  # that of the old content is still there

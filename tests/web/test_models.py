@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.checkpoints.test_hf_model import write
 from tests.project import Project
@@ -49,6 +50,12 @@ def test_the_number_of_loaded_models_is_limited(folder: Path) -> None:
         registry.load(name)
     assert len(registry._loaded) == models.MAX_LOADED
     assert registry.load("data/model") is not first
+
+
+def test_models_are_loaded_with_the_weights_that_were_asked_for(folder: Path) -> None:
+    for weights, kind in (("fp32", torch.float32), ("int8", torch.int8)):
+        loaded = ModelRegistry([folder], weights=weights).load(str(folder))
+        assert loaded.model.head.weight.dtype == kind
 
 
 def test_a_retrained_model_is_loaded_again_and_a_damaged_one_refused(folder: Path) -> None:

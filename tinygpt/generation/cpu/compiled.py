@@ -1,7 +1,7 @@
 """Machine code made with numba: compiled once on a machine, kept on its disk, and loaded without numba afterwards.
 
 `function = load("fp32", make, count)`. Numba's own cache is tied to a file's path and time, and starting numba takes
-longer than writing a text. Here machine code is kept under a hash of the source, the versions of the compiler and the
+half a second. Here machine code is kept under a hash of this folder's source, the versions of the compiler and the
 processor, in the user's cache: temporary copies, queued runs and fresh clones share it.
 """
 
@@ -31,10 +31,9 @@ def processor() -> tuple[str, str]:
 
 def cache_file(kind: str) -> Path:
     """Where the machine code of this kind is kept: in the user's cache, since nobody else's code may be run."""
-    sources = [Path(__file__).with_name(f"{name}.py") for name in ("compiled", "layout", "loops", "vectors")]
     versions = [f"{name} {metadata.version(name)}" for name in ("numba", "llvmlite")]
     key = hashlib.sha256(repr([kind, *versions, llvm.get_process_triple(), *processor()]).encode())
-    for source in sources:
+    for source in sorted(Path(__file__).parent.glob("*.py")):
         key.update(source.read_bytes())
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return user / "tinygpt" / f"loops-{key.hexdigest()[:24]}.o"

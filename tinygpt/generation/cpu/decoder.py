@@ -64,7 +64,7 @@ def prepare(weights: WeightType = "fp32") -> str | None:
 
 def loops_for(weights: WeightType) -> Any:
     """The loops, for numba to compile."""
-    from tinygpt.generation.cpu import loops  # which takes longer than to write a text
+    from tinygpt.generation.cpu import loops  # which imports numba, in half a second
 
     return loops.entry(weights)
 

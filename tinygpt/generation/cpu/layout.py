@@ -46,9 +46,8 @@ class Layout:
         widths = config.n_embd + (config.n_head + config.kv_heads) * config.head_width + config.hidden
         self.floats_per_token = 2 * widths  # what is computed between the layers
         widest = max(config.n_embd, config.hidden, config.n_head * config.head_width)
-        self.scratch = max(
-            (LANES + TILE) * widest + TILE * LANES, config.context_length
-        )  # for one product, or one head
+        of_a_product, of_a_head = (LANES + TILE) * widest + TILE * LANES, config.context_length
+        self.scratch = max(of_a_product, of_a_head)
 
 
 def arrays(model: GPT) -> dict[int, list[Any]]:

@@ -36,7 +36,7 @@ from tinygpt.generation.cpu.layout import (
     UP,
     VALUE,
 )
-from tinygpt.generation.cpu.vectors import add_product, load, pointer, store, zeros
+from tinygpt.generation.cpu.vectors import add_product, load, pointer, prefetch, store, zeros
 from tinygpt.model.quantization import WeightType
 
 Array = np.ndarray
@@ -120,6 +120,8 @@ def product_of_many(weight: Array, x: Array, scratch: Array, out: Array) -> None
         rows = as_float32(weight[i : i + TILE], converted)
         a = b = c = d = e = f = g = h = zeros()
         for k in range(inputs):
+            if k % 2 == 0:
+                prefetch(weight, (i + TILE) * inputs + k * TILE)  # of the next rows, a cache line for two turns
             numbers = load(transposed, k)
             a = add_product(a, rows[0, k], numbers)
             b = add_product(b, rows[1, k], numbers)

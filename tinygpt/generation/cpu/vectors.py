@@ -63,6 +63,23 @@ def store(_context: Any, array: Any, i: Any, numbers: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def prefetch(_context: Any, array: Any, i: Any) -> Any:
+    """Ask for number i of a contiguous array, which may lie beyond its end, so that it is in the cache when needed."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        kinds = [place.type, *[ir.IntType(32)] * 3]
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", [place.type], ir.FunctionType(ir.VoidType(), kinds)
+        )
+        builder.call(function, [place, *(ir.Constant(ir.IntType(32), one) for one in (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def add_product(_context: Any, totals: Any, number: Any, numbers: Any) -> Any:
     """totals + number · numbers"""
 
