@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,10 +53,10 @@ def test_the_number_of_loaded_models_is_limited(folder: Path) -> None:
     assert registry.load("data/model") is not first
 
 
-def test_models_are_loaded_with_the_weights_that_were_asked_for(folder: Path) -> None:
-    for weights, kind in (("fp32", torch.float32), ("int8", torch.int8)):
-        loaded = ModelRegistry([folder], weights=weights).load(str(folder))
-        assert loaded.model.head.weight.dtype == kind
+@pytest.mark.parametrize(("weights", "kind"), [("fp32", torch.float32), ("int8", torch.int8)])
+def test_models_are_loaded_with_the_weights_that_were_asked_for(folder: Path, weights: Any, kind: torch.dtype) -> None:
+    loaded = ModelRegistry([folder], weights=weights).load(str(folder))
+    assert loaded.model.head.weight.dtype == kind
 
 
 def test_a_retrained_model_is_loaded_again_and_a_damaged_one_refused(folder: Path) -> None:
