@@ -46,7 +46,7 @@ def is_ready(weights: WeightType = "fp32") -> bool:
     """Whether a CPU can decode at once; else the loops for such weights are compiled first, some ten seconds."""
     try:
         return bool(MISSING) or compiled.read(weights) is not None
-    except ImportError:  # numba is not installed
+    except Exception:  # numba is missing, or the like: `prepare` says what
         return True
 
 
