@@ -203,7 +203,7 @@ def check(file: Path, root: Path = ROOT) -> list[str]:
 
 
 def update(file: Path, root: Path = ROOT) -> list[str]:
-    """Run all commands of a document and write their output into it; returns wrong exit statuses."""
+    """Run all commands of a document and write their output into it; returns what went wrong, which leaves it alone."""
     lines, problems = file.read_text(encoding="utf-8").splitlines(), []
     updates = []
     for block in blocks("\n".join(lines)):
@@ -212,12 +212,14 @@ def update(file: Path, root: Path = ROOT) -> list[str]:
             status, printed = run(command.text, root)
             if (status != 0) != block.mark.fails:
                 problems.append(f"{file}:{command.line}: $ {command.text}\nexit status {status}:\n{printed}")
+            if any(line.startswith("```") for line in printed.splitlines()):
+                problems.append(f"{file}:{command.line}: $ {command.text}\nits output would end the block:\n{printed}")
             now += [*f"$ {command.text}".split("\n"), *printed.splitlines()]
         updates.append((block, now))
     for block, now in reversed(updates):
         lines[block.start : block.end] = now
     text = "\n".join(lines) + "\n"
-    list(blocks(text))  # raises ValueError if the output looks like a fence or a command
+    list(blocks(text))  # raises ValueError if the output looks like a command
     if not problems:
         file.write_text(text, encoding="utf-8")
     return problems

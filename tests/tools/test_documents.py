@@ -85,6 +85,15 @@ def test_an_update_leaves_a_page_whose_command_fails(tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
+def test_an_update_leaves_a_page_whose_output_would_end_its_block(tmp_path: Path) -> None:
+    """A model trained on Markdown writes fences, too."""
+    file = page(tmp_path, "printf '```\\nnew'", "old")
+    before = file.read_bytes()
+    (problem,) = documents.update(file)
+    assert "its output would end the block" in problem
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
