@@ -179,6 +179,21 @@ def test_two_may_decode_at_once(threads: Any) -> None:
     assert failed == []
 
 
+@pytest.mark.slow
+def test_a_busy_machine_changes_nothing_and_stops_nobody(threads: Any) -> None:
+    threads(2)
+    model = gpt()
+    expected = LoopDecoder(model, len(ROWS)).logits(ROWS)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        for _ in range(100):
+            assert torch.equal(LoopDecoder(model, len(ROWS)).logits(ROWS), expected)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 def test_a_forked_child_decodes_as_its_parent_did(threads: Any) -> None:
     threads(2)
     model = gpt()
