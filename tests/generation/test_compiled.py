@@ -51,6 +51,7 @@ def run(home: Path, kind: str = "any", code: Path = ROOT, **changes: str) -> lis
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_later_process_and_a_copy_of_the_code_find_what_was_compiled(home: Path) -> None:
     assert run(home) == ["42", "1"]
     assert run(home) == ["42", "0"]
@@ -73,12 +74,13 @@ def test_another_processor_compiles_its_own(home: Path) -> None:
     assert done.stdout == "True\n"
 
 
-@pytest.mark.parametrize("size", [0, 10, 32, 500])
-def test_what_is_damaged_is_compiled_anew(home: Path, size: int) -> None:
+@pytest.mark.slow
+def test_what_is_damaged_is_compiled_anew(home: Path) -> None:
     run(home)
     (file,) = (home / "cache").rglob("*.o")
-    file.write_bytes(file.read_bytes()[:size])
-    assert run(home) == ["42", "1"]
+    for size in (0, 10, 32, 500):
+        file.write_bytes(file.read_bytes()[:size])
+        assert run(home) == ["42", "1"]
     assert run(home) == ["42", "0"]
 
 
@@ -87,6 +89,7 @@ def test_where_nothing_can_be_written_every_process_compiles_and_none_fails(home
     assert run(home) == run(home) == ["42", "1"]
 
 
+@pytest.mark.slow
 def test_several_processes_may_compile_at_once(home: Path) -> None:
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     running = [
@@ -109,6 +112,7 @@ def test_a_function_that_would_need_numba_to_run_is_refused(home: Path) -> None:
     assert not list((home / "cache").rglob("*.o"))
 
 
+@pytest.mark.slow
 def test_numba_is_not_loaded_where_code_is_kept(home: Path) -> None:
     """Loading it takes longer than writing a text."""
     script = (
