@@ -60,7 +60,7 @@ def main(params: Params, paths: Paths) -> None:
     print(verdict(numbers, append(numbers)))
     if "int8" in numbers:
         bits = numbers["int8"]["bits_per_byte"]
-        print(f"int8 weights: {bits:.4f} bits per byte, {bits - numbers['bits_per_byte']:+.4f} to fp32.")
+        print(f"int8 weights: {bits:.4f} bits per byte, {bits - numbers['bits_per_byte']:+.4f} compared with fp32.")
     if base:
         print(before_after.verdict(numbers["fine_tuning"]))
 

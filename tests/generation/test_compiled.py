@@ -65,7 +65,7 @@ def test_a_later_process_and_a_copy_of_the_code_find_what_was_compiled(home: Pat
     assert run(home) == ["42", "0"]  # that of the old content is still there
 
 
-def test_another_processor_compiles_its_own(home: Path) -> None:
+def test_each_processor_has_a_file_of_its_own(home: Path) -> None:
     script = (
         "import sys\nfrom tinygpt.generation.cpu import compiled\nbefore = compiled.cache_file('fp32')\n"
         "compiled.processor = lambda: ('another', '')\nprint(before != compiled.cache_file('fp32'))"

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_its_logits_are_those_of_the_model(kind: type[Any], weights: Any, shape:
     agree(model, decoder, windows)
 
 
-def test_a_batch_of_twenty_agrees_too(shape: dict[str, Any]) -> None:
+def test_a_batch_of_twenty_one_agrees_too(shape: dict[str, Any]) -> None:
     """Eight sequences are computed at once, and what is left of them one by one."""
     model, windows = gpt(**shape), [[row % 61, 3 * row % 61][: 1 + row % 2] for row in range(21)]
     decoder = LoopDecoder(model, len(windows))
@@ -152,13 +153,24 @@ def test_any_number_of_threads_gives_the_same_bits(threads: Any, shape: dict[str
     assert len(set(found)) == 1
 
 
-def test_small_steps_are_done_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_decoder, "pool", lambda _: pytest.fail("it asked for another thread"))
-    model = gpt()
+def test_small_steps_are_done_by_one_thread(threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads(2)
+    model, asked = gpt(), list[int]()
+
+    def pool(process: int) -> ThreadPoolExecutor:
+        asked.append(process)
+        return ThreadPoolExecutor(1)
+
+    monkeypatch.setattr(loop_decoder, "pool", pool)
     agree(model, LoopDecoder(model, len(ROWS)), ROWS)
+    assert asked  # where any step is enough
+    asked.clear()
+    monkeypatch.setattr(loop_decoder, "WORK_PER_THREAD", 2**40)
+    agree(model, LoopDecoder(model, len(ROWS)), ROWS)
+    assert not asked
 
 
-def test_two_may_decode_at_once(threads: Any) -> None:
+def test_several_may_decode_at_once(threads: Any) -> None:
     threads(2)
     model, failed = gpt(), list[Exception]()
 
@@ -217,6 +229,10 @@ def test_weights_changed_in_place_are_seen_and_replaced_ones_do_not_matter() -> 
     torch.testing.assert_close(LoopDecoder(model, 1).logits(windows), torch.zeros_like(before))
     decoder.lengths = [0]
     assert torch.equal(decoder.logits(windows), before)
+    with torch.no_grad():
+        model.norm.weight.zero_()
+    decoder.lengths = [0]
+    assert torch.equal(decoder.logits(windows), torch.zeros_like(before))
 
 
 @pytest.mark.parametrize("change", ["float64", "transposed", "LoRA", "int8 and fp32"])
@@ -259,7 +275,7 @@ def test_without_either_package_nothing_else_breaks(missing: str, tmp_path: Path
     assert "PyTorch decodes instead, more slowly: " in done.stderr
 
 
-def test_a_token_that_is_none_is_refused() -> None:
+def test_a_token_outside_the_vocabulary_is_refused() -> None:
     """It would be read from beyond the embedding."""
     for token in (-1, 61):
         with pytest.raises(IndexError, match=f"{token} is no token of a vocabulary of 61"):
@@ -292,7 +308,7 @@ def test_a_refused_token_leaves_the_decoder_as_it_was() -> None:
     agree(model, decoder, [[1, 2, 3]])
 
 
-def test_infinities_and_nan_stay_what_they_are() -> None:
+def test_nan_and_infinite_weights_affect_their_logits_alone() -> None:
     model = gpt()
     with torch.no_grad():
         model.head.weight[5] = np.nan

@@ -33,7 +33,7 @@ def test_nan_stays_nan() -> None:
     assert torch.equal(Int8Linear(linear)(torch.ones(4)).isnan(), torch.tensor([False, True]))
 
 
-def test_a_model_keeps_its_size_and_almost_its_logits(shape: dict[str, Any]) -> None:
+def test_a_model_keeps_its_parameter_count_and_almost_its_logits(shape: dict[str, Any]) -> None:
     plain = gpt(**shape | {"tie_embeddings": False})
     model = convert(copy.deepcopy(plain), "int8")
     assert count_parameters(model) == count_parameters(plain)
@@ -53,7 +53,7 @@ def test_tied_embeddings_stay_float32() -> None:
 
 
 @pytest.mark.parametrize("weights", ["fp32", "int8"])
-def test_fp32_changes_nothing(weights: Any) -> None:
+def test_int8_changes_the_logits_and_fp32_does_not(weights: Any) -> None:
     model = gpt()
     tokens = torch.tensor([[1, 2, 3]])
     before = model(tokens)

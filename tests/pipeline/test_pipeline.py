@@ -105,7 +105,7 @@ def test_evaluate_says_what_int8_weights_cost(project: Project) -> None:
     assert after == before
     cost = int8["bits_per_byte"] - after["bits_per_byte"]
     assert 0 < abs(cost) < 0.01
-    assert f"int8 weights: {int8['bits_per_byte']:.4f} bits per byte, {cost:+.4f} to fp32." in printed
+    assert f"int8 weights: {int8['bits_per_byte']:.4f} bits per byte, {cost:+.4f} compared with fp32." in printed
 
 
 def test_a_runtime_parameter_reruns_nothing(project: Project) -> None:

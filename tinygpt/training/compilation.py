@@ -33,7 +33,7 @@ class CompileGain:
 
 GAINS = {
     "cpu": CompileGain(speed=3.5e10, saved=0.0, cost=12.5),
-    "cpu with AVX512-BF16": CompileGain(speed=7.5e10, saved=0.25, cost=12.5),  # in bf16, as the next
+    "cpu with AVX512-BF16": CompileGain(speed=7.5e10, saved=0.2, cost=12.5),  # in bf16, as the next
     "cpu with AMX": CompileGain(speed=1.5e11, saved=0.25, cost=12.5),
     "cuda": CompileGain(speed=2e13, saved=0.3, cost=30.0),
 }
