@@ -71,14 +71,14 @@ class Worker:
 class LlamaBench:
     """llama.cpp's own benchmark program, started for each repeat; it warms up by itself."""
 
-    def __init__(self, program: Path, folder: Path) -> None:
-        self.program, self.folder = program, folder
+    def __init__(self, program: Path, folder: Path, number_type: gguf.NumberType) -> None:
+        self.program, self.folder, self.number_type = program, folder, number_type
 
     def speed(self, task: Task) -> float:
         _, size, shape, _ = task
-        model = self.folder / f"{shape}-{size}.gguf"
+        model = self.folder / f"{shape}-{size}-{self.number_type}.gguf"
         if not model.is_file():
-            gguf.write(self.folder / f"{shape}-{size}", model)
+            gguf.write(self.folder / f"{shape}-{size}", model, self.number_type)
         arguments = ["-m", model, "-p", 0, "-n", SIZES[size]["context_length"] - 1, "-r", 1, "-o", "json"]
         arguments += ["-t", torch.get_num_threads()]
         done = subprocess.run([self.program, *map(str, arguments)], capture_output=True, text=True, check=True)
@@ -87,6 +87,13 @@ class LlamaBench:
 
     def close(self) -> None:
         """Nothing runs between repeats."""
+
+
+def start(system: str, folder: Path, device: torch.device, llama_bench: Path | None) -> Worker | LlamaBench:
+    """What measures a system."""
+    if llama_bench and system.startswith("llama.cpp"):
+        return LlamaBench(llama_bench, folder, "q8_0" if system.endswith("q8_0") else "f32")
+    return Worker(system, folder, device.type)
 
 
 def main() -> None:
@@ -102,15 +109,12 @@ def main() -> None:
         for kind in ("train", "decode") if options.tasks == "all" else (options.tasks,):
             # new processes for each kind: training keeps freed memory, decoding does not
             selected = [task for task in tasks(device) if task[0] == kind]
-            systems: dict[str, Worker | LlamaBench] = {
-                system: Worker(system, folder, device.type)
+            systems = {
+                system: start(system, folder, device, options.llama_bench)
                 for system in SYSTEMS
                 if any(takes_part(system, task) for task in selected)
                 and (device.type == "cpu" or system not in ON_A_CPU)
             }
-            if options.llama_bench and "llama.cpp" in systems:
-                systems["llama.cpp"].close()
-                systems["llama.cpp"] = LlamaBench(options.llama_bench, folder)
             speeds |= measure(systems, selected, options.repeats)
             for system in systems.values():
                 system.close()

@@ -9,13 +9,13 @@ many bytes, by PyTorch on one thread; both are measured in turns.
 import argparse
 import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmark import common
-from benchmark.worker import SIZES, TinyGPT, speed, write_model
+from benchmark.worker import TinyGPT, speed, write_model
 from tinygpt import console
 from tinygpt.checkpoints.model_folder import load
 
@@ -33,15 +33,13 @@ def main() -> None:
         for size in DECODED:
             write_model(Path(name) / f"gpt2-{size}", "gpt2", size)
             model, _ = load(Path(name) / f"gpt2-{size}")
-            size_in_bytes = 4 * sum(weight.numel() for weight in model.parameters() if weight.dim() == 2)
-            size_in_bytes -= (
-                4 * SIZES[size]["context_length"] * model.config.n_embd
-            )  # learned positions: one row is read
-            decoding, array = TinyGPT(Path(name), device).decode("gpt2", size, 1), torch.ones(size_in_bytes // 4)
+            model.position_embedding = None  # of which a token reads one row
+            array = torch.ones(sum(weight.numel() for weight in model.parameters() if weight.dim() == 2))
+            size_in_bytes, decoding = array.nbytes, TinyGPT(Path(name), device).decode("gpt2", size, 1)
             speeds, limits = [], []
             for _ in range(options.repeats):
                 speeds.append(speed(decoding, device))
-                limits.append(bandwidth(array))
+                limits.append(speed(partial(read, array), device))
             shares = [tokens * size_in_bytes / limit for tokens, limit in zip(speeds, limits, strict=True)]
             tokens, limit = statistics.median(speeds), statistics.median(limits)
             table.append((
@@ -52,13 +50,10 @@ def main() -> None:
     common.print_table(table)
 
 
-def bandwidth(array: torch.Tensor) -> float:
-    """Bytes a second that one thread reads from memory, or from the cache that holds the array."""
-    begin, count = time.perf_counter(), 0
-    while time.perf_counter() - begin < 1:
-        array.sum()
-        count += 1
-    return count * array.nbytes / (time.perf_counter() - begin)
+def read(array: torch.Tensor) -> int:
+    """Read all of an array; its bytes, as a decoding returns its tokens."""
+    array.sum()
+    return array.nbytes
 
 
 if __name__ == "__main__":

@@ -191,6 +191,14 @@ def test_ratios_are_of_medians_and_goals_stand_beside_them() -> None:
     assert beside.goal(ours, torch.device("cpu")) == ""
 
 
+@pytest.mark.parametrize(("system", "number_type"), [("llama.cpp", "f32"), ("llama.cpp q8_0", "q8_0")])
+def test_a_llama_bench_measures_both_kinds_of_weights(tmp_path: Path, system: str, number_type: str) -> None:
+    """Then the package with the prebuilt one may be missing."""
+    measured = beside.start(system, tmp_path, torch.device("cpu"), tmp_path / "llama-bench")
+    assert isinstance(measured, beside.LlamaBench)
+    assert measured.number_type == number_type
+
+
 def test_our_contestant_decodes_to_the_end_of_the_context_and_trains(tmp_path: Path) -> None:
     worker.write_model(tmp_path / "gpt2-0.9M", "gpt2", "0.9M")
     deterministic = torch.are_deterministic_algorithms_enabled()
