@@ -23,7 +23,8 @@ def main(params: Params, paths: Paths) -> None:
     section, show = params.sample, params.runtime.progress
     hardware.make_deterministic()
     model, tokenizer = load(paths.model, hardware.pick_device(params.train.device))
-    if not is_ready():
+    device = next(model.parameters()).device
+    if not is_ready(device):
         print("compiling the decoder, once on this machine: some ten seconds", flush=True)
         prepare()
     traced: samples.Record = {**hashes(paths.model)}
@@ -33,7 +34,6 @@ def main(params: Params, paths: Paths) -> None:
             records.append(sample)
             bar.update()
     base = base_model.base_of(paths.model, model.config.context_length)
-    device = next(model.parameters()).device
     before = (
         list(samples.continue_prompts(base[0].to(device), tokenizer, section, params.seed, base[1])) if base else []
     )

@@ -266,13 +266,19 @@ def test_without_either_package_nothing_else_breaks(missing: str, tmp_path: Path
     """numba is needed to compile, llvmlite to load what is compiled."""
     script = (
         f"import sys\nsys.modules['{missing}'] = None\nfrom tests.conftest import gpt\n"
-        "from tinygpt.generation.cpu.decoder import decoder_of, is_ready\n"
+        "from tinygpt.generation.cpu.decoder import decoder_of\n"
         "print(type(decoder_of(gpt(), 1)).__name__)"
     )
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "TorchDecoder\n"
     assert "PyTorch decodes instead, more slowly: " in done.stderr
+
+
+def test_a_gpu_waits_for_no_loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert not loop_decoder.is_ready(torch.device("cpu"))
+    assert loop_decoder.is_ready(torch.device("cuda"))
 
 
 def test_a_token_outside_the_vocabulary_is_refused() -> None:

@@ -19,6 +19,8 @@ from tinygpt.console import ticking, typed, working
 if TYPE_CHECKING:
     import torch
 
+    from tinygpt.model.quantization import WeightType
+
 Model = Annotated[Path, typer.Option(help="A model folder.")]
 Length = Annotated[int, typer.Option(min=1, help="Maximum number of new tokens.")]
 # Copies of config.SAMPLING's help, compared by a test: importing config would load pydantic and slow `--help` down.
@@ -123,11 +125,11 @@ def chat(
     repl.run()
 
 
-def _compile_decoder(device: "torch.device", weights: Literal["fp32", "int8"]) -> None:
+def _compile_decoder(device: "torch.device", weights: "WeightType") -> None:
     """Compile the loops of a CPU's decoder if that is still to be done on this machine, and say so."""
     from tinygpt.generation.cpu.decoder import is_ready, prepare
 
-    if device.type == "cpu" and not is_ready(weights):
+    if not is_ready(device, weights):
         with ticking("compiling the decoder, once on this machine"):
             prepare(weights)
 

@@ -42,10 +42,12 @@ def decoder_of(model: GPT, batch: int) -> Decoder:
     return LoopDecoder(model, batch)
 
 
-def is_ready(weights: WeightType = "fp32") -> bool:
-    """Whether a CPU can decode at once; else the loops for such weights are compiled first, some ten seconds."""
+def is_ready(device: torch.device, weights: WeightType = "fp32") -> bool:
+    """Whether decoding can start at once; on a CPU the loops for such weights may have to be compiled, which takes some
+    ten seconds.
+    """
     try:
-        return bool(MISSING) or compiled.read(weights) is not None
+        return device.type != "cpu" or bool(MISSING) or compiled.read(weights) is not None
     except Exception:  # numba is missing, or the like: `prepare` says what
         return True
 
@@ -77,7 +79,6 @@ class LoopDecoder(Decoder):
         weights = weight_type(model)
         assert weights is not None
         self.layout, self.loops = Layout(model), compiled.load(weights, loops_for, ARGUMENTS)
-        self.addresses = [one.ctypes.data for one in self.layout.descriptors]
         self.multiplications = sum(tensor.numel() for tensor in self.layout.memory)  # for a token, about
         config = model.config
         size = (config.n_layer, batch, config.kv_heads, config.context_length, config.head_width)
@@ -139,7 +140,7 @@ class LoopDecoder(Decoder):
         first, _ = tokens.buffer_info()
         buffer = float32(layout.scratch + floats)
         self.loops(
-            *self.addresses, first, first + size, first + 2 * size, N, batched,
+            *self.layout.pointers, first, first + size, first + 2 * size, N, batched,
             self.keys.data_ptr(), self.values.data_ptr(), self.keys.shape[1],
             logits.data_ptr(), *logits.shape, buffer.data_ptr(), layout.scratch, floats,
         )  # fmt: skip

@@ -31,18 +31,13 @@ class Layout:
     def __init__(self, model: GPT) -> None:
         config = model.config
         self.memory = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]  # keeps it where it is
-        self.addresses = np.zeros((PARTS, config.n_layer), dtype=np.int64)  # 0: there is no such array
-        self.sizes = np.zeros((PARTS, 2), dtype=np.int64)  # rows, 1 of a vector, and columns
-        for part, tensors in arrays(model).items():
-            for block, tensor in enumerate(tensors):
-                if tensor is not None:
-                    self.addresses[part, block], self.sizes[part] = tensor.data_ptr(), (1, *tensor.shape)[-2:]
+        self.addresses, self.sizes = located(arrays(model), config.n_layer)
         mlp = {"gelu": GELU, "gelu_exact": GELU_EXACT, "swiglu": SWIGLU}[config.mlp]
         heads = (config.n_head, config.kv_heads, config.head_width)
         shape = [config.n_layer, *heads, config.context_length, config.norm == "layernorm", mlp]
         self.shape = np.array(shape, dtype=np.int64)
         self.eps = np.array([config.norm_eps])
-        self.descriptors = (self.addresses, self.sizes, self.shape, self.eps)
+        self.pointers = [one.ctypes.data for one in (self.addresses, self.sizes, self.shape, self.eps)]
         widths = config.n_embd + (config.n_head + config.kv_heads) * config.head_width + config.hidden
         self.floats_per_token = 2 * widths  # what is computed between the layers
         widest = max(config.n_embd, config.hidden, config.n_head * config.head_width)
@@ -70,14 +65,28 @@ def arrays(model: GPT) -> dict[int, list[Any]]:
         NORM: [model.norm],
         HEAD: [model.head],
     }
-    found = {
-        part + offset: [getattr(module, name, None) for module in some]
-        for part, some in modules.items()
-        for offset, name in ((0, "weight"), (BIAS, "bias"), (SCALE, "scale"))
-    }
+    found = {number: tensors for part, some in modules.items() for number, tensors in fields(part, some).items()}
     if model.rotary is not None:
         found |= {part: [model.rotary.get_buffer(name)[:, 0]] for part, name in ((COS, "cos"), (SIN, "sin"))}
     return found
+
+
+def fields(part: int, modules: list[Any]) -> dict[int, list[Any]]:
+    """The weight, bias and scale of modules, one of each block."""
+    offsets = {"weight": 0, "bias": BIAS, "scale": SCALE}
+    return {part + offset: [getattr(module, name, None) for module in modules] for name, offset in offsets.items()}
+
+
+def located(tensors: dict[int, list[Any]], blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where tensors lie: addresses (PARTS, blocks), 0 where there is none; and rows, 1 of a vector, and columns of each
+    part (PARTS, 2). Both int64.
+    """
+    addresses, sizes = np.zeros((PARTS, blocks), dtype=np.int64), np.zeros((PARTS, 2), dtype=np.int64)
+    for part, found in tensors.items():
+        for block, tensor in enumerate(found):
+            if tensor is not None:
+                addresses[part, block], sizes[part] = tensor.data_ptr(), (1, *tensor.shape)[-2:]
+    return addresses, sizes
 
 
 def weight_type(model: GPT) -> WeightType | None:
