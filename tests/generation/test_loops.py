@@ -10,7 +10,7 @@ from torch import nn
 
 from tinygpt.generation.cpu import functions, loops
 from tinygpt.generation.cpu.functions import jit
-from tinygpt.generation.cpu.layout import BIAS, GELU, GELU_EXACT, HEAD, PARTS, SCALE
+from tinygpt.generation.cpu.layout import GELU, GELU_EXACT, HEAD, fields, located
 from tinygpt.model.quantization import Int8Linear
 
 RNG = np.random.default_rng(1)
@@ -22,11 +22,7 @@ def numbers(*shape: int) -> Any:
 
 def model_of(layer: Any, many: bool) -> loops.Model:
     """A model that is a single layer."""
-    addresses, sizes = np.zeros((PARTS, 1), dtype=np.int64), np.zeros((PARTS, 2), dtype=np.int64)
-    for offset, name in ((0, "weight"), (BIAS, "bias"), (SCALE, "scale")):
-        tensor = getattr(layer, name, None)
-        if tensor is not None:
-            addresses[HEAD + offset, 0], sizes[HEAD + offset] = tensor.data_ptr(), (1, *tensor.shape)[-2:]
+    addresses, sizes = located(fields(HEAD, [layer]), 1)
     like, room = np.empty(0, dtype=layer.weight.detach().numpy().dtype), np.full(2000, np.nan, dtype=np.float32)
     return loops.Model(addresses, sizes, like, 1, 1, 1, 1, 1, False, GELU, 1e-5, many, room)
 

@@ -10,7 +10,18 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from tinygpt.generation.cpu.functions import activate, add, as_float32, attend, dot, jit, layer_norm, rms_norm, rotate
+from tinygpt.generation.cpu.functions import (
+    Array,
+    activate,
+    add,
+    as_float32,
+    attend,
+    dot,
+    jit,
+    layer_norm,
+    rms_norm,
+    rotate,
+)
 from tinygpt.generation.cpu.layout import (
     BIAS,
     COS,
@@ -38,8 +49,6 @@ from tinygpt.generation.cpu.layout import (
 )
 from tinygpt.generation.cpu.vectors import add_product, load, pointer, prefetch, store, zeros
 from tinygpt.model.quantization import WeightType
-
-Array = np.ndarray
 
 
 class Model(NamedTuple):
