@@ -27,6 +27,7 @@ import torch
 from benchmark import ablation_tables
 from benchmark.common import ROOT, parameters
 from tinygpt import config, console
+from tinygpt.data.dataset import TokenDataset
 from tinygpt.experiments import runs
 from tinygpt.experiments.runs import Run
 from tinygpt.files.text import read_json, write_json, write_text
@@ -258,7 +259,8 @@ def stepper(entry: Entry) -> Iterator[Any]:
     precision = hardware.pick_precision(params.train.precision, device)
     shape = GPTConfig(vocab_size=vocabulary, **params.model.model_dump())
     state = initial_state(shape, params.train, 1, device, precision)
-    return train(state, params.train, {"train": tokens, "validation": tokens}, 1, precision)
+    windows = TokenDataset(tokens, shape.context_length)
+    return train(state, params.train, {"train": windows, "validation": windows}, 1, precision)
 
 
 if __name__ == "__main__":

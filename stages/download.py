@@ -7,7 +7,9 @@ from tinygpt.config import Params
 from tinygpt.console import progress
 from tinygpt.data import overlap
 from tinygpt.data.baselines import NAMES, measure
+from tinygpt.data.conversations import has_conversations
 from tinygpt.data.corpus import read_rows, write_corpus
+from tinygpt.data.sources import chat_mixture
 from tinygpt.data.sources import documents as sources
 from tinygpt.files.atomic import writing
 from tinygpt.files.paths import Paths
@@ -22,15 +24,17 @@ def main(params: Params, paths: Paths) -> None:
         with progress(None, "B", "fetching", show) as bar:
             documents, digest = sources.documents(section, bar.update, lambda what: skipped.update([what]))
         with progress(None, "B", "reading the text", show) as bar:
-            written = write_corpus(documents, section, folder, bar.update)
+            is_held_out = chat_mixture.is_held_out if section.source == "chat" else None
+            written = write_corpus(documents, section, folder, bar.update, is_held_out)
         with progress(len(NAMES), "baseline", "measuring the baselines", show) as bar:
             measured = measure(folder / "train.parquet", folder / "validation.parquet", bar.update)
         write_json(folder / paths.baselines.name, measured)
         with progress(written.train.characters, "character", "looking for copies", show) as bar:
             train, held = (read_rows(folder / f"{split}.parquet") for split in ("train", "validation"))
             copies = overlap.copied(train, held, bar.update)
+        chat = has_conversations(folder / "train.parquet")
     for split, part in (("train", written.train), ("validation", written.validation)):
-        count = f"{part.documents:,} document{'s' * (part.documents > 1)}"
+        count = f"{part.documents:,} {'conversation' if chat else 'document'}{'s' * (part.documents > 1)}"
         print(f"{split}: {count}, {part.bytes / 1e6:.3f} MB, {part.characters:,} characters")
     print(overlap.verdict(copies))
     if skipped:

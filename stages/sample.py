@@ -33,13 +33,14 @@ def main(params: Params, paths: Paths) -> None:
         for sample in samples.collect(model, tokenizer, section, params.seed, traced):
             records.append(sample)
             bar.update()
-    base = base_model.base_of(paths.model, model.config.context_length)
+    base = base_model.base_of(paths.model, model.config)
     before = (
         list(samples.continue_prompts(base[0].to(device), tokenizer, section, params.seed, base[1])) if base else []
     )
     held_out = []
     if has_text(paths, traced["text"]):
-        held_out = samples.held_out_records(model, tokenizer, section, read_rows(paths.text("validation")))
+        if section.grid.temperature and section.grid.top_p:  # only the grid is compared with it
+            held_out = samples.held_out_records(model, tokenizer, section, read_rows(paths.text("validation")))
         size = read_json(paths.baselines)["train_bytes"]
         with progress(size, "B", "looking for copies", show) as bar:
             samples.add_overlap([*records, *before, *held_out], read_rows(paths.text("train")), bar.update)

@@ -10,8 +10,9 @@ from tinygpt.checkpoints import locate
 from tinygpt.config import Params
 from tinygpt.console import progress
 from tinygpt.data import train_tokenizer
+from tinygpt.data.conversations import has_conversations, read_conversations
 from tinygpt.data.corpus import Rows, read_rows
-from tinygpt.data.encode import write_tokens
+from tinygpt.data.encode import write_conversations, write_tokens
 from tinygpt.files.atomic import writing
 from tinygpt.files.checksums import sha256
 from tinygpt.files.paths import Paths
@@ -22,23 +23,33 @@ from tinygpt.tokenizer.base import Tokenizer
 def main(params: Params, paths: Paths) -> None:
     sizes = read_json(paths.baselines)
     tokenizer = load_or_train(params, paths, sizes["train_bytes"])
+    chat = has_conversations(paths.text("train"))
+    if chat:
+        tokenizer = tokenizer.with_roles()
     locate.check_writable(params, tokenizer)
     with writing(paths.tokenizer) as folder:
         folder.mkdir()
         tokenizer.save(folder)
     with writing(paths.tokens) as folder:
         folder.mkdir()
-        counts = {}
+        counts, answers = {}, {}
         for split in ("train", "validation"):
+            text, path = paths.text(split), folder / paths.ids(split).name
             with progress(sizes[f"{split}_bytes"], "B", f"tokenizing {split}", params.runtime.progress) as bar:
-                counts[split] = write_tokens(
-                    read_rows(paths.text(split)), tokenizer, folder / f"{split}.npy", bar.update
-                )
+                if chat:
+                    mask, found = folder / paths.mask(split).name, read_conversations(text)
+                    counts[split], answers[split] = write_conversations(found, tokenizer, path, mask, bar.update)
+                else:
+                    counts[split] = write_tokens(read_rows(text), tokenizer, path, bar.update)
         # part of the model's lineage.json later
-        text = {split: sha256(paths.text(split)) for split in counts}
-        write_json(folder / "lineage.json", {"text": text, "tokenizer": sha256(paths.tokenizer / "tokenizer.json")})
+        texts = {split: sha256(paths.text(split)) for split in counts}
+        write_json(folder / "lineage.json", {"text": texts, "tokenizer": sha256(paths.tokenizer / "tokenizer.json")})
     for split, count in counts.items():
-        print(f"{split}: {count:,} tokens of {sizes[f'{split}_bytes'] / count:.2f} bytes; {tokenizer.vocab_size} kinds")
+        if chat:
+            print(f"{split}: {count:,} tokens, of which the assistant writes {answers[split]:,}")
+        else:
+            size = sizes[f"{split}_bytes"] / count
+            print(f"{split}: {count:,} tokens of {size:.2f} bytes; {tokenizer.vocab_size} kinds")
 
 
 def load_or_train(params: Params, paths: Paths, size: int) -> Tokenizer:

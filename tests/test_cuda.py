@@ -177,7 +177,7 @@ def test_a_compiled_run_is_recorded_too_and_equals_an_eager_one_but_for_rounding
 
 def continued(model: GPT, use_cache: bool, rows: int, end_of_text: int = -1) -> list[list[int | None]]:
     greedy = [Sampling(temperature=0.0)] * rows
-    return [*generate_ids(model, PROMPTS[:rows], greedy, [*range(rows)], 40, end_of_text, use_cache)]
+    return [*generate_ids(model, PROMPTS[:rows], greedy, [*range(rows)], 40, {end_of_text}, use_cache)]
 
 
 @pytest.mark.parametrize("rows", [1, 4])

@@ -36,8 +36,22 @@ class Section(BaseModel):
         return iter(())
 
 
+class Mixture(Section):
+    """The number of conversations of each kind (data/sources/chat_mixture.py); of tasks, the number of questions."""
+
+    plays: NotNegativeInt
+    copy_: NotNegativeInt = Field(alias="copy")  # pydantic has a method of that name
+    reverse: NotNegativeInt
+    sort_words: NotNegativeInt
+    sort_numbers: NotNegativeInt
+    larger: NotNegativeInt
+    count: NotNegativeInt
+    add: NotNegativeInt
+    brackets: NotNegativeInt
+
+
 class Download(Section):
-    source: Literal["shakespeare", "physics", "files", "hub"]
+    source: Literal["shakespeare", "physics", "chat", "files", "hub"]
     path: str
     pattern: str
     url: str | None
@@ -48,8 +62,11 @@ class Download(Section):
     text_column: str
     max_documents: PositiveInt | None
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)]
+    mixture: Mixture
 
     def problems(self) -> Iterator[str]:
+        if self.source == "chat" and not any(self.mixture.model_dump().values()):
+            yield "download.mixture has no conversations; set one of its numbers above 0."
         if "://" in self.path:
             yield f"download.path is {self.path!r}; an address belongs in download.url."
         elif any(character in self.path for character in "*?[") and not Path(self.path).exists():
@@ -135,6 +152,7 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: Literal["auto", True, False]
     init_from: Name | None
+    document_mask: bool
     lora_rank: Annotated[int, Field(ge=0)]
     lora_alpha: Positive
 
@@ -185,8 +203,13 @@ SAMPLING = {
 }
 
 
+class Message(Section):
+    role: Literal["system", "user", "assistant"]
+    content: Name
+
+
 class Sample(Section):
-    prompts: Annotated[list[str], Field(min_length=1)]
+    prompts: Annotated[list[str | list[Message]], Field(min_length=1)]
     max_new_tokens: PositiveInt
     num_samples: PositiveInt
     temperature: NotNegative
@@ -197,7 +220,9 @@ class Sample(Section):
     grid: Grid
 
     def problems(self) -> Iterator[str]:
-        for prompt in self.prompts:
+        texts = [prompt for prompt in self.prompts if isinstance(prompt, str)]
+        messages = [message.content for prompt in self.prompts if not isinstance(prompt, str) for message in prompt]
+        for prompt in texts + messages:
             if prompt != prompt.encode("utf-8", "replace").decode():
                 yield f"sample.prompts holds {prompt!r:.60} with a lone surrogate (half a character). Remove it."
 

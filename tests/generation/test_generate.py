@@ -33,7 +33,7 @@ END = 60
 
 def ids(model: Any, prompts: list[list[int]], seeds: list[int], count: int = 60, **settings: Any) -> list[list[int]]:
     rows = [Sampling(**settings)] * len(seeds)
-    steps = generate_ids(model, prompts * (len(seeds) // len(prompts)), rows, seeds, count, END)
+    steps = generate_ids(model, prompts * (len(seeds) // len(prompts)), rows, seeds, count, {END})
     return [[token for token in row if token is not None] for row in zip(*steps, strict=True)]
 
 
@@ -97,7 +97,7 @@ def test_closing_the_text_early_frees_its_memory(monkeypatch: pytest.MonkeyPatch
         decoders.append(weakref.ref(self))
 
     monkeypatch.setattr(LoopDecoder, "__init__", remembered)
-    steps: Any = generate_ids(gpt(), [[1, 2]], [Sampling()], [1], 50, END)
+    steps: Any = generate_ids(gpt(), [[1, 2]], [Sampling()], [1], 50, {END})
     next(steps)
     assert [decoder() is None for decoder in decoders] == [False]
     steps.close()
@@ -187,9 +187,9 @@ def test_a_batch_of_prompts_gives_what_each_gives_alone(model_folder: Path, stop
 
 def test_rows_with_settings_of_their_own_are_what_they_are_alone() -> None:
     rows = [Sampling(), Sampling(temperature=0), Sampling(temperature=1.5), Sampling(repetition_penalty=1.5)]
-    together = list(zip(*generate_ids(gpt(), [[5, 6]] * 4, rows, [1, 2, 3, 4], 30, end_of_text=-1), strict=True))
+    together = list(zip(*generate_ids(gpt(), [[5, 6]] * 4, rows, [1, 2, 3, 4], 30, ends=()), strict=True))
     for row, one, seed in zip(together, rows, [1, 2, 3, 4], strict=True):
-        assert [(token,) for token in row] == [*map(tuple, generate_ids(gpt(), [[5, 6]], [one], [seed], 30, -1))]
+        assert [(token,) for token in row] == [*map(tuple, generate_ids(gpt(), [[5, 6]], [one], [seed], 30, ()))]
 
 
 KEYWORDS: list[Any] = [
@@ -213,7 +213,7 @@ def test_generate_stream_and_generate_batch_take_all_settings_as_keywords(model_
     settings = Sampling(**settings)
     seed, length = int(keywords.get("seed", 1337)), int(keywords.get("max_new_tokens", 200))
     start = tokenizer.encode("ROMEO:")
-    steps = generate_ids(model, [start], [settings], [seed], length, tokenizer.end_of_text)
+    steps = generate_ids(model, [start], [settings], [seed], length, tokenizer.ends)
     plain = tokenizer.decode([one for (one,) in steps if one is not None])
     ends = [plain.find(stop) for stop in keywords.get("stop") or () if stop in plain]
     assert made.completion == plain[: min(ends, default=None)]
@@ -301,7 +301,7 @@ def test_streaming_holds_back_half_characters(model_folder: Path) -> None:
     class Bytes:
         """A tokenizer of single bytes, for which the model's ids stand for the bytes of é, over and over."""
 
-        end_of_text = -1
+        ends = frozenset({-1})
 
         def encode(self, text: str) -> list[int]:
             return [0]

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from tinygpt.chat.session import SETTINGS, Chat, style
+from tinygpt.chat.session import SETTINGS, Chat, ChatTurn, MessageChat, style
 from tinygpt.checkpoints.hf_names import family
 from tinygpt.console import styled
 from tinygpt.errors import explain
@@ -22,11 +22,7 @@ from tinygpt.generation.generate import for_terminal
 from tinygpt.generation.windows import window_start
 from tinygpt.model.gpt import GPT, count_parameters
 
-HELP = """\
-What you write is appended to the text so far, and the model continues it; begin
-with a space where you want one. \\n is a new line, and so is a \\ at the end of
-a line. Enter alone lets the model continue. // begins a text with a /.
-
+COMMANDS = """\
 /temperature 0.8     how random: 0 always the likeliest token, 1 unchanged
 /top-k 20            only the k likeliest tokens; 0: all
 /top-p 0.95          only the likeliest, with this total probability; 1: all
@@ -34,16 +30,29 @@ a line. Enter alone lets the model continue. // begins a text with a /.
 /repetition-penalty 1.1  above 1: tokens of the text so far are less likely
 /length 200          how many tokens an answer may have
 /seed 7              the same seed, text and settings give the same answer
-/style plain         your text as it is; or
-/style play JULIET   your words are a speech by YOU, JULIET speaks next (with no
-                     name, the model chooses); play JULIET, ROMEO: you are ROMEO
-/style Q: {}\\nA:     or a template, {} being what you write
+{}
 /retry  /undo  /clear    another answer; take back the last turn; begin again
 /show                the settings, and the text so far
 /save FILE           each turn with its settings, seed and hashes, as JSON lines
 /quit                or Ctrl-D. Ctrl-C stops an answer and keeps its beginning"""
+HELP = """\
+What you write is appended to the text so far, and the model continues it; begin
+with a space where you want one. \\n is a new line, and so is a \\ at the end of
+a line. Enter alone lets the model continue. // begins a text with a /.
+
+""" + COMMANDS.format("""\
+/style plain         your text as it is; or
+/style play JULIET   your words are a speech by YOU, JULIET speaks next (with no
+                     name, the model chooses); play JULIET, ROMEO: you are ROMEO
+/style Q: {}\\nA:     or a template, {} being what you write""")
+MESSAGES_HELP = """\
+What you write is a message, and the model answers it. It sees the last turns, as
+many as fit into its context. \\n is a new line, and so is a \\ at the end of a
+line. // begins a message with a /.
+
+""" + COMMANDS.format("/system You are JULIET.   who the model is; /system alone: nobody in particular")
 EMPTY = "The text is empty."
-PLAIN_COMMANDS = ("help", "style", "retry", "undo", "clear", "show", "save", "save!", "quit")
+PLAIN_COMMANDS = ("help", "style", "system", "retry", "undo", "clear", "show", "save", "save!", "quit")
 
 
 class Repl:
@@ -85,7 +94,11 @@ class Repl:
         if line.startswith("/") and not line.startswith("//"):
             name, _, value = line[1:].partition(" ")
             return name != "quit" and self.execute(name, value.strip())
-        self.answer(self.chat.say(line.removeprefix("/" if line.startswith("//") else "").replace("\\n", "\n")))
+        words = line.removeprefix("/" if line.startswith("//") else "").replace("\\n", "\n")
+        if isinstance(self.chat, MessageChat) and not words.strip():
+            self.write("\n")  # no message, no answer; but a line for each line, if both are piped
+        else:
+            self.answer(self.chat.say(words))
         return True
 
     def execute(self, name: str, value: str) -> bool:
@@ -93,7 +106,14 @@ class Repl:
         chat = self.chat
         match name:
             case "help":
-                self.write(HELP + "\n")
+                self.write((MESSAGES_HELP if isinstance(chat, MessageChat) else HELP) + "\n")
+            case "system":
+                if not isinstance(chat, MessageChat):
+                    raise ValueError("This model completes text; it takes no system message. /style is its template.")
+                chat.system = value.replace("\\n", "\n")
+                self.note(f"system {value}" if value else "No system message.")
+            case "style" if isinstance(chat, MessageChat):
+                raise ValueError("This model answers messages; it needs no style. /system says who it is.")
             case "style":
                 chat.style = style(value.replace("\\n", "\n"))
                 self.note(f"style {value}")
@@ -129,6 +149,9 @@ class Repl:
             pieces.close()  # settles the turn: an empty retry restores the answer before
         self.write("" if last.endswith("\n") else "\n")
         turn, context = self.chat.turns[-1], self.chat.model.config.context_length
+        if isinstance(self.chat, MessageChat):
+            self.note_messages(turn)
+            return
         if turn.ended == "interrupted":
             self.note("Stopped there; it is kept. /undo removes it, Enter continues it.")
         if turn.ended == "end of text":
@@ -139,8 +162,25 @@ class Repl:
                 f"The text is longer now than the {context} tokens that this model sees; it ignores the beginning."
             )
 
+    def note_messages(self, turn: ChatTurn) -> None:
+        """What there is to say about an answer, if anything."""
+        if turn.ended == "interrupted":
+            self.note("Stopped there; it is kept. /undo removes it, /retry answers again.")
+        elif turn.ended == "length":
+            self.note("The answer was cut off there. /length allows longer ones, as far as the context does.")
+        if turn.left_out and not self.warned:
+            self.warned = True
+            self.note(
+                f"The conversation is longer now than the {self.chat.model.config.context_length} tokens that this "
+                "model sees; it no longer knows the oldest turns."
+            )
+
     def show(self) -> None:
         chat = self.chat
+        if isinstance(chat, MessageChat):
+            self.note(f"{chat.settings()}\nsystem {chat.system}")
+            self.write(chat.text)
+            return
         count = len(chat.tokenizer.encode(chat.text))
         seen = count - window_start(count, chat.model.config.context_length)
         self.note(f"{chat.settings()}\nstyle {chat.style.name}; the model sees {seen} of the {count} tokens so far:")
@@ -210,9 +250,11 @@ def reader(stdin: TextIO, out: TextIO, notes: TextIO) -> Callable[[str], str]:
     return read
 
 
-def greeting(model: GPT, name: str) -> str:
+def greeting(model: GPT, name: str, answers: bool = False) -> str:
     """Two lines: which model it is, and what it can do."""
-    return (
-        f"{name}: {family(model.config)}, {count_parameters(model):,} parameters. /help lists the commands.\n"
-        "A base model completes text; it does not answer. Write a beginning; the model continues it."
+    what = (
+        "It answers messages. /system You are JULIET. says who it is."
+        if answers
+        else "A base model completes text; it does not answer. Write a beginning; the model continues it."
     )
+    return f"{name}: {family(model.config)}, {count_parameters(model):,} parameters. /help lists the commands.\n{what}"

@@ -1,18 +1,21 @@
-"""A chat with a model: you write a text, the model continues it, in turns.
+"""A chat with a model, in turns: `chat = open_chat(model, tokenizer, …)`, then `for piece in chat.say("ROMEO:")`.
 
-`chat = Chat(model, tokenizer, …)`, then `for piece in chat.say("ROMEO:")` streams an answer; `retry`, `undo`, `set` and
-`save` are methods. The prompt of each answer is the whole text so far; the model sees the part that fits its context
-(windows.window_start), so `tinygpt generate PROMPT --seed …` writes the same. Left out: the terminal (repl.py); roles
-and instructions, since a base model was not trained on them. A style is a template for what the user writes.
+A base model continues a text that both write (`Chat`); the prompt of each answer is the whole text so far, of which the
+model sees the part that fits its context (windows.window_start), so `tinygpt generate PROMPT --seed …` writes the same.
+A style is a template for what the user writes. A model with a chat template answers messages (`MessageChat`); the
+prompt is the system message and as many of the last turns as fit. `retry`, `undo`, `set` and `save` are methods. Left
+out: the terminal (repl.py).
 """
 
+import itertools
 import json
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tinygpt.chat.context import fitting
 from tinygpt.chat.conversation import Conversation, Turn
 from tinygpt.files.text import write_text
 from tinygpt.generation import generate
@@ -21,6 +24,7 @@ from tinygpt.generation.sampling import Sampling
 from tinygpt.generation.stream import split_at_stop
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.chat_template import Message
 
 HEADING = r"\n\n[A-Z][^\n:]{0,40}:\n"  # of the next speech in a play: a name on a line of its own
 INTEGER_SETTINGS, MAX_SEED = {"top-k": 20, "length": 200, "seed": 7}, 2**62  # name → example
@@ -77,6 +81,7 @@ class ChatTurn(Turn):
     length: int
     style: Style
     ended: str = "interrupted"  # the reason; or: length, style, end of text
+    left_out: int = 0  # earlier messages that did not fit into the context
 
 
 class Chat(Conversation[ChatTurn]):
@@ -95,8 +100,7 @@ class Chat(Conversation[ChatTurn]):
 
         ValueError for words that the tokenizer cannot encode; then nothing is kept.
         """
-        said = self.style.wrap(words, self.text)
-        yield from self._answer(self._turn(said, self.style), self.text + said, self.add)
+        yield from self._answer(self._turn(self.style.wrap(words, self.text), self.style), self.turns, self.add)
 
     def retry(self) -> Generator[str]:
         """Replace the last answer by another one, with the next seed and the current settings.
@@ -105,7 +109,7 @@ class Chat(Conversation[ChatTurn]):
         """
         turn = self.last
         self.seed = min(turn.seed + 1, MAX_SEED)
-        yield from self._answer(self._turn(turn.said, turn.style), self.prompt, self.replace_last)
+        yield from self._answer(self._turn(turn.said, turn.style), self.turns[:-1], self.replace_last)
 
     def set(self, setting: str, value: str) -> None:
         """Change one of SETTINGS. ValueError for a value that it cannot have."""
@@ -134,15 +138,16 @@ class Chat(Conversation[ChatTurn]):
 
     def records(self) -> Iterator[Record]:
         """A record for each turn, as in `tinygpt generate --json`, with its style and the reason why it ended."""
-        text = ""
-        for turn in self.turns:
-            text += turn.said
-            completion = generate.Completion(text, turn.answer, turn.seed)
+        for number, turn in enumerate(self.turns):
+            completion = generate.Completion(self.prompt_of(turn, self.turns[:number]), turn.answer, turn.seed)
             yield record(completion, turn.sampling, turn.length, self.hashes) | {
                 "style": turn.style.name,
                 "ended": turn.ended,
             }
-            text += turn.answer
+
+    def prompt_of(self, turn: ChatTurn, before: Sequence[ChatTurn]) -> generate.Prompt:
+        """The prompt of a turn that follows others."""
+        return "".join(earlier.said + earlier.answer for earlier in before) + turn.said
 
     def save(self, file: Path, overwrite: bool = False) -> None:
         """Write the records as JSON lines, atomically. ValueError without turns, for a folder or an existing file."""
@@ -157,9 +162,9 @@ class Chat(Conversation[ChatTurn]):
     def _turn(self, said: str, style: Style) -> ChatTurn:
         return ChatTurn(said=said, seed=self.seed, sampling=self.sampling, length=self.length, style=style)
 
-    def _answer(self, turn: ChatTurn, prompt: str, keep: Callable[[ChatTurn], None]) -> Generator[str]:
+    def _answer(self, turn: ChatTurn, before: Sequence[ChatTurn], keep: Callable[[ChatTurn], None]) -> Generator[str]:
         settings: dict[str, Any] = {"max_new_tokens": turn.length, "seed": turn.seed, **asdict(turn.sampling)}
-        pending = ""
+        prompt, pending = self.prompt_of(turn, before), ""
         try:
             for count, piece in enumerate(generate.stream(self.model, self.tokenizer, prompt, **settings)):
                 if not count:
@@ -171,7 +176,44 @@ class Chat(Conversation[ChatTurn]):
                     turn.ended = "style"
                     return
             turn.answer += pending
-            turn.ended = "length" if count == turn.length else "end of text"  # one piece per token, then the rest
+            most = generate.most_new_tokens(self.model, self.tokenizer, prompt, turn.length)
+            turn.ended = "length" if count == most else "end of text"  # one piece per token, then the rest
         finally:
             self.settle()
         yield pending
+
+
+class MessageChat(Chat):
+    """A chat with a model that has a chat template; `system` says who it is, empty for nobody in particular."""
+
+    system = ""
+
+    def say(self, words: str) -> Generator[str]:
+        """As `Chat.say`; ValueError for a message that is empty, or too long for the context."""
+        yield from self._answer(self._turn(words, self.style), self.turns, self.add)
+
+    def prompt_of(self, turn: ChatTurn, before: Sequence[ChatTurn]) -> generate.Prompt:
+        """The system message, the turns that fit, and what is said in this one."""
+        context = self.model.config.context_length
+        messages, turn.left_out = fitting(
+            self.tokenizer, self.messages([*before, turn])[:-1], context, min(turn.length, context // 2)
+        )
+        return messages
+
+    def messages(self, turns: Sequence[ChatTurn]) -> list[Message]:
+        """The system message if there is one, and the user's and the assistant's of each turn."""
+        said = [(("user", turn.said), ("assistant", turn.answer)) for turn in turns]
+        pairs = [*([("system", self.system)] if self.system else []), *itertools.chain(*said)]
+        return [{"role": role, "content": content} for role, content in pairs]
+
+    @property
+    def text(self) -> str:
+        return "".join(f"you: {turn.said}\nmodel: {turn.answer}\n" for turn in self.turns)
+
+
+def open_chat(
+    model: GPT, tokenizer: Tokenizer, hashes: dict[str, Any], sampling: Sampling, length: int, seed: int
+) -> Chat:
+    """A chat of the kind that this model can hold."""
+    kind = MessageChat if tokenizer.has_roles else Chat
+    return kind(model, tokenizer, hashes, sampling, length, seed)

@@ -18,7 +18,7 @@ from tinygpt.files.paths import Paths, find_folder
 from tinygpt.hf_errors import short
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.char import CharTokenizer
-from tinygpt.tokenizer.folder import check_texts, load
+from tinygpt.tokenizer.folder import check_messages, check_texts, load
 
 ON_HUB = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)@(\w+)")
 
@@ -64,7 +64,11 @@ def check_writable(params: Params, tokenizer: Tokenizer) -> None:
 
     Otherwise a pipeline would fail only after training.
     """
-    check_texts(tokenizer, params.sample.prompts, "sample.prompts")
+    for prompt in params.sample.prompts:
+        if isinstance(prompt, str):
+            check_texts(tokenizer, [prompt], "sample.prompts")
+        else:
+            check_messages(tokenizer, [message.model_dump() for message in prompt], "sample.prompts")
     if params.train.init_from and params.evaluate.base_text and isinstance(tokenizer, CharTokenizer):
         import pyarrow.parquet as pq  # not corpus.read_rows, which would make data/corpus.py a dep of training
 

@@ -23,6 +23,7 @@ from tinygpt.files.text import read_json, write_json
 from tinygpt.model.gpt import GPT, GPTConfig
 from tinygpt.model.quantization import WeightType, convert
 from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.chat_template import END
 from tinygpt.tokenizer.folder import load as load_tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -46,7 +47,11 @@ def save_model(
     with writing(folder) as partial:
         partial.mkdir()
         write_json(partial / "config.json", hf_names.to_json(config, tokenizer.end_of_text))
-        token_ids = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
+        end = tokenizer.end_of_text
+        token_ids = {
+            "bos_token_id": end,
+            "eos_token_id": [end, tokenizer.role_token(END)] if tokenizer.has_roles else end,
+        }
         write_json(partial / "generation_config.json", token_ids)
         save_weights(partial / WEIGHTS, weights, config)
         if changes:

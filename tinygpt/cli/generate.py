@@ -105,13 +105,14 @@ def chat(
     min_p: MinP = 0.0,
     repetition_penalty: Penalty = 1.0,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of each reply; /retry uses the next one.")] = 1337,
+    system: Annotated[str, typer.Option(help="Who the model is, such as 'You are JULIET.'; needs a chat model.")] = "",
     weights: Weights = "fp32",
     device: Device = "auto",
 ) -> None:
-    """Write a text in turns with a trained model. A base model completes text; it does not answer. See /help."""
+    """Talk with a trained model: a chat model answers messages, a base model completes a text. See /help."""
     with working(f"opening {model}"):
         from tinygpt.chat.repl import Repl, greeting, reader
-        from tinygpt.chat.session import Chat
+        from tinygpt.chat.session import MessageChat, open_chat
         from tinygpt.checkpoints import model_folder as checkpoint
         from tinygpt.generation.sampling import Sampling
         from tinygpt.model import hardware
@@ -119,9 +120,13 @@ def chat(
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device, "--device"), weights)
     _compile_decoder(next(gpt.parameters()).device, weights)
-    session = Chat(gpt, tokenizer, checkpoint.hashes(model, weights), sampling, max_new_tokens, seed)
+    session = open_chat(gpt, tokenizer, checkpoint.hashes(model, weights), sampling, max_new_tokens, seed)
+    if isinstance(session, MessageChat):
+        session.system = system
+    elif system:
+        raise ValueError(f"{model} completes text; --system needs a chat model, which `dvc repro chat/dvc.yaml` makes.")
     repl = Repl(session, reader(sys.stdin, sys.stdout, sys.stderr), sys.stdout, sys.stderr)
-    repl.note(greeting(gpt, str(model)))
+    repl.note(greeting(gpt, str(model), tokenizer.has_roles))
     repl.run()
 
 

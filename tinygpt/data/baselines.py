@@ -1,8 +1,9 @@
 """Baselines: seven simple predictors of the same text, in bits per byte. A good model beats them.
 
-`measure(train, validation)` reads two parquet files; `bits_per_byte(train, validation)` takes bytes. The predictors:
-the set of bytes that occur (uniform), n-gram counts of one, two and five bytes, and three compressors: bz2, xz and
-PPMd. A compressor's score is (size(train + validation) − size(train)) ÷ validation bytes.
+`measure(train, validation)` reads two parquet files, of conversations only the answers; `bits_per_byte(train,
+validation)` takes bytes. The predictors: the set of bytes that occur (uniform), n-gram counts of one, two and five
+bytes, and three compressors: bz2, xz and PPMd. A compressor's score is (size(train + validation) − size(train)) ÷
+validation bytes.
 
 The n-grams use interpolated modified Kneser–Ney smoothing (Chen & Goodman 1998, section 3), which on Shakespeare beats
 Kneser–Ney with one discount, and Witten–Bell. They are counted on the training text only; the first validation bytes
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyppmd
 
-from tinygpt.data.corpus import read_rows
+from tinygpt.data.corpus import read_scored
 
 NAMES = ("uniform", "unigram", "bigram", "five_gram", "bz2", "xz", "ppmd")
 SAMPLE = 2**24  # bytes read of each split
@@ -158,7 +159,7 @@ def _ppmd(text: bytes) -> int:
 def _beginning(path: Path) -> tuple[bytes, int]:
     """The first SAMPLE bytes of a parquet file's text, and its total number of bytes."""
     kept, total = bytearray(), 0
-    for _, text in read_rows(path):
+    for _, text in read_scored(path):
         data = text.encode()
         kept += data[: SAMPLE - len(kept)]
         total += len(data)

@@ -5,6 +5,8 @@ long document takes several consecutive rows, and a new name begins a new docume
 Documents pass through a temporary file, because the split is known only at the end; memory is constant except for a
 few bytes per document.
 
+Conversations are documents, too: each is one row, in a column `messages` instead of `text` (conversations.py).
+
 Whole documents are held out, near-duplicates together (overlap.py). If that cannot come near `validation_fraction`, the
 end of the longest document is held out, as in nanoGPT. The sources are a module of their own
 (data/sources/documents.py), so that an edit there does not rerun stages that only read rows. Left out: shuffling, and a
@@ -14,7 +16,7 @@ test split.
 import itertools
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinygpt import config
-from tinygpt.data import overlap
+from tinygpt.data import conversations, overlap
+from tinygpt.data.conversations import Conversation
 from tinygpt.files.atomic import writing
 
 # The split does not depend on params.yaml's seed: comparing runs with different seeds needs one validation text.
@@ -35,7 +38,7 @@ LEAST = 1000  # fewest characters to train and evaluate on
 LEAST_HELD = 100  # fewest held-out characters; training checks that their tokens fill a context
 SCHEMA = pa.schema([("document", pa.string()), ("text", pa.string())])
 
-Document = tuple[str, Iterable[str]]  # its name, and its text in chunks
+Document = tuple[str, Iterable[str] | Conversation]  # its name, and its text in chunks or its messages
 Rows = overlap.Rows
 Sizes = np.ndarray[Any, np.dtype[np.int64]]  # characters of each document, (documents,)
 
@@ -63,33 +66,60 @@ def write_corpus(
     section: config.Download,
     folder: Path,
     advance: Callable[[int], object] = lambda size: None,
+    is_held_out: Callable[[str], bool] | None = None,
 ) -> Written:
     """Write train.parquet and validation.parquet into `folder`; `advance` is called with the bytes of text read.
 
-    Raises ValueError if there is too little text, and any error of the documents; `folder` is then unchanged.
+    is_held_out: whether the document of a name is held out, for a source that knows it. All documents are texts, or all
+    are conversations. Raises ValueError if there is too little text, and any error of the documents; `folder` is then
+    unchanged.
     """
     sizes = array("q")  # characters of each document
     folder.mkdir(parents=True, exist_ok=True)
+    documents = iter(documents)
+    first = next(documents, None)
+    chat = first is not None and isinstance(first[1], Conversation)
+    documents = itertools.chain([] if first is None else [first], documents)
     with tempfile.TemporaryFile(dir=folder) as spool:  # unnamed, so that nothing remains if the process is killed
-        _write(_spooled(documents, section.max_documents, sizes, advance), spool)
+        _write(_spooled(documents, chat, section.max_documents, sizes, advance), spool)
         check_enough(section, sum(sizes))
-        chunks = ((number, text) for number, _, _, text in _numbered(_read(spool), sizes))
-        groups = overlap.near_duplicates(chunks, len(sizes))
-        starts = _held_from(np.array(sizes), groups, section.validation_fraction)
+        if is_held_out:
+            starts = np.where([is_held_out(name) for name, _ in _read(spool)], 0, np.array(sizes))  # a row each
+        else:
+            plain = _plain(_read(spool)) if chat else (text for _, text in _read(spool))
+            numbers = (number for number, *_ in _numbered(_read(spool), sizes))
+            groups = overlap.near_duplicates(zip(numbers, plain, strict=True), len(sizes))
+            starts = _held_from(np.array(sizes), groups, section.validation_fraction)
+        if chat and not np.isin(starts, [0, *sizes]).all():
+            raise ValueError(
+                f"There are {len(sizes)} conversations, too few to hold out whole ones. Add some, or lower "
+                f"download.validation_fraction, which is {section.validation_fraction:g}."
+            )
         check_held(section, int((np.array(sizes) - starts).sum()))
         parts = []
         with writing(folder / "train.parquet") as train, writing(folder / "validation.parquet") as held:
             for path, held_out in ((train, False), (held, True)):
                 rows = _split(_read(spool), sizes, starts)
-                parts.append(_write(((name, text) for name, text, part in rows if part is held_out), path))
+                parts.append(_write(((name, text) for name, text, part in rows if part is held_out), path, chat))
     return Written(parts[0], parts[1])
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, str]]:
-    """The rows (document, text) of a corpus file, in order, with one row group in memory at a time."""
+    """The rows (document, text) of a corpus file, in order, with one row group in memory at a time; of conversations,
+    what is said in them.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"No text at {path}. Run `dvc repro download`.")
-    return _read(path)
+    if not conversations.has_conversations(path):
+        return _read(path)
+    return ((name, conversations.plain(each)) for name, each in conversations.read_conversations(path))
+
+
+def read_scored(path: Path) -> Iterator[tuple[str, str]]:
+    """The rows of a corpus file; of conversations, only the answers: the text that bits per byte are about."""
+    if not conversations.has_conversations(path):
+        return read_rows(path)
+    return ((name, conversations.answers_of(each)) for name, each in conversations.read_conversations(path))
 
 
 def cut(chunks: Iterable[str], limit: int = ROW_BYTES) -> Iterator[str]:
@@ -121,12 +151,16 @@ def _row_end(text: bytes, start: int, limit: int) -> int:
 
 
 def _spooled(
-    documents: Iterable[Document], most: int | None, sizes: "array[int]", advance: Callable[[int], object]
+    documents: Iterable[Document],
+    chat: bool,
+    most: int | None,
+    sizes: "array[int]",
+    advance: Callable[[int], object],
 ) -> Iterator[tuple[str, str]]:
     """The rows of the first `most` non-empty documents; appends the characters of each document to `sizes`."""
-    for name, chunks in documents:
+    for name, document in documents:
         size = 0
-        for row in cut(chunks):
+        for row in _rows(name, document, chat):
             size += len(row)
             advance(len(row.encode()))
             yield name, row
@@ -134,6 +168,31 @@ def _spooled(
             sizes.append(size)
         if len(sizes) == most:
             return
+
+
+def _rows(name: str, document: Iterable[str] | Conversation, chat: bool) -> Iterable[str]:
+    """The rows of a document; a conversation is one."""
+    if isinstance(document, Conversation) is not chat:
+        kinds = ("a text", "conversations") if chat else ("a conversation", "texts")
+        raise ValueError(f"{name} is {kinds[0]}, and the documents before it are {kinds[1]}. Use one kind only.")
+    if not isinstance(document, Conversation):
+        return cut(document)
+    row = conversations.as_row(document)
+    if len(row.encode()) > ROW_BYTES:
+        raise ValueError(f"{name} has more than {ROW_BYTES:,} bytes. Cut the conversation, or remove it.")
+    return [row]
+
+
+def _plain(rows: Rows) -> Iterator[str]:
+    """What is said in the conversations of rows."""
+    return (conversations.plain(conversations.from_row(row)) for _, row in rows)
+
+
+def held_out_documents(texts: Mapping[str, str], fraction: float) -> set[str]:
+    """The names of the documents that `write_corpus` would hold out of these."""
+    groups = overlap.near_duplicates(enumerate(texts.values()), len(texts))
+    starts = _held_from(np.array([len(text) for text in texts.values()]), groups, fraction)
+    return {name for name, start in zip(texts, starts, strict=True) if start == 0}
 
 
 def _numbered(rows: Rows, sizes: "array[int]") -> Iterator[tuple[int, int, str, str]]:
@@ -185,14 +244,18 @@ def _held_out(sizes: Sizes, fraction: float, groups: Sizes | None = None) -> np.
     return held[groups]
 
 
-def _write(rows: Rows, where: Path | IO[bytes]) -> Part:
-    """Write rows as parquet, and count them."""
+def _write(rows: Rows, where: Path | IO[bytes], chat: bool = False) -> Part:
+    """Write rows as parquet, and count them. chat: they are conversations, to be written as such."""
     documents = count = size = characters = 0
     last: str | None = None
-    with pq.ParquetWriter(where, SCHEMA, compression="zstd", use_dictionary=["document"]) as file:
+    schema = conversations.SCHEMA if chat else SCHEMA
+    with pq.ParquetWriter(where, schema, compression="zstd", use_dictionary=["document"]) as file:
         for group in _groups(rows):
             names, texts = [name for name, _ in group], [text for _, text in group]
-            file.write_batch(pa.record_batch([names, texts], schema=SCHEMA))
+            messages = [conversations.from_row(row) for row in texts] if chat else []
+            file.write_batch(pa.record_batch([names, messages or texts], schema=schema))
+            if chat:
+                texts = [conversations.plain(each) for each in messages]
             documents += sum(name != before for before, name in itertools.pairwise([last, *names]))
             last = names[-1]
             count += len(group)

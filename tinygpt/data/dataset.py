@@ -1,13 +1,14 @@
-"""Token files → batches: `training_batches(open_tokens(path), …)`, `evaluation_windows(…)`.
+"""Token files → batches: `training_batches(TokenDataset(open_tokens(path), T), …)`, `evaluation_windows(…)`.
 
 A token file is a NumPy .npy array of ids (written by encode.py), opened memory-mapped, so that memory does not grow
 with the text. The windows of a training step depend only on (seed, step), so a resumed run continues with the same
-batches. Left out: shuffling of documents, packing, worker processes (indexing a mapped file takes microseconds).
+batches. Conversations are packed instead (packing.py). Left out: shuffling of documents, worker processes (indexing a
+mapped file takes microseconds).
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,11 @@ def open_tokens(path: Path) -> Tokens:
 
     Raises FileNotFoundError if there is none, ValueError if it is damaged.
     """
+    return open_array(path, (np.dtype(np.uint16), np.dtype(np.uint32)))
+
+
+def open_array(path: Path, dtypes: tuple[np.dtype[Any], ...]) -> npt.NDArray[Any]:
+    """A .npy file of one dimension and one of these dtypes: memory-mapped and read-only; raises as `open_tokens`."""
     if not path.is_file():
         raise FileNotFoundError(f"No tokens at {path}. Run `dvc repro tokenize`.")
     try:
@@ -30,9 +36,34 @@ def open_tokens(path: Path) -> Tokens:
         whole = tokens.offset + tokens.nbytes == path.stat().st_size
     except (AttributeError, EOFError, OSError, ValueError) as problem:
         raise ValueError(f"{path} is damaged: it is not a token file. Run `dvc repro tokenize`.") from problem
-    if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32) or not whole:
+    if tokens.ndim != 1 or tokens.dtype not in dtypes or not whole:
         raise ValueError(f"{path} is damaged: {tokens.dtype} of shape {tokens.shape}. Run `dvc repro tokenize`.")
     return np.asarray(tokens)
+
+
+class Examples(Protocol):
+    """What a run trains on or is evaluated on: a TokenDataset, or a PackedDataset of conversations (packing.py)."""
+
+    @property
+    def separator(self) -> int | None:
+        """The id that begins a document, if documents are evaluated apart from each other."""
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens in an epoch."""
+
+    @property
+    def windows(self) -> int:
+        """The number of examples in an epoch."""
+
+    def epoch(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
+        """The examples of an epoch in the order visited, as `__getitems__` takes them: (windows,)."""
+
+    def evaluation(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+        """Batches in which each token is predicted once; with a `limit`, about so many tokens, spread evenly."""
+
+    def __getitems__(self, examples: list[int]) -> Batch:
+        """A batch: inputs and targets, int64 (B, T) each."""
 
 
 class TokenDataset(Dataset[Batch]):
@@ -49,7 +80,7 @@ class TokenDataset(Dataset[Batch]):
                 f"least {context_length + 1}. Set model.context_length lower or add text; for the validation split, a "
                 "larger download.validation_fraction helps too."
             )
-        self.context_length = context_length
+        self.context_length, self.separator = context_length, None
         self._tokens = tokens
         self._window = np.arange(context_length + 1)
 
@@ -67,19 +98,36 @@ class TokenDataset(Dataset[Batch]):
         windows = torch.from_numpy(self._tokens[positions].astype(np.int64))
         return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
 
+    @property
+    def tokens(self) -> int:
+        return len(self._tokens)
+
+    @property
+    def windows(self) -> int:
+        """The number of windows in an epoch, for any offset."""
+        return max(1, len(self) // self.context_length)
+
+    def epoch(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Adjacent windows from a random offset in [0, T), in random order: (windows,) int64."""
+        offset = random.integers(min(self.context_length, len(self)))  # below T in a short text
+        return np.asarray(offset + self.context_length * random.permutation(self.windows))
+
+    def evaluation(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+        """`evaluation_windows` of the text."""
+        return evaluation_windows(self._tokens, self.context_length, batch_size, limit)
+
 
 class StepSampler(Sampler[list[int]]):
-    """The batches of steps `start` up to `stop`, each as the positions where its `batch_size` windows begin.
+    """The batches of steps `start` up to `stop`, each as `batch_size` examples of the dataset.
 
-    An epoch divides the text into adjacent windows from a random offset in [0, T) and visits each once in random order;
-    both depend on (seed, epoch). An epoch may begin in the middle of a batch, so no batch is short. `batch_size` counts
-    the sequences of one optimizer step, over all accumulated passes; `shard` is one process's part of it.
+    An epoch visits each example once, in an order that depends on (seed, epoch). An epoch may begin in the middle of a
+    batch, so no batch is short. `batch_size` counts the sequences of one optimizer step, over all accumulated passes;
+    `shard` is one process's part of it.
     """
 
     def __init__(
-        self, dataset: TokenDataset, batch_size: int, seed: int, start: int, stop: int, shard: slice = slice(None)
+        self, dataset: Examples, batch_size: int, seed: int, start: int, stop: int, shard: slice = slice(None)
     ) -> None:
-        self.windows = max(1, len(dataset) // dataset.context_length)  # per epoch, for any offset
         self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
         self._steps, self._shard = range(start, stop), shard
         self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))  # the last one computed
@@ -91,24 +139,20 @@ class StepSampler(Sampler[list[int]]):
         return (self.batch(step)[self._shard] for step in self._steps)
 
     def batch(self, step: int) -> list[int]:
-        """The start of each window of a step; depends on (seed, step) only."""
+        """The examples of a step; depends on (seed, step) only."""
         first = step * self._batch_size
-        indices = [divmod(index, self.windows) for index in range(first, first + self._batch_size)]
-        return [int(self._starts(epoch)[index]) for epoch, index in indices]
+        indices = [divmod(index, self._dataset.windows) for index in range(first, first + self._batch_size)]
+        return [int(self._order(epoch)[index]) for epoch, index in indices]
 
-    def _starts(self, epoch: int) -> npt.NDArray[np.int64]:
-        """The start of each window of an epoch, in the order visited: (windows,) int64."""
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The examples of an epoch, in the order visited: (windows,) int64."""
         if self._epoch[0] != epoch:
-            random = np.random.default_rng([self._seed, epoch])
-            step = self._dataset.context_length
-            offset = random.integers(min(step, len(self._dataset)))  # below T in a short text
-            self._epoch = (epoch, offset + step * random.permutation(self.windows))
+            self._epoch = (epoch, self._dataset.epoch(np.random.default_rng([self._seed, epoch])))
         return self._epoch[1]
 
 
 def training_batches(
-    tokens: Tokens,
-    context_length: int,
+    dataset: Examples,
     batch_size: int,
     *,
     seed: int,
@@ -119,12 +163,10 @@ def training_batches(
 ) -> DataLoader[Any]:
     """A DataLoader of the batches (inputs, targets) of steps `start` up to `stop`, each (batch_size, T) int64.
 
-    tokens: (number of tokens,); raises ValueError if they are too few for one window. shard: one process's part of
-    each batch. pin: use page-locked memory, which allows asynchronous copies to a GPU.
+    shard: one process's part of each batch. pin: use page-locked memory, which allows asynchronous copies to a GPU.
     """
-    dataset = TokenDataset(tokens, context_length)
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # a protocol
         batch_sampler=StepSampler(dataset, batch_size, seed, start, stop, shard),
         collate_fn=_unchanged,
         pin_memory=pin,

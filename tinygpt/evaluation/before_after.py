@@ -4,40 +4,45 @@
 `base_text`, that of the base model's text. `verdict` summarises the result in one line.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinygpt.checkpoints.locate import find_text
 from tinygpt.data.corpus import read_rows
-from tinygpt.data.dataset import Tokens, evaluation_windows, open_tokens
+from tinygpt.data.dataset import Batch, evaluation_windows, open_tokens
 from tinygpt.data.encode import write_tokens
 from tinygpt.evaluation.metrics import evaluate
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
 
-Text = tuple[Tokens, int]  # ids, (number of tokens,), and the size of their text in bytes
+
+class Text(NamedTuple):
+    """A held-out text."""
+
+    windows: Callable[[], Iterator[Batch]]  # inputs and targets, int64 (B, T) each
+    bytes: int | None  # its size; None: of the counted tokens
+    separator: int | None = None  # as in GPT.forward
 
 
-def base_text(folder: str, tokenizer: Tokenizer) -> Text:
+def base_text(folder: str, tokenizer: Tokenizer, context_length: int, batch_size: int) -> Text:
     """The held-out split of a data/corpus folder, tokenized; raises as `locate.find_text` does."""
     file = find_text(folder)
     sizes: list[int] = []
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / "text.npy"
         write_tokens(read_rows(file), tokenizer, path, sizes.append)
-        return open_tokens(path).copy(), sum(sizes)
+        tokens = open_tokens(path).copy()
+    return Text(partial(evaluation_windows, tokens, context_length, batch_size), sum(sizes))
 
 
-def bits_per_byte(
-    model: GPT, text: Text, tokenizer: Tokenizer, batch_size: int, cast: AbstractContextManager[Any]
-) -> float:
+def bits_per_byte(model: GPT, text: Text, tokenizer: Tokenizer, cast: AbstractContextManager[Any]) -> float:
     """Bits per byte of a model on a text, over non-overlapping context windows."""
-    tokens, text_bytes = text
-    windows = evaluation_windows(tokens, model.config.context_length, batch_size)
-    return evaluate(model, windows, tokenizer, cast).bits_per_byte(text_bytes)[0]
+    result = evaluate(model, text.windows(), tokenizer, cast, text.separator)
+    return result.bits_per_byte(text.bytes or int(result.bytes.sum()))[0]
 
 
 def compare(
@@ -46,7 +51,6 @@ def compare(
     texts: Iterable[tuple[str, Text]],
     known: dict[str, float],
     tokenizer: Tokenizer,
-    batch_size: int,
     cast: AbstractContextManager[Any],
 ) -> dict[str, dict[str, float]]:
     """For each text, bits per byte "before" (base model) and "after" (fine-tuned).
@@ -55,8 +59,8 @@ def compare(
     """
     results = {}
     for name, text in texts:
-        before = bits_per_byte(base, text, tokenizer, batch_size, cast)
-        after = known[name] if name in known else bits_per_byte(model, text, tokenizer, batch_size, cast)
+        before = bits_per_byte(base, text, tokenizer, cast)
+        after = known[name] if name in known else bits_per_byte(model, text, tokenizer, cast)
         results[name] = {"before": before, "after": after}
     return results
 

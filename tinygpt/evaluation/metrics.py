@@ -16,7 +16,7 @@ import torch
 
 from tinygpt.data.dataset import Batch
 from tinygpt.model.gpt import GPT
-from tinygpt.model.loss import token_losses
+from tinygpt.model.loss import IGNORED, token_losses
 from tinygpt.tokenizer.base import Tokenizer
 
 UNICODE = 0x110000  # code points: naming a character is a choice among so many
@@ -54,11 +54,16 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: GPT, windows: Iterable[Batch], tokenizer: Tokenizer, cast: AbstractContextManager[Any]
+    model: GPT,
+    windows: Iterable[Batch],
+    tokenizer: Tokenizer,
+    cast: AbstractContextManager[Any],
+    separator: int | None = None,
 ) -> Evaluation:
     """Run the model over all windows: batches of inputs and targets, int64 (B, T'), T' ≤ context_length; at least one.
 
-    cast: the context manager for the precision, from hardware.autocast. The model is left in eval mode.
+    Targets that are IGNORED are left out. cast: the context manager for the precision, from hardware.autocast.
+    separator: as in GPT.forward. The model is left in eval mode.
     """
     device, byte_lengths = next(model.parameters()).device, tokenizer.byte_lengths()
     model.eval()
@@ -68,13 +73,14 @@ def evaluate(
     sums, counts = np.zeros(model.config.context_length), np.zeros(model.config.context_length)
     for inputs, targets in windows:
         with cast:
-            logits = model(inputs.to(device))
-        losses = token_losses(logits, targets.to(device))  # (B, T')
+            logits = model(inputs.to(device), separator)
+        losses = token_losses(logits, targets.to(device))  # (B, T'), 0 where IGNORED
+        ids, counted = targets.numpy(), targets.numpy() != IGNORED
         nats.append(losses.sum(axis=1))
-        sizes.append(byte_lengths[targets.numpy()].sum(axis=1))
-        unknown.append((targets.numpy() == tokenizer.unknown).sum(axis=1))
+        sizes.append(np.where(counted, byte_lengths[ids * counted], 0).sum(axis=1))
+        unknown.append((ids == tokenizer.unknown).sum(axis=1))
         sums[: losses.shape[1]] += losses.sum(axis=0)
-        counts[: losses.shape[1]] += len(losses)
+        counts[: losses.shape[1]] += counted.sum(axis=0)
     reached = counts > 0
     return Evaluation(
         nats=np.concatenate(nats),
@@ -85,20 +91,23 @@ def evaluate(
     )
 
 
-def metrics(evaluation: Evaluation, baselines: dict[str, Any]) -> dict[str, Any]:
+def metrics(evaluation: Evaluation, baselines: dict[str, Any], chat: bool = False) -> dict[str, Any]:
     """The content of data/evaluation/metrics.json; `baselines` is that of data/corpus/baselines.json.
+
+    chat: bytes and tokens are those of the assistant's answers.
 
     `loss` is in nats per token, `perplexity` is exp(loss), at most e^700; `bits_per_byte` and the baselines are in bits
     per UTF-8 byte of the held-out text.
     """
-    bits, error = evaluation.bits_per_byte(baselines["validation_bytes"])
+    size = int(evaluation.bytes.sum()) if chat else baselines["validation_bytes"]
+    bits, error = evaluation.bits_per_byte(size)
     return {
         "loss": evaluation.loss,
         "perplexity": math.exp(min(evaluation.loss, 700.0)),
         "bits_per_byte": bits,
         "bits_per_byte_standard_error": error,
         "tokens": evaluation.tokens,
-        "bytes": baselines["validation_bytes"],
+        "bytes": size,
         "unknown_characters": int(evaluation.unknown.sum()),
         "baselines": baselines["bits_per_byte"],
     }

@@ -57,6 +57,10 @@ class Paths:
     def ids(self, split: str) -> Path:
         return self.tokens / f"{split}.npy"
 
+    def mask(self, split: str) -> Path:
+        """Which tokens count; only for conversations."""
+        return self.tokens / f"{split}.mask.npy"
+
 
 def home() -> Path:
     """The repository itself, even if DVC runs a stage in a temporary copy of it ($DVC_ROOT)."""

@@ -7,7 +7,7 @@ same tokens, more slowly. `for_terminal` makes generated text safe to print.
 """
 
 import unicodedata
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TextIO, Unpack
 
@@ -20,7 +20,9 @@ from tinygpt.generation.stream import StoppingDecoder
 from tinygpt.generation.windows import window_start
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.chat_template import ASSISTANT, Messages, check, render
 
+Prompt = str | Messages  # a text to continue, or messages to answer
 DRAWS_AT_ONCE = 64  # random numbers from each generator: one call instead of many
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: controls, formats, surrogates, line separators
 
@@ -61,19 +63,19 @@ def generate_ids(
     settings: list[Sampling],
     seeds: list[int],
     max_new_tokens: int,
-    end_of_text: int,
+    ends: Collection[int],
     use_cache: bool = True,
     ended: Callable[[int], bool] = lambda row: False,
 ) -> Iterator[list[int | None]]:
     """Continue all prompts in one batch, each with its settings and seed: yields each row's next id, None once ended.
 
-    A row ends after `max_new_tokens`, at <|endoftext|> (which is not yielded), or when `ended(row)`, called after each
-    token, is true. Rows do not affect each other. Tokens are chosen on the CPU, so the same logits give the same text
-    on any device. prompts, settings and seeds have the same length. IndexError for an id outside the vocabulary.
+    A row ends after `max_new_tokens`, at a token of `ends` (which is not yielded), or when `ended(row)`, called after
+    each token, is true. Rows do not affect each other. Tokens are chosen on the CPU, so the same logits give the same
+    text on any device. prompts, at least one id each, settings and seeds have the same length. IndexError for an id
+    outside the vocabulary.
     """
     if not prompts:
         return
-    prompts = [prompt or [end_of_text] for prompt in prompts]  # documents start with <|endoftext|>
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     seen = seen_tokens(prompts, model.config.vocab_size) if any(s.repetition_penalty != 1 for s in settings) else None
     rows = list(range(len(prompts)))  # those that have not ended
@@ -86,7 +88,7 @@ def generate_ids(
         ids = sample(logits, settings, seen, uniforms[:, count % DRAWS_AT_ONCE]).tolist()
         if seen is not None:
             seen[range(len(rows)), ids] = True
-        chosen = [token if token != end_of_text else None for token in ids]
+        chosen = [None if token in ends else token for token in ids]
         step = dict(zip(rows, chosen, strict=True))
         if not any(token is not None for token in chosen):
             return
@@ -114,21 +116,23 @@ def seen_tokens(prompts: list[list[int]], vocab_size: int) -> Tensor:
 class Completion:
     """One continuation of a prompt."""
 
-    prompt: str
+    prompt: Prompt
     completion: str
     seed: int
     ids: tuple[int, ...] = ()  # the tokens as they were sampled, including those of a stop text
 
     @property
     def text(self) -> str:
-        """Prompt and completion."""
-        return self.prompt + self.completion
+        """Prompt and completion; of messages, as chat_template.render spells them."""
+        if isinstance(self.prompt, str):
+            return self.prompt + self.completion
+        return render(self.prompt) + ASSISTANT + self.completion
 
 
 def generate(
     model: GPT,
     tokenizer: Tokenizer,
-    prompt: str = "",
+    prompt: Prompt = "",
     *,
     max_new_tokens: int = 200,
     num_samples: int = 1,
@@ -139,13 +143,15 @@ def generate(
 ) -> list[Completion]:
     """Continue `prompt` `num_samples` times. Sample i has seed + i and does not depend on the other samples.
 
-    An empty prompt starts a new document. Of a prompt longer than the context, the end is used (windows.py). A
-    completion has at most `max_new_tokens` tokens; it ends earlier at <|endoftext|> and before the first `stop` text.
-    `settings` are the fields of `Sampling` (temperature, top_k, top_p, min_p, repetition_penalty), with its defaults;
-    None turns a filter off. `advance` is called after each step with the number of new tokens.
+    prompt: a text; or messages, `[{"role": "user", "content": "What is 2 + 3?"}]`, which a model with a chat template
+    answers. An empty prompt starts a new document. Of a prompt longer than the context, the end is used (windows.py). A
+    completion has at most `max_new_tokens` tokens, and to messages at most those that fit into the context; it ends
+    earlier at a special token and before the first `stop` text. `settings` are the fields of `Sampling` (temperature,
+    top_k, top_p, min_p, repetition_penalty), with its defaults; None turns a filter off. `advance` is called after each
+    step with the number of new tokens.
 
-    TypeError for an unknown keyword, or a prompt that is not a string; ValueError for a value out of bounds, or a
-    character that the tokenizer cannot encode. All are raised before any work.
+    TypeError for an unknown keyword, or a prompt that is neither; ValueError for a value out of bounds, messages that
+    are no conversation, or a character that the tokenizer cannot encode. All are raised before any work.
     """
     sampling, count = from_keywords(generate, settings), validated_integer("num_samples", num_samples, 1)
     return _complete(model, tokenizer, [prompt] * count, sampling, max_new_tokens, stop, seed, advance)
@@ -154,7 +160,7 @@ def generate(
 def generate_batch(
     model: GPT,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int = 200,
     stop: str | Sequence[str] | None = None,
@@ -175,7 +181,7 @@ def generate_batch(
 def _complete(
     model: GPT,
     tokenizer: Tokenizer,
-    prompts: list[str],
+    prompts: list[Prompt],
     sampling: Sampling,
     max_new_tokens: int,
     stop: str | Sequence[str] | None,
@@ -184,10 +190,15 @@ def _complete(
 ) -> list[Completion]:
     length, seeds = validated_integer("max_new_tokens", max_new_tokens, 1), _seeds(seed, len(prompts))
     starts, rows = _ids(tokenizer, prompts), [StoppingDecoder(tokenizer, stop) for _ in prompts]
-    settings, end = [sampling] * len(rows), tokenizer.end_of_text
+    settings, ends = [sampling] * len(rows), tokenizer.ends
+    most = [most_new_tokens(model, tokenizer, prompt, length) for prompt in prompts]
     ids: list[list[int]] = [[] for _ in rows]
     texts = [""] * len(rows)
-    for step in generate_ids(model, starts, settings, seeds, length, end, ended=lambda row: rows[row].ended):
+
+    def ended(row: int) -> bool:
+        return rows[row].ended or len(ids[row]) >= most[row]
+
+    for step in generate_ids(model, starts, settings, seeds, length, ends, ended=ended):
         for row, token in enumerate(step):
             if token is not None:
                 ids[row].append(token)
@@ -200,7 +211,7 @@ def _complete(
 def stream(
     model: GPT,
     tokenizer: Tokenizer,
-    prompt: str = "",
+    prompt: Prompt = "",
     *,
     max_new_tokens: int = 200,
     stop: str | Sequence[str] | None = None,
@@ -214,7 +225,8 @@ def stream(
     """
     sampling, length = from_keywords(stream, settings), validated_integer("max_new_tokens", max_new_tokens, 1)
     seeds, start, text = _seeds(seed, 1), _ids(tokenizer, [prompt]), StoppingDecoder(tokenizer, stop)
-    steps = generate_ids(model, start, [sampling], seeds, length, tokenizer.end_of_text, ended=lambda _: text.ended)
+    length = most_new_tokens(model, tokenizer, prompt, length)
+    steps = generate_ids(model, start, [sampling], seeds, length, tokenizer.ends, ended=lambda _: text.ended)
 
     def pieces() -> Iterator[str]:
         for step in steps:
@@ -224,14 +236,40 @@ def stream(
     return pieces()
 
 
-def _ids(tokenizer: Tokenizer, prompts: list[str]) -> list[list[int]]:
-    """The tokens of each prompt. TypeError if one is not a string, or if the tokenizer was left out."""
+def _ids(tokenizer: Tokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """The tokens of each prompt, as `prompt_ids`. TypeError if the tokenizer was left out."""
     if isinstance(tokenizer, str):
         raise TypeError("The tokenizer is missing: `model, tokenizer = tinygpt.load(folder)` opens both.")
-    for prompt in prompts:
-        if not isinstance(prompt, str):
-            raise TypeError(f"A prompt is a {type(prompt).__name__}; pass a string, or several to `generate_batch`.")
-    return [tokenizer.encode(prompt) for prompt in prompts]
+    return [prompt_ids(tokenizer, prompt) for prompt in prompts]
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
+    """The tokens of a prompt, at least one: a document, and so an empty prompt, begins with <|endoftext|>.
+
+    Messages are followed by <|assistant|>. TypeError and ValueError as in `generate`.
+    """
+    if isinstance(prompt, str):
+        return tokenizer.encode(prompt) or [tokenizer.end_of_text]
+    if not isinstance(prompt, list | tuple):
+        raise TypeError(
+            f"A prompt is a {type(prompt).__name__}; pass a string, messages, or several prompts to `generate_batch`."
+        )
+    return tokenizer.encode_messages(check(prompt, answered=False), add_generation_prompt=True)[0]
+
+
+def most_new_tokens(model: GPT, tokenizer: Tokenizer, prompt: Prompt, length: int) -> int:
+    """At most `length`: an answer to messages ends where the context is full, because without their beginning the rest
+    would not be the same conversation. ValueError for messages longer than the context (chat.context.fitting shortens).
+    """
+    if isinstance(prompt, str):
+        return length
+    size, context = len(prompt_ids(tokenizer, prompt)), model.config.context_length
+    if size > context:
+        raise ValueError(
+            f"The messages take {size} tokens, and this model sees {context}. Leave out the oldest: "
+            "tinygpt.chat.context.fitting does."
+        )
+    return min(length, context - size + 1)
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:

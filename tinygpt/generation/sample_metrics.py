@@ -16,7 +16,7 @@ import numpy as np
 from tinygpt.data.corpus import Rows
 from tinygpt.data.overlap import hashes
 from tinygpt.generation.automaton import SuffixAutomaton
-from tinygpt.generation.generate import Completion
+from tinygpt.generation.generate import Completion, prompt_ids
 from tinygpt.generation.windows import sequence_surprisal
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
@@ -47,7 +47,7 @@ def model_metrics(model: GPT, tokenizer: Tokenizer, completion: Completion) -> M
     bits_per_token and bits_per_byte are means over the completion, given its prompt. A metric is None if the completion
     is too short for it.
     """
-    prompt = tokenizer.encode(completion.prompt) or [tokenizer.end_of_text]
+    prompt = prompt_ids(tokenizer, completion.prompt)
     bits = sequence_surprisal(model, [*prompt, *completion.ids], len(prompt))
     found = words(completion.completion)
     return {

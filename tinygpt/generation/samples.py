@@ -17,7 +17,7 @@ from tinygpt.config import Sample
 from tinygpt.data.corpus import Rows
 from tinygpt.files.text import write_json, write_text
 from tinygpt.generation import sample_metrics
-from tinygpt.generation.generate import Completion, generate_batch
+from tinygpt.generation.generate import Completion, Prompt, generate_batch
 from tinygpt.generation.sampling import Sampling
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
@@ -40,6 +40,19 @@ def settings_of(section: Sample) -> Sampling:
     )
 
 
+def prompts_of(section: Sample) -> list[Prompt]:
+    """The prompts of the section: texts, and messages as dictionaries."""
+    return [
+        prompt if isinstance(prompt, str) else [message.model_dump() for message in prompt]
+        for prompt in section.prompts
+    ]
+
+
+def title(prompt: Prompt) -> str:
+    """A prompt in one line: the text, or the last message."""
+    return " ".join((prompt if isinstance(prompt, str) else prompt[-1]["content"]).split()) or "(nothing)"
+
+
 def collect(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes: dict[str, Any]) -> Iterator[Record]:
     """All samples of the section: `num_samples` of each prompt, then GRID_SAMPLES for each pair of the grid."""
     yield from continue_prompts(model, tokenizer, section, seed, hashes)
@@ -48,7 +61,7 @@ def collect(model: GPT, tokenizer: Tokenizer, section: Sample, seed: int, hashes
     pairs = [(temperature, top_p) for temperature in section.grid.temperature for top_p in section.grid.top_p]
     for temperature, top_p in pairs:
         settings = replace(plain, temperature=temperature, top_p=top_p)
-        prompts = [section.prompts[0]] * GRID_SAMPLES
+        prompts = prompts_of(section)[:1] * GRID_SAMPLES
         options: Any = {"max_new_tokens": length, "seed": seeds, **asdict(settings)}
         for completion in generate_batch(model, tokenizer, prompts, **options):
             metrics = sample_metrics.model_metrics(model, tokenizer, completion)
@@ -60,7 +73,7 @@ def continue_prompts(
 ) -> Iterator[Record]:
     """`num_samples` records for each prompt."""
     plain, length = settings_of(section), section.max_new_tokens
-    prompts = [prompt for prompt in section.prompts for _ in range(section.num_samples)]
+    prompts = [prompt for prompt in prompts_of(section) for _ in range(section.num_samples)]
     seeds = [seed + i for _ in section.prompts for i in range(section.num_samples)]
     options: Any = {"max_new_tokens": length, "seed": seeds, **asdict(plain)}
     for completion in generate_batch(model, tokenizer, prompts, **options):
@@ -160,7 +173,7 @@ def as_markdown(records: list[Record], metrics: dict[str, Any], before: list[Rec
     ]
     lines.append("Each text begins with its prompt. samples.jsonl holds the settings and full hashes.")
     for sample, older in itertools.zip_longest(plain, before):
-        lines += ["", f"## {' '.join(sample['prompt'].split()) or '(nothing)'} · seed {sample['seed']}", ""]
+        lines += ["", f"## {title(sample['prompt'])} · seed {sample['seed']}", ""]
         if older:
             lines += ["Before fine-tuning:", "", *fenced(older["text"]), "", metrics_line(older["metrics"])]
             lines += ["", "After:", ""]

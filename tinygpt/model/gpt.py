@@ -138,11 +138,11 @@ class Attention(nn.Module):
             q, k = rotary(q, at), rotary(k, at)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # heads first
 
-    def forward(self, x: Tensor, rotary: Rotary | None) -> Tensor:  # (B, T, C) → (B, T, C)
-        B, T, _ = x.shape
+    def forward(self, x: Tensor, rotary: Rotary | None, mask: Tensor | None = None) -> Tensor:
+        B, T, _ = x.shape  # (B, T, C) → (B, T, C)
         q, k, v = self.project(x, rotary, slice(T))
         p = self.dropout if self.training else 0.0
-        y = causal_attention(q, k.to(q.dtype), v.to(q.dtype), p)  # softmax(q kᵀ / √D) v: (B, H, T, D)
+        y = causal_attention(q, k.to(q.dtype), v.to(q.dtype), p, mask)  # softmax(q kᵀ / √D) v: (B, H, T, D)
         return self.output(y.transpose(1, 2).reshape(B, T, -1))  # (B, T, C)
 
 
@@ -178,8 +178,8 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, rotary: Rotary | None) -> Tensor:  # (B, T, C) → (B, T, C)
-        x = x + dropout(self.attention(self.norm1(x), rotary), self.dropout, self.training)
+    def forward(self, x: Tensor, rotary: Rotary | None, mask: Tensor | None = None) -> Tensor:
+        x = x + dropout(self.attention(self.norm1(x), rotary, mask), self.dropout, self.training)
         return x + dropout(self.mlp(self.norm2(x)), self.dropout, self.training)
 
 
@@ -199,14 +199,18 @@ class GPT(nn.Module):
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight  # Press & Wolf 2017
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, separator: int | None = None) -> Tensor:
         """Logits of the next token after each token: int64 (B, T) → float (B, T, V), fp32 outside autocast.
 
-        ValueError if T exceeds context_length; IndexError, on a CPU, for an id of V or more.
+        separator: the id that begins a document; then no token attends to another document, and positions count from
+        its beginning. ValueError if T exceeds context_length; IndexError, on a CPU, for an id of V or more.
         """
-        x = self.embed(tokens)  # (B, T, C)
+        mask = at = None
+        if separator is not None:
+            mask, at = document_mask(tokens, separator)
+        x = self.embed(tokens, at)  # (B, T, C)
         for block in self.blocks:
-            x = block(x, self.rotary)
+            x = block(x, self.rotary, mask)
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)
         return logits
 
@@ -244,6 +248,19 @@ class GPT(nn.Module):
             else:
                 size = 0.001 if name == "head.weight" else parameter.shape[1] ** -0.5
                 parameter.normal_(0.0, size, generator=generator)
+
+
+def document_mask(tokens: Tensor, separator: int) -> tuple[Tensor, Tensor]:
+    """Which token attends to which if several documents share a row, each begun by `separator`: int64 (B, T) → bool
+    (B, 1, T, T), and each token's position in its document, int64 (B, T).
+    """
+    T = tokens.shape[1]
+    begins = tokens == separator  # (B, T)
+    document = begins.cumsum(dim=1)
+    positions = torch.arange(T, device=tokens.device).expand_as(tokens)
+    start = torch.where(begins, positions, 0).cummax(dim=1).values
+    same = document[:, :, None] == document[:, None, :]  # (B, T, T)
+    return same.tril()[:, None], positions - start
 
 
 def count_parameters(model: nn.Module) -> int:

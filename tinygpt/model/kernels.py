@@ -41,24 +41,26 @@ class RMSNorm(torch.autograd.Function):
         return (g - n * mean) * scale, (gradient * n).flatten(0, -2).sum(0), None
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0, mask: Tensor | None = None) -> Tensor:
     """softmax(q kᵀ / √D) v with a causal mask: (B, H, T, D) and twice (B, kv_heads, T, D) → (B, H, T, D).
 
-    All of one floating dtype. p: the fraction of attention weights that dropout sets to zero.
+    All of one floating dtype. p: the fraction of attention weights that dropout sets to zero. mask: bool (B, 1, T, T),
+    true where a token attends to another, which must not be a later one.
     """
     if q.device.type == "cpu" and torch.is_grad_enabled() and (p or q.dtype == torch.bfloat16):
-        return naive_attention(q, k, v, p)
-    grouped = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True, enable_gqa=grouped)
+        return naive_attention(q, k, v, p, mask)
+    causal, grouped = mask is None, q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, is_causal=causal, enable_gqa=grouped)
 
 
-def naive_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
+def naive_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0, mask: Tensor | None = None) -> Tensor:
     """`causal_attention` that stores the T × T attention weights: faster on a CPU in bf16 or with dropout."""
     B, H, T, D = q.shape
     groups = H // k.shape[1]
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, T, D)
-    future = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)  # −∞ for later tokens
-    scores = torch.baddbmm(future, (q * D**-0.5).flatten(0, 1), k.flatten(0, 1).mT)  # (B·H, T, T)
+    hidden = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device)  # −∞ where a token must not look
+    bias = hidden.triu(1) if mask is None else hidden.masked_fill(mask, 0).expand(B, H, T, T).flatten(0, 1)
+    scores = torch.baddbmm(bias, (q * D**-0.5).flatten(0, 1), k.flatten(0, 1).mT)  # (B·H, T, T)
     weights = dropout(scores.softmax(dim=-1), p)
     return (weights @ v.flatten(0, 1)).view(B, H, T, D)
 

@@ -6,10 +6,15 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+IGNORED = -100  # as a target: a token that does not count, as in PyTorch and transformers
+
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-    """−ln p(target), in nats, in fp32: (B, T, V), (B, T) → a scalar, or (B·T,) for reduction "none"."""
-    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction=reduction)
+    """−ln p(target), in nats, in fp32: (B, T, V), (B, T) → a scalar, or (B·T,) for reduction "none".
+
+    The loss of a target that is IGNORED is 0, and so is its gradient.
+    """
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction=reduction)
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> np.ndarray:

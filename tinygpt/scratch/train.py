@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -18,7 +17,7 @@ from torch.func import functional_call
 from tinygpt.checkpoints.model_folder import lineage, save_model, save_weights
 from tinygpt.config import Params, Train
 from tinygpt.console import progress
-from tinygpt.data.dataset import Batch, evaluation_windows, open_tokens, training_batches
+from tinygpt.data.dataset import Batch, TokenDataset, open_tokens, training_batches
 from tinygpt.errors import ConfigError
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import write_json, write_table
@@ -55,24 +54,23 @@ class History:
 def train(
     model: GPT,
     settings: Train,
-    data: dict[str, np.ndarray],
+    data: dict[str, TokenDataset],
     seed: int,
     advance: Callable[[], object] = lambda: None,
 ) -> History:
     """Train from the model's current weights for all steps of `settings`; `advance` is called after each step.
 
-    data: token arrays `train` and `validation`, each (number of tokens,). ValueError if they are too short, or if loss
-    or gradient norm is not finite.
+    data: the windows of `train` and `validation`. ValueError if loss or gradient norm is not finite.
     """
-    T, size = model.config.context_length, settings.batch_size * settings.accumulation
-    batches = training_batches(data["train"], T, size, seed=seed, start=0, stop=settings.steps)
+    size = settings.batch_size * settings.accumulation
+    batches = training_batches(data["train"], size, seed=seed, start=0, stop=settings.steps)
     optimizers, newest = build(model, settings), dict(model.named_parameters())
     average = {name: parameter.detach().clone() for name, parameter in newest.items()} if settings.average else {}
     history = History()
 
     def validate(step: int) -> None:
         weights = average or {name: parameter.detach() for name, parameter in newest.items()}
-        windows = evaluation_windows(data["validation"], T, settings.batch_size, limit=settings.eval_tokens)
+        windows = data["validation"].evaluation(settings.batch_size, settings.eval_tokens)
         loss = mean_loss(model, weights, windows)
         history.validation_rows.append({"step": step, "loss": loss})
         history.last = {name: weight.clone() for name, weight in weights.items()}
@@ -130,7 +128,13 @@ def check(params: Params, paths: Paths) -> None:
 def main(params: Params, paths: Paths) -> None:
     check(params, paths)
     settings, tokenizer = params.train, load(paths.tokenizer)
-    data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
+    splits, T = ("train", "validation"), params.model.context_length
+    if any(paths.mask(split).exists() for split in splits):
+        raise ValueError(
+            "The reference implementation trains on texts, not on conversations. chat/dvc.yaml trains on those; their "
+            "loss is in scratch/chat.py."
+        )
+    data = {split: TokenDataset(open_tokens(paths.ids(split)), T, split) for split in splits}
     config = GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
     hardware.make_deterministic()
     model = GPT(config)

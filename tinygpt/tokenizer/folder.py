@@ -11,6 +11,7 @@ from tinygpt.files.text import check_fetched, read_json
 from tinygpt.tokenizer import bpe, sentencepiece
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.char import CharTokenizer
+from tinygpt.tokenizer.chat_template import END, Messages, check
 from tinygpt.tokenizer.sentencepiece import HFTokenizer
 
 
@@ -26,6 +27,8 @@ def load(folder: Path | str) -> Tokenizer:
     try:
         found, metadata = read_json(file), _hf_metadata(Path(folder))
         tokenizer = _rebuild(found) if metadata is None else _rebuild_hf(found, metadata)
+        if metadata is None and any(token["content"] == END for token in found["added_tokens"]):
+            tokenizer = tokenizer.with_roles()
         _check_equal(tokenizer.to_json(), found)
     except (AttributeError, LookupError, TypeError, ValueError) as problem:
         why = " ".join(str(problem).split())[:200]
@@ -40,6 +43,14 @@ def check_texts(tokenizer: Tokenizer, texts: Iterable[str], key: str) -> None:
             tokenizer.encode_array(text)
         except ValueError as problem:
             raise ValueError(f"{key} holds {text!r:.60}. {problem}") from None
+
+
+def check_messages(tokenizer: Tokenizer, messages: Messages, key: str) -> None:
+    """Raise ValueError for messages that a model with this tokenizer cannot answer; `key`: the parameter."""
+    try:
+        tokenizer.encode_messages(check(messages, answered=False))
+    except ValueError as problem:
+        raise ValueError(f"{key} holds {messages!r:.60}: {problem}") from None
 
 
 def _hf_metadata(folder: Path) -> dict[str, Any] | None:
@@ -62,7 +73,8 @@ def _rebuild(content: dict[str, Any]) -> Tokenizer:
 
 
 def _rebuild_hf(content: dict[str, Any], metadata: dict[str, Any]) -> HFTokenizer:
-    if metadata.keys() != {"end_of_text", "vocab_size"} or not all(type(value) is int for value in metadata.values()):
+    kinds = {name: type(value) for name, value in metadata.items()}
+    if kinds | {"has_roles": bool} != {"end_of_text": int, "vocab_size": int, "has_roles": bool}:
         raise ValueError("tokenizer_config.json lacks end_of_text or vocab_size.")
     try:
         return HFTokenizer(content, **metadata)

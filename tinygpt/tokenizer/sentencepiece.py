@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from tinygpt.files.text import read_json, write_json
 from tinygpt.tokenizer import pretokenize
-from tinygpt.tokenizer.base import END_OF_TEXT, Tokenizer
+from tinygpt.tokenizer.base import END_OF_TEXT, Tokenizer, added_token
 from tinygpt.tokenizer.bpe import unspell
+from tinygpt.tokenizer.chat_template import ROLE_TOKENS
 
 NEW_LINE = "\n"  # the first piece; no other contains a newline
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -143,12 +144,13 @@ class HFTokenizer(LibraryTokenizer):
     """A tokenizer.json of the `tokenizers` library, without the tokens it would add before or after a text.
 
     content: the parsed file. end_of_text: an id. vocab_size: the model's, at least the tokenizer's; additional ids
-    stand for no text.
+    stand for no text. has_roles: whether its tokens named like ROLE_TOKENS are used as those.
     """
 
-    def __init__(self, content: dict[str, Any], end_of_text: int, vocab_size: int) -> None:
-        self._content, self._end = content | {"post_processor": None}, end_of_text
+    def __init__(self, content: dict[str, Any], end_of_text: int, vocab_size: int, has_roles: bool = False) -> None:
+        self._content = content | {"post_processor": None}
         super().__init__([])
+        self._end = end_of_text
         vocabulary = self._library.get_vocab(with_added_tokens=True)
         if max(vocabulary.values(), default=0) >= vocab_size or not 0 <= end_of_text < vocab_size:
             raise ValueError(f"the tokenizer has ids beyond the model's {vocab_size} (<|endoftext|> is {end_of_text}).")
@@ -160,17 +162,28 @@ class HFTokenizer(LibraryTokenizer):
                 self._tokens[token] = b"" if added[token]["special"] else spelled.encode()
             else:
                 self._tokens[token] = as_bytes(spelled)
+        if has_roles:
+            self._roles = {name: vocabulary[name] for name in ROLE_TOKENS}
 
-    @property
-    def end_of_text(self) -> int:
-        return self._end
+    def with_roles(self) -> "HFTokenizer":
+        """As for other tokenizers; a token that exists with that name is used, and free ids of the model come first."""
+        if self._roles:
+            return self
+        vocabulary = self._library.get_vocab(with_added_tokens=True)
+        new = [name for name in ROLE_TOKENS if name not in vocabulary]
+        first = max(vocabulary.values()) + 1
+        added = [added_token(name, first + i) for i, name in enumerate(new)]
+        content = self._content | {"added_tokens": [*self._content.get("added_tokens", []), *added]}
+        return HFTokenizer(content, self._end, max(self.vocab_size, first + len(new)), has_roles=True)
 
     def save(self, folder: Path | str) -> None:
         """Like `Tokenizer.save`; tokenizer_config.json also holds end_of_text and vocab_size for `load`."""
         super().save(folder)
         settings = read_json(Path(folder) / "tokenizer_config.json")
         end = self._library.id_to_token(self._end)
-        metadata = {"end_of_text": self._end, "vocab_size": self.vocab_size}
+        metadata: dict[str, Any] = {"end_of_text": self._end, "vocab_size": self.vocab_size}
+        if self.has_roles:
+            metadata["has_roles"] = True
         write_json(
             Path(folder) / "tokenizer_config.json", settings | {"bos_token": end, "eos_token": end, "tinygpt": metadata}
         )

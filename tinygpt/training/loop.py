@@ -11,15 +11,14 @@ from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from tinygpt.config import Train
-from tinygpt.data.dataset import Batch, evaluation_windows, training_batches
+from tinygpt.data.dataset import Batch, Examples, training_batches
 from tinygpt.model.gpt import GPT
-from tinygpt.model.loss import cross_entropy
+from tinygpt.model.loss import IGNORED, cross_entropy
 from tinygpt.training import compilation, distributed
 from tinygpt.training.optimizer import schedule
 from tinygpt.training.passes import Passes
@@ -34,19 +33,24 @@ class DivergedError(ValueError):
     """The loss or the gradient is no longer a finite number."""
 
 
-def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int, precision: str) -> Iterator[State]:
+def train(
+    state: State,
+    settings: Train,
+    data: dict[str, Examples],
+    seed: int,
+    precision: str,
+    separator: int | None = None,
+) -> Iterator[State]:
     """Train from step `state.step` to the last; yields the state after each step and its validation, if one is due.
 
-    data: token arrays `train` and `validation`, each (number of tokens,) uint16 or uint32. precision: fp32, bf16 or
-    fp16. DivergedError before a step with a non-finite loss or gradient, and for a non-finite validation loss.
-    ValueError if the training split is shorter than a window, or the validation split has fewer than two tokens.
+    data: the examples of `train` and `validation`. precision: fp32, bf16 or fp16. separator: as in GPT.forward, while
+    training. DivergedError before a step with a non-finite loss or gradient, and for a non-finite validation loss.
     """
-    passes = Passes(state, precision)
+    passes = Passes(state, precision, separator)
     device = passes.device
     context, vocab_size = state.model.config.context_length, state.model.config.vocab_size
     batches = training_batches(
         data["train"],
-        context,
         settings.batch_size * settings.accumulation,
         seed=seed,
         start=state.step,
@@ -60,8 +64,9 @@ def train(state: State, settings: Train, data: dict[str, np.ndarray], seed: int,
     )  # sequences
 
     def validate() -> None:
-        windows = evaluation_windows(data["validation"], context, at_once, limit=settings.eval_tokens)
-        loss = mean_loss(state.model, windows, passes.cast, state.average)
+        held_out = data["validation"]
+        windows = held_out.evaluation(at_once, settings.eval_tokens)
+        loss = mean_loss(state.model, windows, passes.cast, state.average, held_out.separator)
         if not math.isfinite(loss):
             raise DivergedError(remedy(state.step, f"the validation loss is {loss}", settings))
         record_validation(state, loss)
@@ -165,20 +170,21 @@ def mean_loss(
     windows: Iterable[Batch],
     cast: AbstractContextManager[Any],
     weights: dict[str, Tensor] | None = None,
+    separator: int | None = None,
 ) -> float:
-    """The mean cross-entropy over all predicted tokens, nats per token; processes divide the windows among them.
+    """The mean cross-entropy over all counted tokens, nats per token; processes divide the windows among them.
 
-    windows: int64, (B, T), from evaluation_windows. weights: parameter name → tensor to use instead. The model is left
-    in eval mode. ZeroDivisionError without windows.
+    windows: int64, (B, T), from Examples.evaluation. weights: parameter name → tensor to use instead. separator: as in
+    GPT.forward. The model is left in eval mode. ZeroDivisionError without a counted token.
     """
     device = next(model.parameters()).device
     model.eval()
     losses, count = [], 0
     for inputs, targets in islice(windows, distributed.rank(), None, distributed.size()):
         with cast, compilation.eager():  # compiling for other shapes does not pay
-            logits = functional_call(model, weights or {}, (inputs.to(device),))
+            logits = functional_call(model, weights or {}, (inputs.to(device), separator))
         losses.append(cross_entropy(logits, targets.to(device), "sum"))
-        count += targets.numel()
+        count += int((targets != IGNORED).sum())
     total = sum(torch.stack(losses).tolist()) if losses else 0.0
     return distributed.total(total) / distributed.total(count)
 

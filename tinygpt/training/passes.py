@@ -12,34 +12,34 @@ from torch import Tensor, nn
 from tinygpt.data.dataset import Batch
 from tinygpt.model.cuda_graphs import CUDAGraphRunner
 from tinygpt.model.hardware import autocast
-from tinygpt.model.loss import cross_entropy
+from tinygpt.model.loss import IGNORED, cross_entropy
 from tinygpt.training import distributed
 from tinygpt.training.state import State
 
 
 class Passes:
-    """The passes of a run, by batch shape. precision: fp32, bf16 or fp16."""
+    """The passes of a run, by batch shape. precision: fp32, bf16 or fp16. separator: as in GPT.forward."""
 
-    def __init__(self, state: State, precision: str) -> None:
-        self.state, self.device = state, next(state.model.parameters()).device
+    def __init__(self, state: State, precision: str, separator: int | None = None) -> None:
+        self.state, self.device, self.separator = state, next(state.model.parameters()).device, separator
         self.cast = autocast(self.device, precision)
-        self._by_shape: dict[tuple[torch.Size, int], Pass] = {}
+        self._by_shape: dict[torch.Size, Pass] = {}
 
     def accumulate(self, batch: Batch, batch_size: int) -> tuple[Tensor, Tensor]:
         """Accumulate the gradient of the mean loss of `batch`, with at most `batch_size` sequences at a time.
 
         Returns two scalars: that loss, nats per token, and the activation scale, the root mean square of the last
-        norm's input. Each part's loss is summed and divided by the tokens of the whole batch, so that parts of
-        different sizes are weighted correctly. All processes have equal shards, so the mean of their gradients is that
-        of the whole step.
+        norm's input. Each part's loss is summed and divided by the counted tokens of the whole batch, over all
+        processes, so that every counted token has the same weight. Without one, loss and gradients are zero.
         """
         inputs, targets = batch
         total = torch.zeros((), device=inputs.device)
+        count = (targets != IGNORED).sum().float()  # of this process
+        distributed.average([count])  # as the gradients below, so that their mean is that of all tokens
         for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
-            key = x.shape, targets.numel()
-            if key not in self._by_shape:
-                self._by_shape[key] = Pass(self, *key)
-            loss, scale = self._by_shape[key](x, y)
+            if x.shape not in self._by_shape:
+                self._by_shape[x.shape] = Pass(self, x.shape)
+            loss, scale = self._by_shape[x.shape](x, y, count)
             total += loss
         gradients = (p.grad for p in self.state.parameters.values() if p.grad is not None)
         distributed.average([total, *gradients])
@@ -47,17 +47,19 @@ class Passes:
 
 
 class Pass:
-    """A forward and a backward pass for batches of one shape, (B, T); tokens: of the whole batch."""
+    """A forward and a backward pass for batches of one shape, (B, T)."""
 
-    def __init__(self, passes: Passes, shape: torch.Size, tokens: int) -> None:
+    def __init__(self, passes: Passes, shape: torch.Size) -> None:
         state = passes.state
-        self.model, self.scaler, self.cast, self.tokens = state.model, state.scaler, passes.cast, tokens
+        self.model, self.scaler, self.cast, self.separator = state.model, state.scaler, passes.cast, passes.separator
         self.parameters = [parameter for parameter in state.parameters.values() if parameter.requires_grad]
         self.inputs, self.targets = torch.zeros(2, *shape, dtype=torch.int64, device=passes.device)  # (B, T) each
+        self.count = torch.ones((), device=passes.device)  # counted tokens of the whole batch
         self.replay: CUDAGraphRunner[tuple[Tensor, Tensor]] = CUDAGraphRunner(passes.device)
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, inputs: Tensor, targets: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         """Add to the gradients; returns the scalars of `run`, which the next call overwrites."""
+        self.count.copy_(torch.where(count > 0, count, 1))
         self.inputs.copy_(inputs, non_blocking=True)
         self.targets.copy_(targets, non_blocking=True)
         if not self.model.training:  # walks all modules, so only if needed
@@ -65,7 +67,7 @@ class Pass:
         return self.replay(self.run, [*self.parameters, *(parameter.grad for parameter in self.parameters)])
 
     def run(self) -> tuple[Tensor, Tensor]:
-        """The loss, summed and divided by `tokens`, and the activation scale: scalars on the device."""
+        """The loss, summed and divided by `count`, and the activation scale: scalars on the device."""
         scale: list[Tensor] = []
 
         def note(_module: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -75,9 +77,9 @@ class Pass:
         hook = self.model.norm.register_forward_pre_hook(note)
         try:
             with self.cast:
-                logits = self.model(self.inputs)  # (B, T, V)
+                logits = self.model(self.inputs, self.separator)  # (B, T, V)
         finally:
             hook.remove()
-        loss = cross_entropy(logits, self.targets, "sum") / self.tokens
+        loss = cross_entropy(logits, self.targets, "sum") / self.count
         self.scaler.scale(loss).backward()
         return loss.detach(), scale[0]

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +21,8 @@ from tinygpt.checkpoints import base_model, locate
 from tinygpt.checkpoints.model_folder import TRACKED, lineage, save_model, save_weights
 from tinygpt.config import Params, Train
 from tinygpt.console import duration, progress, thousands
-from tinygpt.data.dataset import TokenDataset, open_tokens
+from tinygpt.data.dataset import Examples
+from tinygpt.data.packing import open_examples
 from tinygpt.files.paths import Paths, hidden
 from tinygpt.model import hardware
 from tinygpt.model.gpt import GPT, GPTConfig, count_parameters, training_flops_per_token
@@ -42,7 +42,7 @@ class Prepared:
     paths: Paths
     config: GPTConfig
     tokenizer: Tokenizer
-    data: dict[str, np.ndarray]  # split → (number of tokens,)
+    data: dict[str, Examples]  # split → its examples
     base: GPT | None  # fine-tuning starts from it
     device: torch.device
     precision: str
@@ -69,15 +69,16 @@ def prepare(params: Params, paths: Paths) -> Prepared:
     distributed.check(params.train)
     loggers.check(params.runtime.logger)
     settings, tokenizer = params.train, load(paths.tokenizer)
-    data = {split: open_tokens(paths.ids(split)) for split in ("train", "validation")}
     locate.check_base(params, paths)
     locate.check_writable(params, tokenizer)
     base, origin = (
         base_model.open_base(settings.init_from, tokenizer, params.model) if settings.init_from else (None, {})
     )
     config = base.config if base else GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump())
-    for split, tokens in data.items():
-        TokenDataset(tokens, config.context_length, split)  # raises if the text is too short
+    data = {
+        split: open_examples(paths.ids(split), paths.mask(split), config.context_length, tokenizer)
+        for split in ("train", "validation")
+    }
     device = distributed.local_device(hardware.pick_device(settings.device))
     precision = hardware.pick_precision(settings.precision, device)
     hardware.make_deterministic()
@@ -122,14 +123,14 @@ def resume(saves: RunFolder, state: State, tell: Callable[[str], object]) -> Non
 def announce(run: Prepared, state: State) -> Iterator[str]:
     """Yield lines on the cost of the run: first what can be counted, then what must be timed, before compiling."""
     settings = run.settings
-    cost = forecast.count(state, settings, len(run.data["train"]), run.precision)
+    cost = forecast.count(state, settings, run.data["train"].tokens, run.precision)
     yield (
         f"{thousands(cost.parameters)} parameters{learning(state)}, "
         f"{thousands(cost.tokens)} tokens ({cost.epochs:.1f} times the text), "
         f"{thousands(cost.flops)} FLOPs; about {thousands(cost.memory)}B of memory"
         + (" in each process" if distributed.size() > 1 else "")
     )
-    seconds, share = forecast.seconds_left(state, settings, len(run.data["validation"]), run.precision)
+    seconds, share = forecast.seconds_left(state, settings, run.data["validation"].tokens, run.precision)
     yield f"about {duration(seconds)}{' (timed before compiling)' if run.compiled else ''} on {run.machine}"
     if note := hardware.busy(share):
         yield note
@@ -161,7 +162,8 @@ def train(
         compilation.compile_blocks(state.model)
     with interruptible() as interrupted, progress(settings.steps, "step", "training", show) as bar:
         bar.update(first)
-        for _ in loop.train(state, settings, run.data, params.seed, run.precision):
+        separator = run.tokenizer.end_of_text if settings.document_mask else None
+        for _ in loop.train(state, settings, run.data, params.seed, run.precision, separator):
             speed = (state.step - first) / (time.perf_counter() - begin)  # steps a second
             bar.update()
             note(state)

@@ -11,7 +11,7 @@ from tinygpt.data.corpus import read_rows
 from tinygpt.files.checksums import sha256
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json
-from tinygpt.generation.generate import generate_ids
+from tinygpt.generation.generate import generate_ids, prompt_ids
 from tinygpt.generation.sampling import Sampling
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
@@ -52,7 +52,7 @@ def held_out(folder: Path) -> str:
 def generated(model: GPT, tokenizer: Tokenizer) -> str:
     """The beginning of a document that the model generates from an empty prompt."""
     ids, deadline = list[int](), time.monotonic() + SECONDS
-    for (token,) in generate_ids(model, [[]], [Sampling()], [SEED], TOKENS, tokenizer.end_of_text):
+    for (token,) in generate_ids(model, [prompt_ids(tokenizer, "")], [Sampling()], [SEED], TOKENS, tokenizer.ends):
         if token is None or time.monotonic() > deadline:
             break
         ids.append(token)

@@ -16,7 +16,7 @@ from typing import cast
 from torch import Tensor
 
 from tinygpt.chat.conversation import Conversation, Turn
-from tinygpt.generation.generate import generate_ids
+from tinygpt.generation.generate import generate_ids, prompt_ids
 from tinygpt.generation.sampling import Sampling, probabilities
 from tinygpt.generation.windows import window_logits
 from tinygpt.inspection import activations
@@ -157,12 +157,12 @@ class Service:
     def _generate(self, turn: WebTurn, request: GenerationRequest, visitor: Visitor) -> Iterator[None]:
         """Append tokens to the turn until the length, end of text, Stop, or the time limit."""
         loaded = self.models.load(request.model)
-        prompt = loaded.tokenizer.encode(request.prompt)
+        prompt = prompt_ids(loaded.tokenizer, request.prompt)
         ids: list[int] = []
         decoder, updated = StreamingDecoder(loaded.tokenizer), time.monotonic()
         deadline = updated + MAX_SECONDS
-        end_of_text, length = loaded.tokenizer.end_of_text, request.max_new_tokens
-        steps = generate_ids(loaded.model, [prompt], [request.sampling], [request.seed], length, end_of_text)
+        ends, length = loaded.tokenizer.ends, request.max_new_tokens
+        steps = generate_ids(loaded.model, [prompt], [request.sampling], [request.seed], length, ends)
         with contextlib.closing(cast(Generator[list[int | None]], steps)):
             for (token,) in steps:
                 if token is None or request.stop.is_set() or time.monotonic() > deadline:
@@ -242,7 +242,6 @@ class Service:
 
 def add_predictions(turn: WebTurn, prompt: list[int], loaded: LoadedModel) -> None:
     """Compute the token predictions of a finished turn, whose answer continued the prompt."""
-    prompt = prompt or [loaded.tokenizer.end_of_text]
     turn.tokens = list(predict_tokens(loaded.model, prompt + turn.ids, len(prompt), turn.sampling))
     turn.tokenizer = loaded.tokenizer
 

@@ -11,6 +11,7 @@ from benchmark import ablations
 from tinygpt import config
 from tinygpt.cli import presets
 from tinygpt.data.corpus import read_rows
+from tinygpt.data.dataset import Examples, TokenDataset
 from tinygpt.data.train_tokenizer import build
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_table
@@ -103,10 +104,14 @@ def overfitting(path: Path) -> None:
     text = "".join(text for play, text in read_rows(PATHS.text("train")) if play == "hamlet")
     until = int(len(text) * 0.9)
     learned = build(params.tokenize.model_copy(update={"kind": "bpe", "vocab_size": 512}), [text[:until]])
-    data = {"train": learned.encode_array(text[:until]), "validation": learned.encode_array(text[until:])}
     settings = params.train.model_copy(update={"steps": 500, "eval_every": 25})
     shape = GPTConfig(vocab_size=512, **params.model.model_dump())
     state = initial_state(shape, settings, params.seed, CPU, "fp32")
+    parts = {"train": text[:until], "validation": text[until:]}
+    data: dict[str, Examples] = {
+        split: TokenDataset(learned.encode_array(part).astype(np.uint16), shape.context_length)
+        for split, part in parts.items()
+    }
     for _ in loop.train(state, settings, data, params.seed, "fp32"):
         pass
     loss_curves(path, state.train_rows, state.validation_rows, {})

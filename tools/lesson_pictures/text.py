@@ -85,7 +85,7 @@ def windows(path: Path) -> None:
     figure.set_size_inches(8, 3)
     for step in range(8):
         for number, start in enumerate(sampler.batch(step)):
-            second = step * batch + number >= sampler.windows
+            second = step * batch + number >= dataset.windows
             axes.barh(
                 step, context, left=start, height=0.7, color=ACCENT if second else DARK, edgecolor="w", linewidth=2
             )

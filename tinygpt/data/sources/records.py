@@ -1,8 +1,8 @@
 """Records of .jsonl, .csv, .tsv and .parquet files: `for number, record in READERS[kind](path, column)`.
 
-A record is a dict of columns. Its number is that of its row, or of the line where it ends. `texts` extracts the text of
-records, also of hub datasets. Files are parsed strictly, and an error names file and line: a lenient CSV reader merges
-hundreds of rows into one if a quote is never closed.
+A record is a dict of columns. Its number is that of its row, or of the line where it ends. `contents` extracts the text
+or the conversation of records, also of hub datasets. Files are parsed strictly, and an error names file and line: a
+lenient CSV reader merges hundreds of rows into one if a quote is never closed.
 """
 
 import csv
@@ -20,20 +20,22 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tinygpt.data.conversations import Conversation, messages
 from tinygpt.data.sources.encodings import not_text, open_text
 
 LARGEST_FIELD = 2**28  # characters of a .csv field; a longer one means an unclosed quote
 Records = Iterable[tuple[int, dict[str, Any]]]
 
 
-def texts(
+def contents(
     records: Records, column: str, place: Callable[[int], str], tell: Callable[[str], object]
-) -> Iterator[tuple[int, str]]:
-    """The number and text of each record, with \\n as line ends; `tell` is called for each null.
+) -> Iterator[tuple[int, list[str] | Conversation]]:
+    """The number of each record, and its text (one chunk, with \\n as line ends) or its messages; `tell` is called for
+    each null.
 
     place: the number of a record → its name in an error.
 
-    Raises ValueError if the column is missing, is not text, or is null in all records.
+    Raises ValueError if the column is missing, is neither text nor messages, or is null in all records.
     """
     number = nulls = read = 0
     for number, record in records:
@@ -45,7 +47,10 @@ def texts(
             tell(f"row: null in {column!r}")
             continue
         read += 1
-        yield number, _plain(text, column, place(number))
+        if isinstance(text, list):
+            yield number, messages(text, place(number))
+        else:
+            yield number, [_plain(text, column, place(number))]
     if nulls and not read:
         raise ValueError(
             f"{column!r} is null in all {nulls:,} rows (the last is {place(number)}). Set download.text_column to a "

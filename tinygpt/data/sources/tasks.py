@@ -1,0 +1,143 @@
+"""Generated tasks in words, whose answers can be checked: `for item in items("add", 100, held_out=False, seed=0)`.
+
+An item is a question, its answer and three wrong answers that look alike. The kinds are in TASKS. Each has far more
+items than a small model can memorise; a tenth of them, chosen by a rule on their content (`is_held_out`), is never
+trained on, so that a right answer to one of those is not a memory. Used for chat fine-tuning (conversations.py) and as
+an evaluation (evaluation/tasks).
+"""
+
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+# Common nouns of the plays; many are single tokens of a vocabulary trained on those.
+NOUNS = (
+    "air arm art bed blood body boy brother business care cause child comfort company country court crown danger "
+    "daughter day death deed desire devil dream duke ear earth enemy eye face faith father fault fear field fire "
+    "fool foot fortune friend gentleman gold grace grave grief half hand head heart heaven hell home honour hope "
+    "horse hour house husband joy king kiss knight lady land law letter life light lord love maid man mark master "
+    "matter mind mother mouth music name nature news night oath peace people pity place play pleasure power "
+    "prince prison purpose queen reason report rest sea service shame side sight sin sister sleep son sorrow soul "
+    "sound spirit state sun sword tear thing thought time tongue truth uncle villain virtue war way wife wind "
+    "wish woman word work world youth"
+)
+WORDS = NOUNS.split()
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+BRACKETS = {"(": ")", "[": "]", "{": "}"}
+WRONG = 3  # wrong answers of an item
+Random = random.Random
+
+
+class Item(NamedTuple):
+    """A question, its answer, and wrong answers that look alike."""
+
+    question: str
+    answer: str
+    wrong: tuple[str, ...]
+
+
+def copy(r: Random) -> Item:
+    words = r.sample(WORDS, r.randint(2, 5))
+    return _item("Repeat: " + " ".join(words), " ".join(words), lambda: " ".join(_changed(words, r)))
+
+
+def reverse(r: Random) -> Item:
+    words = r.sample(WORDS, r.randint(2, 4))
+    backwards = words[::-1]
+    return _item("Say backwards: " + " ".join(words), " ".join(backwards), lambda: " ".join(_changed(backwards, r)))
+
+
+def sort_words(r: Random) -> Item:
+    words = r.sample(WORDS, r.randint(2, 4))
+    ordered = sorted(words)
+    return _item("Sort these words: " + " ".join(words), " ".join(ordered), lambda: " ".join(_changed(ordered, r)))
+
+
+def sort_numbers(r: Random) -> Item:
+    numbers = r.sample(range(100), r.randint(2, 4))
+    ordered = [str(number) for number in sorted(numbers)]
+    question = "Sort these numbers: " + " ".join(map(str, numbers))
+    return _item(question, " ".join(ordered), lambda: " ".join(_changed(ordered, r)))
+
+
+def larger(r: Random) -> Item:
+    a, b = r.sample(range(1000), 2)
+    others = [min(a, b), max(a, b) + 1, max(a, b) + 10]
+    return _item(f"Which is larger, {a} or {b}?", str(max(a, b)), iter(map(str, others)).__next__)
+
+
+def count(r: Random) -> Item:
+    letter, others = r.choice(LETTERS), r.sample(LETTERS, 3)
+    letters = [letter if r.random() < 0.4 else r.choice(others) for _ in range(r.randint(4, 9))]
+    number = letters.count(letter)
+    return _item(f"How many {letter} are in {' '.join(letters)}?", str(number), _near(number, r))
+
+
+def add(r: Random) -> Item:
+    a, b = r.randint(10, 99), r.randint(10, 99)
+    return _item(f"What is {a} + {b}?", str(a + b), _near(a + b, r))
+
+
+def brackets(r: Random) -> Item:
+    opened = [r.choice(list(BRACKETS)) for _ in range(r.randint(3, 8))]
+    closed = [BRACKETS[bracket] for bracket in reversed(opened)]
+    return _item("Close the brackets: " + " ".join(opened), " ".join(closed), lambda: " ".join(_replaced(closed, r)))
+
+
+TASKS: dict[str, Callable[[Random], Item]] = {
+    make.__name__: make for make in (copy, reverse, sort_words, sort_numbers, larger, count, add, brackets)
+}
+
+
+def items(kind: str, number: int, held_out: bool, seed: int) -> Iterator[Item]:
+    """`number` items of a kind of TASKS, held out or not; some may be equal. The same arguments give the same items."""
+    r = random.Random(f"{kind} {held_out} {seed}")
+    while number:
+        item = TASKS[kind](r)
+        if is_held_out(item) == held_out:
+            number -= 1
+            yield item
+
+
+def is_held_out(item: Item) -> bool:
+    """Whether an item is never trained on: a sum a + b if (7a + 11b) mod 10 = 0; any other by a checksum of its
+    question's words in alphabetical order, so that the same words in another order are held out together.
+    """
+    words = item.question.rstrip("?").split()
+    if "+" in words:
+        a, b = int(words[-3]), int(words[-1])
+        return (7 * a + 11 * b) % 10 == 0
+    return zlib.crc32(" ".join(sorted(words)).encode()) % 10 == 0
+
+
+def _item(question: str, answer: str, wrong: Callable[[], str]) -> Item:
+    """An item with WRONG different wrong answers."""
+    found: dict[str, None] = {}
+    while len(found) < WRONG:
+        if (other := wrong()) != answer:
+            found[other] = None
+    return Item(question, answer, tuple(found))
+
+
+def _near(number: int, r: Random) -> Callable[[], str]:
+    """Draws numbers near `number`: one or ten away, as in a wrong carry, or a few."""
+    return lambda: str(abs(number + r.choice((-10, -3, -2, -1, 1, 2, 3, 10))))
+
+
+def _changed(words: list[str], r: Random) -> list[str]:
+    """The words with two of them exchanged, or one replaced by another of the same kind."""
+    changed = list(words)
+    if r.random() < 0.5:
+        i, j = r.sample(range(len(words)), 2)
+        changed[i], changed[j] = changed[j], changed[i]
+    else:
+        changed[r.randrange(len(words))] = str(r.randrange(100)) if words[0].isdigit() else r.choice(WORDS)
+    return changed
+
+
+def _replaced(brackets: list[str], r: Random) -> list[str]:
+    """The brackets with one of them replaced by another kind."""
+    replaced = list(brackets)
+    replaced[r.randrange(len(replaced))] = r.choice(list(BRACKETS.values()))
+    return replaced
