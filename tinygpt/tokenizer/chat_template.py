@@ -45,7 +45,7 @@ def check(messages: Any, answered: bool = True) -> Messages:
     if not isinstance(messages, list | tuple) or not messages:
         raise ValueError(f"a conversation is a list of messages, not {_shown(messages)}")
     for number, message in enumerate(messages, 1):
-        _check_message(message, f"message {number}")
+        _check_message(message, f"message {number}", answered)
     turns = [message["role"] for message in messages if message["role"] != "system"]
     if any(message["role"] == "system" for message in messages[1:]):
         raise ValueError("a system message stands first, and there is at most one")
@@ -68,7 +68,7 @@ def render(messages: Messages) -> str:
     return "".join(ROLES[message["role"]] + message["content"] + END for message in messages)
 
 
-def _check_message(message: Any, place: str) -> None:
+def _check_message(message: Any, place: str, answered: bool) -> None:
     if not isinstance(message, dict) or not message.keys() >= {"role", "content"}:
         raise ValueError(f"{place} is {_shown(message)}, not an object with role and content")
     role, content = message["role"], message["content"]
@@ -76,7 +76,7 @@ def _check_message(message: Any, place: str) -> None:
         raise ValueError(f"{place} has the role {_shown(role)}; roles are {', '.join(ROLES)}")
     if not isinstance(content, str):
         raise ValueError(f"{place} has the content {_shown(content)}, which is not text")
-    if not content.strip():
+    if not content.strip() and (answered or role != "assistant"):  # a model's answer to this may have been empty
         raise ValueError(f"{place} is empty")
     if content != content.encode("utf-8", "replace").decode():
         raise ValueError(f"{place} has a lone surrogate (half a character)")
