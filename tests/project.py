@@ -32,6 +32,8 @@ SMALL = {
 }
 
 
+PIPELINES = ("", "finetune/", "chat/", "scratch/")
+OUTPUTS = tuple(f"{pipeline}data/" for pipeline in PIPELINES)
 STAGES = ["download", "tokenize", "train", "evaluate", "sample"]
 
 
@@ -42,11 +44,11 @@ class Project:
         self.folder = folder
         listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
         for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
-            made = name.startswith(("data/", "finetune/data/", "scratch/data/")) and not name.startswith("data/own")
+            made = name.startswith(OUTPUTS) and not name.startswith("data/own")
             if (ROOT / name).is_file() and not made and not name.endswith("dvc.lock"):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes((ROOT / name).read_bytes())
-        for file in (folder / pipeline / "params.yaml" for pipeline in ("", "finetune", "scratch")):
+        for file in (folder / pipeline / "params.yaml" for pipeline in PIPELINES):
             values = yaml.safe_load(file.read_text(encoding="utf-8"))
             for section, changes in SMALL.items():
                 values[section].update(changes)
