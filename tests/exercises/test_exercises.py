@@ -29,9 +29,9 @@ def solve(lesson: int, folder: Path) -> None:
         file.write_text((SOLUTIONS / f"lesson_{lesson:02}/{name}.py").read_text(encoding="utf-8"), encoding="utf-8")
 
 
-def test_each_of_ten_lessons_has_three() -> None:
-    assert runner.lessons() == list(range(1, 11))
-    assert [len(runner.names(lesson)) for lesson in runner.lessons()] == [3] * 10
+def test_each_of_eleven_lessons_has_three() -> None:
+    assert runner.lessons() == list(range(1, 12))
+    assert [len(runner.names(lesson)) for lesson in runner.lessons()] == [3] * 11
 
 
 @pytest.mark.parametrize(("lesson", "name"), ALL)
@@ -122,7 +122,7 @@ def test_check_exits_with_0_once_all_is_solved(tmp_path: Path) -> None:
 def test_all_exercises_are_listed() -> None:
     code, printed = run()
     assert code == 0
-    assert len(printed.splitlines()) == 30
+    assert len(printed.splitlines()) == 33
     assert (
         " 3  windows              Make the batch of a training step: windows of a long sequence of tokens." in printed
     )

@@ -49,7 +49,7 @@ class PackedDataset(Dataset[Batch]):
         self.context_length, self.separator = context_length, tokenizer.end_of_text
         self._tokens, self._mask = tokens, mask
         parts = (part for record in _records(tokens, self.separator) for part in self._fitting(record, tokenizer))
-        self._rows = list(_packed(parts, context_length + 1))
+        self._rows = list(packed(parts, context_length + 1))
         if not self._rows:
             raise ValueError(
                 f"No answer of the conversations fits into a context of {context_length} tokens. Raise "
@@ -123,7 +123,7 @@ def _records(tokens: Tokens, separator: int) -> Iterator[Span]:
     return itertools.pairwise([*starts, len(tokens)])
 
 
-def _packed(parts: Iterator[list[Span]], size: int) -> Iterator[list[Span]]:
+def packed(parts: Iterator[list[Span]], size: int) -> Iterator[list[Span]]:
     """Rows of whole parts, in order; a row ends where the next part does not fit (next-fit)."""
     row: list[Span] = []
     used = 0
