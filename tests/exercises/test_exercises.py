@@ -129,9 +129,9 @@ def test_all_exercises_are_listed() -> None:
 
 
 def test_a_lesson_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert run("11") == (1, "There is no lesson 11; there are 1 to 10.")
-    assert run("11", "--check", "--folder", str(tmp_path)) == (1, "There is no lesson 11; there are 1 to 10.")
-    assert run("0") == (1, "There is no lesson 0; there are 1 to 10.")
+    assert run("12") == (1, "There is no lesson 12; there are 1 to 11.")
+    assert run("12", "--check", "--folder", str(tmp_path)) == (1, "There is no lesson 12; there are 1 to 11.")
+    assert run("0") == (1, "There is no lesson 0; there are 1 to 11.")
     assert run("--check") == (1, "--check needs the number of a lesson: tinygpt exercise 4 --check.")
     code, printed = run("3", "--check", "--folder", str(tmp_path))
     assert (code, printed) == (1, f"There is no {tmp_path}/03. Run `tinygpt exercise 3` first.")

@@ -5,8 +5,7 @@
 assistant writes, which are its words and the `end` after them, and a 0 for all others: the user writes its own words,
 and the program puts the role tokens there.
 
-    encode_chat([("user", [5, 6]), ("assistant", [7])], {"user": 90, "assistant": 91}, 99)
-        → ([90, 5, 6, 99, 91, 7, 99], [0, 0, 0, 0, 0, 1, 1])
+    encode_chat([("assistant", [6])], {"user": 1, "assistant": 2}, 3) → ([2, 6, 3], [0, 1, 1])
 """
 
 
