@@ -47,7 +47,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0, mask: Tens
     All of one floating dtype. p: the fraction of attention weights that dropout sets to zero. mask: bool (B, 1, T, T),
     true where a token attends to another, which must not be a later one.
     """
-    if q.device.type == "cpu" and torch.is_grad_enabled() and (p or q.dtype == torch.bfloat16):
+    slow = mask is not None or (q.device.type == "cpu" and (p or q.dtype == torch.bfloat16))
+    if slow and torch.is_grad_enabled():  # with a mask, CUDA's fused backward pass would not be deterministic
         return naive_attention(q, k, v, p, mask)
     causal, grouped = mask is None, q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, is_causal=causal, enable_gqa=grouped)

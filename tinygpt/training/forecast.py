@@ -38,16 +38,17 @@ class Forecast:
     memory_a_sequence: int  # bytes of it for each sequence of the batch
 
 
-def count(state: State, settings: Train, text_tokens: int, precision: str) -> Forecast:
+def count(state: State, settings: Train, text_tokens: int, precision: str, separator: int | None = None) -> Forecast:
     """Estimate the cost of a run before it allocates memory.
 
     The memory for the backward pass is counted with one sequence and with two, and extrapolated. On a CPU the result is
     the memory of the process beyond what it takes without a model, elsewhere that of tensors on the device.
-    docs/benchmark.md compares it with measurements. text_tokens: size of the training split.
+    docs/benchmark.md compares it with measurements. text_tokens: size of the training split. separator: as in
+    GPT.forward.
     """
     config = state.model.config
     tokens = settings.steps * settings.batch_size * settings.accumulation * config.context_length
-    copies, sequence = memory_of_pass(state, precision)
+    copies, sequence = memory_of_pass(state, precision, separator)
     return Forecast(
         parameters=count_parameters(state.model),
         tokens=tokens,
@@ -79,23 +80,25 @@ def lasting_memory(state: State) -> int:
     return 4 * numbers + (LIBRARIES if on_cpu else 0)
 
 
-def memory_of_pass(state: State, precision: str) -> tuple[int, int]:
+def memory_of_pass(state: State, precision: str, separator: int | None = None) -> tuple[int, int]:
     """Bytes that a pass takes for any batch size (copies of the weights in half precision), and bytes per sequence:
     tensors saved for the backward pass, the logits and their gradients.
     """
-    one, two = (saved_for_backward(state, sequences, precision) for sequences in (1, 2))
+    one, two = (saved_for_backward(state, sequences, precision, separator) for sequences in (1, 2))
     config = state.model.config
     logits = 3 * 4 * config.context_length * config.vocab_size  # fp32: the logits and two gradients of them
     overhead = FRAGMENTATION if next(state.model.parameters()).device.type == "cpu" else 1.0
     return max(0, 2 * one - two), int(overhead * (two - one + logits))
 
 
-def seconds_left(state: State, settings: Train, validation_tokens: int, precision: str) -> tuple[float, float]:
+def seconds_left(
+    state: State, settings: Train, validation_tokens: int, precision: str, separator: int | None = None
+) -> tuple[float, float]:
     """Seconds that the remaining steps will take, extrapolated from one forward and backward pass; and the core share
     of the timing (hardware.core_share; 1 in a distributed run, whose processes wait for each other).
     """
     sequences = sequences_per_pass(settings)
-    fastest, share = time_pass(state, sequences, precision)
+    fastest, share = time_pass(state, sequences, precision, separator)
     left = settings.steps - state.step
     evaluations = 1 + left // min(settings.eval_every, settings.steps)  # a token takes a third of the time of training
     evaluated = min(settings.eval_tokens, validation_tokens) / state.model.config.context_length
@@ -108,11 +111,11 @@ def sequences_per_pass(settings: Train) -> int:
     return min(settings.batch_size, settings.batch_size * settings.accumulation // distributed.size())
 
 
-def time_pass(state: State, sequences: int, precision: str) -> tuple[float, float]:
+def time_pass(state: State, sequences: int, precision: str, separator: int | None = None) -> tuple[float, float]:
     """Seconds of a forward and backward pass, the fastest of five (on CUDA, the later ones replay a CUDA graph); and
     the core share during all five.
     """
-    batch, passes = _blank(state, sequences), Passes(state, precision)
+    batch, passes = _blank(state, sequences), Passes(state, precision, separator)
     seconds, since = [], clock()
     for _ in range(5):
         begin = time.perf_counter()
@@ -123,7 +126,7 @@ def time_pass(state: State, sequences: int, precision: str) -> tuple[float, floa
     return min(seconds), share
 
 
-def saved_for_backward(state: State, sequences: int, precision: str) -> int:
+def saved_for_backward(state: State, sequences: int, precision: str, separator: int | None = None) -> int:
     """Bytes that a forward pass saves for the backward pass, without the parameters themselves."""
     saved: dict[int, int] = {}  # address → bytes
 
@@ -131,7 +134,7 @@ def saved_for_backward(state: State, sequences: int, precision: str) -> int:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    batch, passes = _blank(state, sequences), Passes(state, precision)
+    batch, passes = _blank(state, sequences), Passes(state, precision, separator)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         passes.accumulate(batch, sequences)
     state.optimizers.zero_grad()

@@ -56,6 +56,11 @@ class Prepared:
         return self.params.train
 
     @property
+    def separator(self) -> int | None:
+        """The id that begins a document, if documents in one sequence are trained apart from each other."""
+        return self.tokenizer.end_of_text if self.settings.document_mask else None
+
+    @property
     def tracked(self) -> dict[str, Any]:
         """The parameters that the result depends on."""
         return {name: self.lineage[name] for name in TRACKED}
@@ -123,14 +128,14 @@ def resume(saves: RunFolder, state: State, tell: Callable[[str], object]) -> Non
 def announce(run: Prepared, state: State) -> Iterator[str]:
     """Yield lines on the cost of the run: first what can be counted, then what must be timed, before compiling."""
     settings = run.settings
-    cost = forecast.count(state, settings, run.data["train"].tokens, run.precision)
+    cost = forecast.count(state, settings, run.data["train"].tokens, run.precision, run.separator)
     yield (
         f"{thousands(cost.parameters)} parameters{learning(state)}, "
         f"{thousands(cost.tokens)} tokens ({cost.epochs:.1f} times the text), "
         f"{thousands(cost.flops)} FLOPs; about {thousands(cost.memory)}B of memory"
         + (" in each process" if distributed.size() > 1 else "")
     )
-    seconds, share = forecast.seconds_left(state, settings, run.data["validation"].tokens, run.precision)
+    seconds, share = forecast.seconds_left(state, settings, run.data["validation"].tokens, run.precision, run.separator)
     yield f"about {duration(seconds)}{' (timed before compiling)' if run.compiled else ''} on {run.machine}"
     if note := hardware.busy(share):
         yield note
@@ -162,8 +167,7 @@ def train(
         compilation.compile_blocks(state.model)
     with interruptible() as interrupted, progress(settings.steps, "step", "training", show) as bar:
         bar.update(first)
-        separator = run.tokenizer.end_of_text if settings.document_mask else None
-        for _ in loop.train(state, settings, run.data, params.seed, run.precision, separator):
+        for _ in loop.train(state, settings, run.data, params.seed, run.precision, run.separator):
             speed = (state.step - first) / (time.perf_counter() - begin)  # steps a second
             bar.update()
             note(state)
