@@ -257,7 +257,7 @@ def test_a_wrong_keyword_is_refused_in_a_sentence_before_any_work(
 @pytest.mark.parametrize(
     ("call", "given", "sentence"),
     [
-        (generate, (["O", "R"],), "A prompt is a list; pass a string, or several to `generate_batch`."),
+        (generate, (["O", "R"],), "A prompt is a list of strings; pass a string, messages, or several prompts to `gen"),
         (stream, (b"O",), "A prompt is a bytes; pass a string,"),
         (generate_batch, ("ROMEO:",), "prompts is one string; pass a list of strings, or call `generate`."),
         (generate_batch, ([3, 4],), "A prompt is a int; pass a string,"),

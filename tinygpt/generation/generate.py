@@ -250,10 +250,9 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     """
     if isinstance(prompt, str):
         return tokenizer.encode(prompt) or [tokenizer.end_of_text]
-    if not isinstance(prompt, list | tuple):
-        raise TypeError(
-            f"A prompt is a {type(prompt).__name__}; pass a string, messages, or several prompts to `generate_batch`."
-        )
+    if not isinstance(prompt, list | tuple) or any(isinstance(each, str) for each in prompt):
+        what = f"{type(prompt).__name__}{' of strings' if isinstance(prompt, list | tuple) else ''}"
+        raise TypeError(f"A prompt is a {what}; pass a string, messages, or several prompts to `generate_batch`.")
     return tokenizer.encode_messages(check(prompt, answered=False), add_generation_prompt=True)[0]
 
 
