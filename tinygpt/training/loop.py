@@ -36,7 +36,7 @@ class DivergedError(ValueError):
 def train(
     state: State,
     settings: Train,
-    data: dict[str, Examples],
+    data: Mapping[str, Examples],
     seed: int,
     precision: str,
     separator: int | None = None,
