@@ -45,6 +45,7 @@ LATER = {  # settings that older runs lack → the value that reproduces the old
     "tokenize.from": None,
     "train.average": 0.0,
     "train.init_from": None,
+    "train.document_mask": False,
     "train.lora_rank": 0,
     "train.lora_alpha": 16.0,
 }
