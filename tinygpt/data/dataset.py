@@ -28,7 +28,10 @@ def open_tokens(path: Path) -> Tokens:
 
 
 def open_array(path: Path, dtypes: tuple[np.dtype[Any], ...]) -> npt.NDArray[Any]:
-    """A .npy file of one dimension and one of these dtypes: memory-mapped and read-only; raises as `open_tokens`."""
+    """A .npy file of one dimension, (length,), and one of these dtypes, memory-mapped and read-only.
+
+    Raises FileNotFoundError if there is none, ValueError if it is damaged.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"No tokens at {path}. Run `dvc repro tokenize`.")
     try:
@@ -60,7 +63,7 @@ class Examples(Protocol):
         """The examples of an epoch in the order visited, as `__getitems__` takes them: (windows,)."""
 
     def evaluation(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-        """Batches in which each token is predicted once; with a `limit`, about so many tokens, spread evenly."""
+        """Batches, (B, T) each, in which each token is predicted once; with a `limit`, about so many, spread evenly."""
 
     def __getitems__(self, examples: list[int]) -> Batch:
         """A batch: inputs and targets, int64 (B, T) each."""

@@ -73,7 +73,7 @@ def id_type(tokenizer: Tokenizer) -> np.dtype[Any]:
 
 @contextmanager
 def array_file(path: Path, dtype: np.dtype[Any]) -> Iterator[Callable[[npt.NDArray[Any]], None]]:
-    """Write a .npy file of one dimension in parts, atomically: yields a function that appends an array.
+    """Write a .npy file of one dimension in parts, atomically: yields a function that appends an array, (length,).
 
     Raises ValueError if nothing was appended.
     """
