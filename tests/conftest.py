@@ -27,6 +27,7 @@ from filelock import FileLock
 from tinygpt import config
 from tinygpt.checkpoints.model_folder import save_model
 from tinygpt.data import train_tokenizer
+from tinygpt.data.dataset import TokenDataset
 from tinygpt.generation.cpu.decoder import prepare
 from tinygpt.model.gpt import GPT, GPTConfig
 from tinygpt.tokenizer.base import Tokenizer
@@ -134,14 +135,22 @@ def characters() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def data(characters: Tokenizer) -> dict[str, np.ndarray]:
+def tokens(characters: Tokenizer) -> dict[str, np.ndarray]:
     """TEXT as tokens, in two splits."""
     ids = np.array([characters.end_of_text, *characters.encode(TEXT)], dtype=np.uint16)
     return {"train": ids[: -len(ids) // 10], "validation": ids[-len(ids) // 10 :]}
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory, characters: Tokenizer, data: dict[str, np.ndarray]) -> Path:
+def data(tokens: dict[str, np.ndarray]) -> dict[str, TokenDataset]:
+    """The windows of those tokens, each as long as the context of a small model."""
+    return {split: TokenDataset(ids, 16) for split, ids in tokens.items()}
+
+
+@pytest.fixture(scope="session")
+def model_folder(
+    tmp_path_factory: pytest.TempPathFactory, characters: Tokenizer, data: dict[str, TokenDataset]
+) -> Path:
     """A model folder, trained on TEXT until it knows some of it."""
     settings = params(train__steps=100, train__eval_every=100).train
     config = gpt_config(characters.vocab_size)

@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from tests.conftest import CPU, gpt_config, params
-from tinygpt.data.dataset import Batch, evaluation_windows
+from tinygpt.data.dataset import Batch, TokenDataset
 from tinygpt.training.state import State, initial_state
 
-Data = dict[str, np.ndarray]
+Data = dict[str, TokenDataset]
 
 
 def settings(**changes: Any) -> Any:
@@ -20,8 +19,12 @@ def settings(**changes: Any) -> Any:
 
 def start(data: Data, chosen: Any, precision: str = "fp32", device: torch.device = CPU, **shape: Any) -> State:
     """A small model before its first step; `shape` changes values of the `model` section."""
-    vocab_size = int(data["train"].max()) + 1
-    return initial_state(gpt_config(vocab_size, **shape), chosen, seed=3, device=device, precision=precision)
+    return initial_state(gpt_config(vocab_size(data), **shape), chosen, seed=3, device=device, precision=precision)
+
+
+def vocab_size(data: Data) -> int:
+    """The fewest entries of a vocabulary that has every token of the training split."""
+    return 1 + max(int(ids.max()) for windows in data["train"].evaluation(64) for ids in windows)
 
 
 def advance(steps: Iterator[State], count: int) -> None:
@@ -30,6 +33,6 @@ def advance(steps: Iterator[State], count: int) -> None:
         next(steps)
 
 
-def batch(data: Data, count: int, context: int = 16) -> Batch:
-    """The first windows of the training split, all of one length."""
-    return next(evaluation_windows(data["train"], context, count, limit=count * context))
+def batch(data: Data, count: int) -> Batch:
+    """Windows of the training split, spread evenly, all of one length."""
+    return next(data["train"].evaluation(count, limit=count * data["train"].context_length))

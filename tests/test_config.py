@@ -46,7 +46,8 @@ def test_every_parameter_has_a_comment() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["params.yaml", "finetune/params.yaml", "scratch/params.yaml", "benchmark/params.yaml"]
+    "file",
+    ["params.yaml", "finetune/params.yaml", "chat/params.yaml", "scratch/params.yaml", "benchmark/params.yaml"],
 )
 def test_a_parameter_set_by_dvc_changes_its_own_line_alone(file: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / file, tmp_path / "params.yaml")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import CPU, GPT2, gpt, gpt_config
-from tests.small_training import Data, settings, start
+from tests.small_training import Data, settings, start, vocab_size
 from tinygpt.bench import measure
 from tinygpt.data.dataset import training_batches
 from tinygpt.generation.generate import generate_ids
@@ -136,7 +136,7 @@ def test_a_gpu_learns_what_a_cpu_and_the_reference_implementation_learn(
     losses = [
         [row["loss"] for row in trained(data, chosen, "fp32", device, **shape).train_rows] for device in (CUDA, CPU)
     ]
-    readable = reference_gpt.GPT(gpt_config(int(data["train"].max()) + 1, **shape))
+    readable = reference_gpt.GPT(gpt_config(vocab_size(data), **shape))
     readable.initialise(torch.Generator().manual_seed(3))
     losses.append([row["loss"] for row in reference.train(readable, chosen, data, 3).train_rows])
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
@@ -232,7 +232,7 @@ def test_a_batch_is_used_up_before_the_next_is_copied(data: Data) -> None:
     for _ in train(state, chosen, data, 3, "fp32"):
         pass
     for row, (inputs, targets) in zip(
-        state.train_rows, training_batches(data["train"], 16, 4, seed=3, start=0, stop=40), strict=True
+        state.train_rows, training_batches(data["train"], 4, seed=3, start=0, stop=40), strict=True
     ):
         with torch.no_grad(), autocast(CUDA, "fp32"):
             logits = by_hand.model(inputs.to(CUDA))

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from tests.small_training import Data, advance, batch, settings, start
+from tinygpt.data.dataset import TokenDataset, open_tokens
 from tinygpt.training import distributed
 from tinygpt.training.loop import DivergedError, train, train_step
 from tinygpt.training.passes import Passes
@@ -53,7 +53,7 @@ def diverged(data: Data) -> str:
 
 def main(folder: Path) -> None:
     with distributed.joined():
-        data = {split: np.load(folder / f"{split}.npy") for split in ("train", "validation")}
+        data = {split: TokenDataset(open_tokens(folder / f"{split}.npy"), 16) for split in ("train", "validation")}
         metadata: dict[str, Any] = {}
         for case in CASES:
             state = trained(data, case)

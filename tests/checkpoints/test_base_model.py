@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.checkpoints.test_model_folder import LINEAGE
-from tests.conftest import ROOT, SHAPES, TEXT, gpt, params
+from tests.conftest import ROOT, SHAPES, TEXT, gpt, gpt_config, params
 from tinygpt import config
 from tinygpt.checkpoints import base_model, locate
 from tinygpt.checkpoints.model_folder import CHANGES, hashes, load, save_model
@@ -83,11 +83,11 @@ def test_a_model_names_its_base_which_is_found_again(tmp_path: Path, characters:
     model = saved(tmp_path / "base", characters)
     _, origin = base_model.open_base(str(tmp_path / "base"), characters, section())
     saved(tmp_path / "tuned", characters, LINEAGE | {"base": origin}, seed=2)
-    found = base_model.base_of(tmp_path / "tuned", 8)
+    found = base_model.base_of(tmp_path / "tuned", gpt_config(characters.vocab_size, context_length=8))
     assert found is not None
     torch.testing.assert_close(found[0](TOKENS), model(TOKENS))
     assert found[1] == hashes(tmp_path / "base")
-    assert base_model.base_of(tmp_path / "base", 8) is None
+    assert base_model.base_of(tmp_path / "base", model.config) is None
 
 
 def test_a_base_that_has_changed_since_is_told(tmp_path: Path, characters: Tokenizer) -> None:
@@ -96,7 +96,7 @@ def test_a_base_that_has_changed_since_is_told(tmp_path: Path, characters: Token
     saved(tmp_path / "tuned", characters, LINEAGE | {"base": origin})
     saved(tmp_path / "base", characters, seed=3)
     with pytest.raises(ValueError, match="is no longer the model that"):
-        base_model.base_of(tmp_path / "tuned", 8)
+        base_model.base_of(tmp_path / "tuned", gpt_config(characters.vocab_size, context_length=8))
 
 
 # Its name
@@ -224,12 +224,12 @@ def test_bits_per_byte_are_of_the_held_out_part_of_the_base_text(
 ) -> None:
     (tmp_path / "corpus").mkdir()
     write_corpus([("book", [TEXT])], params().download, tmp_path / "corpus")
-    text = before_after.base_text(str(tmp_path / "corpus"), characters)
-    assert text[1] == round(len(TEXT) * 0.1)
+    text = before_after.base_text(str(tmp_path / "corpus"), characters, 16, 4)
+    assert text.bytes == round(len(TEXT) * 0.1)
     model, _ = load(model_folder)
     cast = autocast(torch.device("cpu"), "fp32")
     learned, untrained = (
-        before_after.bits_per_byte(one, text, characters, 4, cast) for one in (model, gpt(characters.vocab_size))
+        before_after.bits_per_byte(one, text, characters, cast) for one in (model, gpt(characters.vocab_size))
     )
     assert learned < 3.5 < untrained
 
@@ -238,7 +238,7 @@ def test_a_base_text_that_is_not_there_is_told(tmp_path: Path, characters: Token
     with pytest.raises(
         FileNotFoundError, match=r"Set evaluate.base_text to a corpus folder, such as data/corpus, or to null"
     ):
-        before_after.base_text(str(tmp_path / "nowhere"), characters)
+        before_after.base_text(str(tmp_path / "nowhere"), characters, 16, 4)
 
 
 def test_the_verdict_says_what_was_gained_and_what_it_cost() -> None:

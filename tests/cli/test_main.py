@@ -227,11 +227,11 @@ def test_check_reads_the_beginning_of_peoples_own_text(
 
 
 @pytest.fixture
-def pipeline(model_folder: Path, data: dict[str, np.ndarray], tmp_path: Path) -> Path:
+def pipeline(model_folder: Path, tokens: dict[str, np.ndarray], tmp_path: Path) -> Path:
     """A pipeline's folder, in which a model and held-out text lie."""
     shutil.copytree(model_folder, tmp_path / "data/model")
     (tmp_path / "data/tokens").mkdir()
-    np.save(tmp_path / "data/tokens/validation.npy", data["validation"])
+    np.save(tmp_path / "data/tokens/validation.npy", tokens["validation"])
     lineage = {"tokenizer": sha256(model_folder / "tokenizer.json")}
     write_json(tmp_path / "data/tokens/lineage.json", lineage)
     return tmp_path

@@ -223,18 +223,19 @@ def test_an_epoch_visits_each_window_once(seed: int, context_length: int, length
     dataset = TokenDataset(counting(length), context_length)
     sampler = StepSampler(dataset, 1, seed, 0, 0)
     for epoch in range(3):
-        first = epoch * sampler.windows
-        starts = sorted(start for step in range(first, first + sampler.windows) for start in sampler.batch(step))
-        assert len(starts) == sampler.windows
+        first = epoch * dataset.windows
+        starts = sorted(start for step in range(first, first + dataset.windows) for start in sampler.batch(step))
+        assert len(starts) == dataset.windows
         assert 0 <= starts[0] <= starts[-1] < len(dataset)
         assert np.all(np.diff(starts) == context_length)
         assert length - len(starts) * context_length <= 2 * context_length  # little is left over
 
 
 def test_epochs_differ_in_order_and_in_where_they_begin() -> None:
-    sampler = StepSampler(TokenDataset(counting(2000), 10), 1, 1, 0, 0)
+    dataset = TokenDataset(counting(2000), 10)
+    sampler = StepSampler(dataset, 1, 1, 0, 0)
     epochs = [
-        [sampler.batch(epoch * sampler.windows + turn)[0] for turn in range(sampler.windows)] for epoch in range(9)
+        [sampler.batch(epoch * dataset.windows + turn)[0] for turn in range(dataset.windows)] for epoch in range(9)
     ]
     assert len({min(epoch) for epoch in epochs}) > 3
     assert len({tuple(np.argsort(epoch)) for epoch in epochs}) == 9
@@ -261,9 +262,9 @@ def test_only_one_permutation_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_loader_started_midway_goes_on_with_the_same_batches() -> None:
-    text = counting(1000)
-    whole = list(training_batches(text, 8, 4, seed=3, start=0, stop=40))
-    rest = list(training_batches(text, 8, 4, seed=3, start=25, stop=40))
+    text = TokenDataset(counting(1000), 8)
+    whole = list(training_batches(text, 4, seed=3, start=0, stop=40))
+    rest = list(training_batches(text, 4, seed=3, start=25, stop=40))
     assert len(whole) == 40
     assert len(rest) == 15
     for (inputs, targets), (again, shifted) in zip(whole[25:], rest, strict=True):
@@ -277,7 +278,7 @@ def test_loading_leaves_the_global_random_numbers_alone() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
     legacy = np.random.get_state()[1].copy()  # type: ignore[index]
-    assert len(list(training_batches(counting(1000), 8, 4, seed=3, start=0, stop=5))) == 5
+    assert len(list(training_batches(TokenDataset(counting(1000), 8), 4, seed=3, start=0, stop=5))) == 5
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], legacy)  # type: ignore[index]
 

@@ -193,11 +193,11 @@ def test_octaves_leave_no_position_out(length: int) -> None:
     assert [first for first, _ in groups] == [1, 2, 3, 5, 9, 17, 33, 65][: len(groups)]
 
 
-def test_loss_by_position_is_evaluations(characters: Tokenizer, data: dict[str, np.ndarray]) -> None:
+def test_loss_by_position_is_evaluations(characters: Tokenizer, tokens: dict[str, np.ndarray]) -> None:
     model = gpt(characters.vocab_size)
-    windows = evaluation_windows(data["validation"], 16, 4)
+    windows = evaluation_windows(tokens["validation"], 16, 4)
     expected = evaluate(model, windows, characters, contextlib.nullcontext()).by_position
-    whole = data["validation"][: (len(data["validation"]) - 1) // 16 * 16 + 1]
+    whole = tokens["validation"][: (len(tokens["validation"]) - 1) // 16 * 16 + 1]
     found = activations.by_position(model, characters, whole)
     assert found.shape == expected.shape
     assert found[-1] == pytest.approx(expected[-1], rel=1e-6)

@@ -21,6 +21,7 @@ import torch
 from tests.conftest import CPU, GPT2, TEXT, gpt_config, params
 from tinygpt.checkpoints.model_folder import hashes, load, save_model
 from tinygpt.data import train_tokenizer
+from tinygpt.data.dataset import TokenDataset
 from tinygpt.files.checksums import SUMS, seal, verify
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.training.loop import train
@@ -52,7 +53,8 @@ def trained(seed: int, **changes: Any) -> tuple[State, State, Tokenizer, Any]:
     )
     ids = np.array(words.encode(TEXT), dtype=np.uint16)
     states = [initial_state(gpt_config(words.vocab_size, **changes), settings, seed, CPU, "fp32") for _ in range(2)]
-    steps = train(states[1], settings, {"train": ids, "validation": ids[:200]}, seed, "fp32")
+    data = {"train": TokenDataset(ids, 16), "validation": TokenDataset(ids[:200], 16)}
+    steps = train(states[1], settings, data, seed, "fp32")
     return states[0], states[1], words, steps
 
 

@@ -60,7 +60,7 @@ def closure(file: str) -> set[str]:
 
 PIPELINES = {
     f"{folder}{name}": stage
-    for folder in ("", "finetune/", "scratch/")
+    for folder in ("", "finetune/", "chat/", "scratch/")
     for name, stage in yaml.safe_load((ROOT / folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"].items()
 }
 

@@ -5,12 +5,12 @@ runs.
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tests.conftest import CPU, SHAPES, gpt, gpt_config, params
+from tests.small_training import Data, vocab_size
 from tinygpt.checkpoints.model_folder import load, save_model
 from tinygpt.errors import ConfigError
 from tinygpt.files.paths import Paths
@@ -23,8 +23,6 @@ from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.training import optimizer
 from tinygpt.training.loop import average_weights, clip_gradients, train
 from tinygpt.training.state import State, initial_state
-
-Data = dict[str, np.ndarray]
 
 
 def settings(**changes: Any) -> Any:
@@ -49,7 +47,7 @@ def gradients(model: Any, seed: int, size: float = 1.0) -> list[Tensor]:
 def fast(data: Data, shape: dict[str, Any] | None = None, **changes: Any) -> State:
     """A run of the fast path, to its end."""
     chosen = settings(**changes)
-    state = initial_state(gpt_config(int(data["train"].max()) + 1, **(shape or {})), chosen, 3, CPU, "fp32")
+    state = initial_state(gpt_config(vocab_size(data), **(shape or {})), chosen, 3, CPU, "fp32")
     for _ in train(state, chosen, data, 3, "fp32"):
         pass
     return state
@@ -57,7 +55,7 @@ def fast(data: Data, shape: dict[str, Any] | None = None, **changes: Any) -> Sta
 
 def reference(data: Data, shape: dict[str, Any] | None = None, **changes: Any) -> tuple[GPT, History]:
     """The same run of the reference implementation: its model, and what it left."""
-    model = GPT(gpt_config(int(data["train"].max()) + 1, **(shape or {})))
+    model = GPT(gpt_config(vocab_size(data), **(shape or {})))
     model.initialise(torch.Generator().manual_seed(3))
     return model, train_reference(model, settings(**changes), data, 3)
 

@@ -125,12 +125,13 @@ from pathlib import Path
 from tests.conftest import CPU, TEXT
 from tests.small_training import batch, settings, start
 import tinygpt
+from tinygpt.data.dataset import TokenDataset
 from tinygpt.model import hardware
 from tinygpt.training.loop import train
 hardware.make_deterministic()
 model, tokenizer = tinygpt.load(Path({str(model_folder)!r}))
 tinygpt.generate(model, tokenizer, "ROMEO:", max_new_tokens=3)
-data = dict.fromkeys(("train", "validation"), tokenizer.encode_array(TEXT))
+data = dict.fromkeys(("train", "validation"), TokenDataset(tokenizer.encode_array(TEXT), 16))
 chosen = settings(optimizer={optimizer!r})
 for _ in train(start(data, chosen), chosen, data, 3, "fp32"):
     pass

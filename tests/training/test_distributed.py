@@ -28,10 +28,10 @@ TORCHRUN = ("torchrun", "--standalone", "--nproc_per_node=2", "-m", "stages.trai
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory, data: Data) -> Path:
+def three(tmp_path_factory: pytest.TempPathFactory, tokens: dict[str, np.ndarray]) -> Path:
     """What three processes ended with: of three or more, a sum depends on its order."""
     folder = tmp_path_factory.mktemp("three")
-    for split, ids in data.items():
+    for split, ids in tokens.items():
         np.save(folder / f"{split}.npy", ids)
     command = ["torchrun", "--standalone", "--nproc_per_node=3", "-m", "tests.together", str(folder)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from stages import download
 from tests.conftest import params
 from tests.data.sources.test_download_cache import opener
 from tinygpt import config
+from tinygpt.data.conversations import Conversation
 from tinygpt.data.sources import documents, download_cache, pypi, shakespeare
 from tinygpt.files.paths import Paths
 
@@ -34,7 +36,13 @@ def own(**texts: str | bytes) -> None:
 
 
 def texts(**changes: object) -> dict[str, str]:
-    return {name: "".join(pieces) for name, pieces in documents.documents(section(**changes))[0]}
+    return {name: joined(content) for name, content in documents.documents(section(**changes))[0]}
+
+
+def joined(content: Iterable[str] | Conversation) -> str:
+    """The text of a document, which is not a conversation."""
+    assert not isinstance(content, Conversation)
+    return "".join(content)
 
 
 # One's own files
@@ -93,7 +101,7 @@ def test_an_address_becomes_a_document_named_after_it(monkeypatch: pytest.Monkey
     found, digest = documents.documents(section(url="https://a.org/books/my%20book.txt?x=1"), heard.append)
     assert sum(heard) == 1500
     assert digest == hashlib.sha256(b"word " * 300).hexdigest()
-    assert [(name, "".join(pieces)) for name, pieces in found] == [("my book", "word " * 300)]
+    assert [(name, joined(content)) for name, content in found] == [("my book", "word " * 300)]
 
 
 def test_an_address_of_records_is_read_as_a_file_of_that_name_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +109,7 @@ def test_an_address_of_records_is_read_as_a_file_of_that_name_is(monkeypatch: py
     monkeypatch.setattr(download_cache, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(data), advance))
     for name in ("x.csv", "x.TSV"):
         found, _ = documents.documents(section(url=f"https://a.org/{name}"))
-        assert [(name, *pieces) for name, pieces in found] == [(f"{name}/2", "one")]
+        assert [(name, joined(content)) for name, content in found] == [(f"{name}/2", "one")]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +130,7 @@ def test_an_address_that_gives_no_utf8_is_told_what_to_do_instead(
     monkeypatch.setattr(download_cache, "fetch", lambda url, sha256, advance: fetch(url, sha256, opener(data), advance))
     found, _ = documents.documents(section(url="https://a.org/book.txt"))
     with pytest.raises(ValueError, match=f"What download.url gave {sentence}"):
-        ["".join(pieces) for _, pieces in found]
+        [joined(content) for _, content in found]
 
 
 def test_the_stage_says_what_it_skipped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +170,7 @@ def hub(text: str = "text", **changes: object) -> config.Download:
 
 def test_a_local_folder_in_the_hubs_layout_is_a_dataset(capfd: pytest.CaptureFixture[str]) -> None:
     found, digest = documents.documents(hub())
-    rows = [(name, "".join(pieces)) for name, pieces in itertools.islice(found, 4)]
+    rows = [(name, joined(content)) for name, content in itertools.islice(found, 4)]
     assert rows == [(f"stories/{number + 1}", f"story {number} " * 100) for number in range(4)]
     assert digest is None
     assert len(texts(source="hub", dataset="./stories")) == 9

@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from tests.conftest import params
+from tests.data.sources.test_documents import joined
 from tests.hub_server import COMMIT, GATED, UNKNOWN, Answer, Hub
 from tests.project import Project
 from tinygpt import config
@@ -71,7 +72,7 @@ def section(**changes: object) -> config.Download:
 
 
 def texts(**changes: object) -> list[str]:
-    return ["".join(pieces) for _, pieces in documents.documents(section(**changes))[0]]
+    return [joined(content) for _, content in documents.documents(section(**changes))[0]]
 
 
 def blob(name: str) -> Path:
@@ -85,7 +86,7 @@ def blob(name: str) -> Path:
 def test_the_train_split_is_read_in_order_as_it_is_and_nothing_else_is_fetched(served: Hub) -> None:
     heard: list[int] = []
     found, digest = documents.documents(section(), heard.append)
-    read = [(name, "".join(pieces)) for name, pieces in found]
+    read = [(name, joined(content)) for name, content in found]
     assert read == [(f"TinyStories/{number}", text) for number, text in enumerate(ALL, 1)]
     assert digest is None
     assert served.files_asked() == [Path(name).name for name in TRAIN]
@@ -309,7 +310,7 @@ def test_rows_without_text_are_skipped_and_counted_and_lines_end_as_in_text_file
     served.datasets["a/b"] = {"train.parquet": parquet([None, "one\r\ntwo\r", None, "three"])}  # type: ignore[list-item]
     left_out: list[str] = []
     found, _ = documents.documents(section(dataset="a/b"), tell=left_out.append)
-    assert [(name, *pieces) for name, pieces in found] == [("b/2", "one\ntwo\n"), ("b/4", "three")]
+    assert [(name, joined(content)) for name, content in found] == [("b/2", "one\ntwo\n"), ("b/4", "three")]
     assert left_out == ["row: null in 'text'"] * 2
     served.datasets["a/c"] = {"train.parquet": parquet([None] * 3)}  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"'text' is null in all 3 rows .the last is Row 3 of a/c"):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.data.sources.test_documents import own, section, texts
+from tests.data.sources.test_documents import joined, own, section, texts
 from tinygpt.data.sources import documents, records
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -125,7 +125,11 @@ def test_a_quote_that_is_never_closed_fuses_no_rows(line: int, first: str) -> No
             '{"text": 5}',
             r"x\.jsonl, line 1: 'text' is 5, which is not text.* or set download\.text_column",
         ),
-        ("x__jsonl", '{"text": ["a", "b"]}', "'text' is .'a', 'b'., which is not text"),
+        (
+            "x__jsonl",
+            '{"text": ["a", "b"]}',
+            r"x\.jsonl, line 1: message 1 is 'a', not an object with role and content",
+        ),
         ("x__jsonl", r'{"text": "\ud800"}', "lone surrogate \\(half a character\\)"),
         ("x__parquet", "not parquet", "cannot be read as Parquet"),
     ],
@@ -144,7 +148,7 @@ def test_parquet_that_holds_no_text_is_named_with_the_next_step() -> None:
         (broken.dictionary_encode(), r"x\.parquet, row \d: 'text' is not UTF-8"),
         (pa.array([b"one", b"caf\xe9"]), r"x\.parquet, row 2: 'text' is not UTF-8 \(byte 3\)"),
         ([1, 2], r"row 1: 'text' is 1, which is not text"),
-        ([["a"], ["b"]], r"row 1: 'text' is \['a'\], which is not text"),
+        ([["a"], ["b"]], r"row 1: message 1 is 'a', not an object with role and content\. Correct or remove it"),
     ):
         parquet(values)
         with pytest.raises(ValueError, match=sentence):
@@ -179,7 +183,7 @@ def test_rows_without_text_are_skipped_and_counted(kind: str) -> None:
         Path("own/x.jsonl").unlink()
         parquet([*values, None, None])
     left_out: list[str] = []
-    found = [(name, *pieces) for name, pieces in documents.documents(section(), tell=left_out.append)[0]]
+    found = [(name, joined(content)) for name, content in documents.documents(section(), tell=left_out.append)[0]]
     assert found == [(f"x.{kind}/2", "one"), (f"x.{kind}/4", ""), (f"x.{kind}/5", "two")]
     assert left_out == ["row: null in 'text'"] * 5
 

@@ -129,11 +129,12 @@ def test_a_folder_that_is_closed_to_the_reader_is_not_passed_over(monkeypatch: p
         ("data/evaluation", "which contains data/evaluation/figures"),
         ("data/training/metrics.json", "which is, or is inside, data/training/metrics.json"),
         ("finetune", "which contains finetune/data/corpus, an output of finetune/dvc.yaml"),
+        ("chat", "which contains chat/data/corpus, an output of chat/dvc.yaml"),
         ("benchmark", "which contains benchmark/results"),
     ],
 )
 def test_a_path_that_overlaps_with_what_a_pipeline_makes_is_refused(here: Path, path: str, sentence: str) -> None:
-    for name in ("dvc.yaml", "finetune/dvc.yaml", "benchmark/dvc.yaml"):
+    for name in ("dvc.yaml", "finetune/dvc.yaml", "chat/dvc.yaml", "benchmark/dvc.yaml"):
         write_text(here / name, (ROOT / name).read_text())
     (here / "data").mkdir()
     (here / "data/corpus").symlink_to(here / "cache")  # as DVC's cache.type: symlink has it
