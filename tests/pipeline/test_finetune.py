@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from tests.checkpoints.test_hf_model import write
-from tests.conftest import ROOT
 from tests.project import STAGES, Project
 from tinygpt.checkpoints.model_folder import hashes, load
 from tinygpt.experiments import compare, runs
@@ -138,30 +137,6 @@ def test_its_experiments_are_compared_as_what_they_are_and_not_as_their_base(
 def test_info_follows_the_base(project: Project) -> None:
     told = project.run("tinygpt", "info", "finetune/data/model", "--folder", "finetune")
     assert next(line for line in told.splitlines() if "base model" in line).count("the same") == 1
-
-
-def test_both_pipelines_name_the_same_modules_and_outputs() -> None:
-    ours, theirs = (
-        yaml.safe_load((ROOT / folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-        for folder in ("", "finetune")
-    )
-    for stage in STAGES:
-        code = [
-            [dep for dep in side[stage]["deps"] if dep.startswith(("stages", "tinygpt"))] for side in (ours, theirs)
-        ]
-        assert code[0] == code[1]
-        assert theirs[stage]["outs"] == [{f"finetune/{out}": {"cache": False}} for out in ours[stage]["outs"]]
-        assert theirs[stage]["params"] == [{"finetune/params.yaml": ours[stage]["params"]}]
-
-
-def test_its_parameters_are_those_of_the_top_level_but_for_what_fine_tuning_is() -> None:
-    ours, theirs = (
-        yaml.safe_load((ROOT / folder / "params.yaml").read_text(encoding="utf-8")) for folder in ("", "finetune")
-    )
-    assert {section: list(values) for section, values in ours.items() if section != "seed"} == {
-        section: list(values) for section, values in theirs.items() if section != "seed"
-    }
-    assert (theirs["tokenize"]["from"], theirs["train"]["init_from"]) == ("data/model", "data/model")
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])

@@ -138,8 +138,39 @@ def test_params_that_change_no_result_are_tracked_by_no_stage() -> None:
     assert tracked == set(config.Params.model_fields) - {"runtime"}
 
 
+@pytest.mark.parametrize("folder", ["finetune", "chat"])
+def test_a_pipeline_that_fine_tunes_names_the_modules_outputs_and_parameters_of_the_top_level(folder: str) -> None:
+    for name, ours in STAGES.items():
+        theirs = PIPELINES[f"{folder}/{name}"]
+        code = [[dep for dep in side["deps"] if dep.startswith(("stages", "tinygpt"))] for side in (ours, theirs)]
+        assert code[0] == code[1]
+        assert theirs["outs"] == [{f"{folder}/{out}": {"cache": False}} for out in ours["outs"]]
+        assert theirs["params"] == [{f"{folder}/params.yaml": ours["params"]}]
+
+
+def test_chat_is_the_pipeline_finetune_in_a_folder_of_its_own() -> None:
+    text = (ROOT / "finetune/dvc.yaml").read_text(encoding="utf-8").replace("finetune", "chat")
+    assert yaml.safe_load(text) == yaml.safe_load((ROOT / "chat/dvc.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("folder", ["finetune", "chat"])
+def test_a_pipeline_that_fine_tunes_has_the_parameters_of_the_top_level_in_their_order(folder: str) -> None:
+    ours, theirs = (
+        yaml.safe_load((ROOT / place / "params.yaml").read_text(encoding="utf-8")) for place in ("", folder)
+    )
+    assert keys(ours) == keys(theirs)
+    assert (theirs["tokenize"]["from"], theirs["train"]["init_from"]) == ("data/model", "data/model")
+
+
+def keys(values: Any) -> Any:
+    """The names in nested dictionaries, in order."""
+    return [(name, keys(value)) for name, value in values.items()] if isinstance(values, dict) else None
+
+
 def test_git_ignores_what_dvc_keeps() -> None:
-    outs = [out for stage in STAGES.values() for out in stage["outs"]]
+    outs = [
+        f"{folder}{out}" for folder in ("", "finetune/", "chat/") for stage in STAGES.values() for out in stage["outs"]
+    ]
     run = subprocess.run(
         ["git", "check-ignore", "--no-index", *outs], cwd=ROOT, capture_output=True, text=True, check=False
     )
