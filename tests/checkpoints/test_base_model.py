@@ -26,6 +26,7 @@ from tinygpt.files.text import write_text
 from tinygpt.model.hardware import autocast
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.char import CharTokenizer
+from tinygpt.tokenizer.chat_template import ROLE_TOKENS
 from tinygpt.training import lora
 from tinygpt.training.state import weights
 
@@ -55,6 +56,23 @@ def test_a_base_keeps_its_shape_and_takes_a_shorter_context_and_dropout(
     assert base.config.n_embd == model.config.n_embd
     torch.testing.assert_close(base(TOKENS), model(TOKENS))
     assert origin == {"init_from": str(tmp_path / "base")} | hashes(tmp_path / "base")
+
+
+def test_a_base_grows_by_role_tokens_and_the_known_ones_keep_their_logits(
+    tmp_path: Path, characters: Tokenizer, shape: dict[str, Any]
+) -> None:
+    model, known = saved(tmp_path / "base", characters, **shape), characters.vocab_size
+    base, origin = base_model.open_base(str(tmp_path / "base"), characters.with_roles(), section())
+    assert base.config.vocab_size == known + len(ROLE_TOKENS)
+    logits = base(TOKENS)
+    torch.testing.assert_close(logits[..., :known], model(TOKENS))
+    for new in range(known, base.config.vocab_size):  # neither likely nor unlikely
+        torch.testing.assert_close(logits[..., new], logits[..., :known].mean(-1))
+        torch.testing.assert_close(base.token_embedding.weight[new], model.token_embedding.weight.mean(0))
+    saved(tmp_path / "tuned", characters.with_roles(), LINEAGE | {"base": origin})
+    found = base_model.base_of(tmp_path / "tuned", base.config)
+    assert found is not None
+    torch.testing.assert_close(found[0](TOKENS), logits)
 
 
 def test_a_transformers_folder_is_a_base_too(tmp_path: Path, characters: Tokenizer) -> None:
