@@ -52,6 +52,10 @@ class Examples(Protocol):
         """The id that begins a document, if documents are evaluated apart from each other."""
 
     @property
+    def left_out(self) -> int:
+        """The number of tokens that ought to count, but fit into no example."""
+
+    @property
     def tokens(self) -> int:
         """The number of tokens in an epoch."""
 
@@ -83,7 +87,7 @@ class TokenDataset(Dataset[Batch]):
                 f"least {context_length + 1}. Set model.context_length lower or add text; for the validation split, a "
                 "larger download.validation_fraction helps too."
             )
-        self.context_length, self.separator = context_length, None
+        self.context_length, self.separator, self.left_out = context_length, None, 0
         self._tokens = tokens
         self._window = np.arange(context_length + 1)
 

@@ -1,12 +1,12 @@
 """Conversations → batches: `PackedDataset(tokens, mask, context_length, tokenizer)`; `open_examples` opens any split.
 
-Records of a token file differ in length, so several are packed into one row of the context's length, each whole; what
-is left of a row is padding. A record longer than that is cut at a turn: every part begins with the system message and a
-user's turn. Where the mask is 0, the target is IGNORED, so that only the assistant's words count.
+Records of a token file differ in length, so several are packed into one row, each whole; what is left of a row is
+padding. A record longer than a row is cut before a user's message, and every part begins with the system message. Where
+the mask is 0, the target is IGNORED, so that only the assistant's words count. scratch/chat.py is the same to be read.
 """
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.chat_template import USER
 
 Span = tuple[int, int]  # positions in the token file: the first, and the one after the last
+Part = list[Span]  # a record, or what is kept together of it
 
 
 def open_examples(ids: Path, mask: Path, context_length: int, tokenizer: Tokenizer) -> Examples:
@@ -42,19 +43,24 @@ class PackedDataset(Dataset[Batch]):
     """Rows of packed records, by number: `inputs, targets = dataset[row]`, int64 (T,) each.
 
     tokens: ids, (number of tokens,). mask: 1 where the assistant writes, (number of tokens,). Every counted token is in
-    exactly one row; a turn longer than a row is cut off. ValueError if no answer fits.
+    one row, once, except those at the end of a turn that alone is longer than a row: `left_out` is their number.
+    ValueError if no answer fits.
     """
 
     def __init__(self, tokens: Tokens, mask: npt.NDArray[Any], context_length: int, tokenizer: Tokenizer) -> None:
         self.context_length, self.separator = context_length, tokenizer.end_of_text
-        self._tokens, self._mask = tokens, mask
-        parts = (part for record in _records(tokens, self.separator) for part in self._fitting(record, tokenizer))
-        self._rows = list(packed(parts, context_length + 1))
+        self._tokens, self._mask, self._user = tokens, mask, tokenizer.role_token(USER)
+        starts = np.flatnonzero(tokens == self.separator).tolist()
+        parts = [part for record in pairwise([*starts, len(tokens)]) for part in self._parts(*record)]
+        groups = next_fit([_length(part) for part in parts], context_length + 1)
+        self._rows = [[*chain.from_iterable(parts[group])] for group in groups]
         if not self._rows:
             raise ValueError(
                 f"No answer of the conversations fits into a context of {context_length} tokens. Raise "
                 "model.context_length, up to that of the base model."
             )
+        spans = chain.from_iterable(self._rows)
+        self.left_out = int(mask.sum()) - sum(int(mask[slice(*span)].sum()) for span in spans)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -70,8 +76,8 @@ class PackedDataset(Dataset[Batch]):
         for i, row in enumerate(rows):
             at = np.concatenate([np.arange(*span) for span in self._rows[row]])
             ids[i, : len(at)], counted[i, : len(at)] = self._tokens[at], self._mask[at]
-        targets = np.where(counted, ids, IGNORED)[:, 1:]
-        return torch.from_numpy(ids[:, :-1].copy()), torch.from_numpy(targets.copy())
+        inputs, targets = torch.from_numpy(ids[:, :-1].copy()), np.where(counted, ids, IGNORED)
+        return inputs, torch.from_numpy(targets[:, 1:].copy())
 
     @property
     def tokens(self) -> int:
@@ -91,48 +97,38 @@ class PackedDataset(Dataset[Batch]):
         rows = np.arange(number) * len(self) // number
         return (self.__getitems__(rows[i : i + batch_size].tolist()) for i in range(0, number, batch_size))
 
-    def _fitting(self, record: Span, tokenizer: Tokenizer) -> Iterator[list[Span]]:
-        """A record in parts of at most T + 1 tokens with something counted: the system message, then whole turns."""
-        start, end = record
-        limit = self.context_length + 1
-        if end - start <= limit:
-            if self._mask[start:end].any():
-                yield [record]
-            return
-        ids = self._tokens[start:end]
-        users = (start + np.flatnonzero(ids == tokenizer.role_token(USER))).tolist()
-        head = (start, users[0])  # <|endoftext|>, and the system message if there is one
-        room = limit - (head[1] - head[0])
-        first = users[0]
-        for user, following in itertools.pairwise([*users, end]):
-            if following - first > room:
-                if user > first:
-                    yield from self._part(head, (first, user))
-                first = user
-        yield from self._part(head, (first, min(end, first + max(0, room))))
+    def _parts(self, start: int, end: int) -> list[Part]:
+        """The record from `start` to `end` in parts of at most T + 1 tokens, without those in which nothing counts.
 
-    def _part(self, head: Span, body: Span) -> Iterator[list[Span]]:
-        limit = self.context_length + 1
-        body = (body[0], min(body[1], body[0] + max(0, limit - (head[1] - head[0]))))
-        if self._mask[slice(*body)].any():
-            yield [head, body]
+        Whole if it fits; else the beginning, up to the first user's message, and as many turns as fit, again and again.
+        """
+        room = self.context_length + 1
+        if end - start <= room:
+            parts = [[(start, end)]]
+        else:
+            users = start + np.flatnonzero(self._tokens[start:end] == self._user)
+            turns = [*users.tolist(), end]  # a turn lasts until the next one begins
+            room = max(0, room - (turns[0] - start))
+            groups = next_fit([after - turn for turn, after in pairwise(turns)], room)
+            bodies = [(turns[group.start], turns[group.stop]) for group in groups]
+            parts = [[(start, turns[0]), (first, min(after, first + room))] for first, after in bodies]
+        return [part for part in parts if any(self._mask[slice(*span)].any() for span in part)]
 
 
-def _records(tokens: Tokens, separator: int) -> Iterator[Span]:
-    starts = np.flatnonzero(tokens == separator).tolist()
-    return itertools.pairwise([*starts, len(tokens)])
+def next_fit(lengths: Sequence[int], room: int) -> Iterator[slice]:
+    """Items of these lengths in groups of neighbours: a group ends where the next item does not fit into `room`.
 
-
-def packed(parts: Iterator[list[Span]], size: int) -> Iterator[list[Span]]:
-    """Rows of whole parts, in order; a row ends where the next part does not fit (next-fit)."""
-    row: list[Span] = []
-    used = 0
-    for part in parts:
-        length = sum(end - start for start, end in part)
-        if used + length > size:
-            yield row
-            row, used = [], 0
-        row += part
+    An item longer than `room` is a group of its own.
+    """
+    first = used = 0
+    for number, length in enumerate(lengths):
+        if number > first and used + length > room:
+            yield slice(first, number)
+            first, used = number, 0
         used += length
-    if row:
-        yield row
+    if lengths:
+        yield slice(first, len(lengths))
+
+
+def _length(part: Part) -> int:
+    return sum(end - start for start, end in part)

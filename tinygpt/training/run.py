@@ -135,6 +135,12 @@ def announce(run: Prepared, state: State) -> Iterator[str]:
         f"{thousands(cost.flops)} FLOPs; about {thousands(cost.memory)}B of memory"
         + (" in each process" if distributed.size() > 1 else "")
     )
+    for split, examples in run.data.items():
+        if examples.left_out:
+            yield (
+                f"{split}: {examples.left_out:,} tokens of answers are left out; with their questions they are longer "
+                f"than the context of {run.config.context_length}"
+            )
     seconds, share = forecast.seconds_left(state, settings, run.data["validation"].tokens, run.precision, run.separator)
     yield f"about {duration(seconds)}{' (timed before compiling)' if run.compiled else ''} on {run.machine}"
     if note := hardware.busy(share):

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from tinygpt.data.packing import packed
+from tinygpt.data.packing import next_fit
 from tinygpt.exercises import same
 from tinygpt.model.loss import IGNORED, cross_entropy
 from tinygpt.tokenizer.char import CharTokenizer
@@ -36,7 +36,7 @@ def answer_loss(yours: Callable[..., Any]) -> None:
 
 
 def pack(yours: Callable[..., Any]) -> None:
-    """as `packed` in tinygpt/data/packing.py"""
+    """as `next_fit` in tinygpt/data/packing.py"""
     for lengths, size in (([3, 4, 2, 6], 8), ([8, 8, 1], 8), ([1] * 10, 4), ([5, 5, 5, 2, 2, 2], 9)):
-        rows = packed(([(number, number + length)] for number, length in enumerate(lengths)), size)
-        same(f"pack({lengths}, {size})", yours(lengths, size), [[first for first, _ in row] for row in rows])
+        rows = [[*range(group.start, group.stop)] for group in next_fit(lengths, size)]
+        same(f"pack({lengths}, {size})", yours(lengths, size), rows)
