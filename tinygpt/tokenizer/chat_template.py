@@ -72,7 +72,7 @@ def _check_message(message: Any, place: str, answered: bool) -> None:
     if not isinstance(message, dict) or not message.keys() >= {"role", "content"}:
         raise ValueError(f"{place} is {_shown(message)}, not an object with role and content")
     role, content = message["role"], message["content"]
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise ValueError(f"{place} has the role {_shown(role)}; roles are {', '.join(ROLES)}")
     if not isinstance(content, str):
         raise ValueError(f"{place} has the content {_shown(content)}, which is not text")

@@ -10,6 +10,7 @@ byte of a run of byte tokens that is not valid UTF-8.
 An HFTokenizer is the tokenizer of a transformers model (checkpoints/hf_tokenizer.py).
 """
 
+import itertools
 import json
 import math
 import re
@@ -166,15 +167,26 @@ class HFTokenizer(LibraryTokenizer):
             self._roles = {name: vocabulary[name] for name in ROLE_TOKENS}
 
     def with_roles(self) -> "HFTokenizer":
-        """As for other tokenizers; a token that exists with that name is used, and free ids of the model come first."""
+        """As for other tokenizers; a token that exists with that name is used, and free ids of the model come first.
+
+        Raises ValueError if the tokenizer reads such a name in a text as that token, since anybody could then speak in
+        another's role. An added token does so only until it is special.
+        """
         if self._roles:
             return self
         vocabulary = self._library.get_vocab(with_added_tokens=True)
-        new = [name for name in ROLE_TOKENS if name not in vocabulary]
-        first = max(vocabulary.values()) + 1
-        added = [added_token(name, first + i) for i, name in enumerate(new)]
-        content = self._content | {"added_tokens": [*self._content.get("added_tokens", []), *added]}
-        return HFTokenizer(content, self._end, max(self.vocab_size, first + len(new)), has_roles=True)
+        free = itertools.count(max(vocabulary.values()) + 1)
+        roles = [added_token(name, vocabulary[name] if name in vocabulary else next(free)) for name in ROLE_TOKENS]
+        others = [entry for entry in self._content.get("added_tokens", []) if entry["content"] not in ROLE_TOKENS]
+        content = self._content | {"added_tokens": sorted([*others, *roles], key=lambda entry: entry["id"])}
+        found = HFTokenizer(content, self._end, max(self.vocab_size, next(free)), has_roles=True)
+        for name in ROLE_TOKENS:
+            if found.role_token(name) in found.encode(name):
+                raise ValueError(
+                    f"The base model's tokenizer reads {name} in a text as one token, which conversations need for "
+                    "themselves. Set tokenize.from and train.init_from to another model."
+                )
+        return found
 
     def save(self, folder: Path | str) -> None:
         """Like `Tokenizer.save`; tokenizer_config.json also holds end_of_text and vocab_size for `load`."""
