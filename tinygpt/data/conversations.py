@@ -36,8 +36,7 @@ def messages(value: Any, place: str) -> Conversation:
         check(value)
     except ValueError as problem:
         raise ValueError(f"{place}: {problem}. Correct or remove it.") from None
-    names = ("role", "content")
-    return Conversation([{name: message[name].replace("\r\n", "\n") for name in names} for message in value])
+    return Conversation([{"role": each["role"], "content": _plain_ends(each["content"])} for each in value])
 
 
 def as_row(conversation: Conversation) -> str:
@@ -74,8 +73,13 @@ def answers_of(messages: Messages) -> str:
     return "".join(answer + "\n" for answer in answers(messages))
 
 
+def _plain_ends(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _renamed(message: dict[str, Any]) -> dict[str, Any]:
     """A message of ShareGPT under the usual names; any other as it is."""
     if "from" not in message or "role" in message:
         return message
-    return {"role": SHAREGPT.get(message["from"], message["from"]), "content": message.get("value")}
+    role = message["from"]
+    return {"role": SHAREGPT.get(role, role) if isinstance(role, str) else role, "content": message.get("value")}

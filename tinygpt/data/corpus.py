@@ -90,17 +90,17 @@ def write_corpus(
             numbers = (number for number, *_ in _numbered(_read(spool), sizes))
             groups = overlap.near_duplicates(zip(numbers, plain, strict=True), len(sizes))
             starts = _held_from(np.array(sizes), groups, section.validation_fraction)
-        if chat and not np.isin(starts, [0, *sizes]).all():
+        if chat and ((starts > 0) & (starts < sizes)).any():
             raise ValueError(
                 f"There are {len(sizes)} conversations, too few to hold out whole ones. Add some, or lower "
                 f"download.validation_fraction, which is {section.validation_fraction:g}."
             )
-        check_held(section, int((np.array(sizes) - starts).sum()))
         parts = []
         with writing(folder / "train.parquet") as train, writing(folder / "validation.parquet") as held:
             for path, held_out in ((train, False), (held, True)):
                 rows = _split(_read(spool), sizes, starts)
                 parts.append(_write(((name, text) for name, text, part in rows if part is held_out), path, chat))
+            check_held(section, parts[1].characters)
     return Written(parts[0], parts[1])
 
 
