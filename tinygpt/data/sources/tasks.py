@@ -102,7 +102,8 @@ def items(kind: str, number: int, held_out: bool, seed: int) -> Iterator[Item]:
 
 def is_held_out(item: Item) -> bool:
     """Whether an item is never trained on: a sum a + b if (7a + 11b) mod 10 = 0; any other by a checksum of its
-    question's words in alphabetical order, so that the same words in another order are held out together.
+    question's words in alphabetical order, so that the same words in another order are held out together. Of four in
+    five held-out sums, b + a is trained on.
     """
     words = item.question.rstrip("?").split()
     if "+" in words:
