@@ -11,6 +11,7 @@
      9. train.py       the training loop, and the pipeline stage that runs it
     10. sampling.py    choosing the next token, and generating text
     11. backward.py    computing gradients: two backward passes by hand
+    12. chat.py        fine-tuning on conversations: the mask of answers, records packed into rows
 
 Each has a fast counterpart in tinygpt/ or PyTorch; tests/scratch/ shows that both agree. To train a model with these:
 `dvc repro scratch/dvc.yaml`.

@@ -1,7 +1,7 @@
 """The error of a model's predictions, as one number to minimise.
 
 `cross_entropy(logits, targets)` → nats per token, the loss that training minimises; `perplexity` and `bits_per_byte`
-express it in units that are easier to interpret. Left out: label smoothing, and masking tokens.
+express it in units that are easier to interpret. Left out: label smoothing. chat.py has the same with a mask.
 """
 
 import math
