@@ -60,9 +60,15 @@ class Tokenizer(ABC):
         return self._roles[name]
 
     def with_roles(self) -> Self:
-        """The same tokenizer with ROLE_TOKENS; itself if it has them. The other ids stay as they are."""
+        """The same tokenizer with ROLE_TOKENS; itself if it has them. The other ids stay as they are.
+
+        ValueError if its vocabulary spells a role token, which a text could then contain.
+        """
         if self._roles:
             return self
+        for name in ROLE_TOKENS:
+            if name.encode() in self._tokens:
+                raise ValueError(f"The tokenizer's vocabulary has {name}, a role token's name. Use another tokenizer.")
         changed = copy.copy(self)
         changed._roles = {name: len(self._tokens) + i for i, name in enumerate(ROLE_TOKENS)}
         changed._tokens = [*self._tokens, *[b""] * len(ROLE_TOKENS)]
@@ -92,13 +98,17 @@ class Tokenizer(ABC):
         """
         ids, mask = [self.end_of_text], [0]
         for message in messages:
-            content = [*self.encode(message["content"]), self.role_token(END)]
+            content = [*self.encode_content(message["content"]), self.role_token(END)]
             ids += [self.role_token(ROLES[message["role"]]), *content]
             mask += [0, *[int(message["role"] == "assistant")] * len(content)]
         if add_generation_prompt:
             ids.append(self.role_token(ASSISTANT))
             mask.append(0)
         return ids, mask
+
+    def encode_content(self, text: str) -> list[int]:
+        """The ids of a message's content: those of `encode`, unless they depend on whether a text begins a document."""
+        return self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; invalid UTF-8 becomes U+FFFD. Raises ValueError for an id outside the vocabulary."""

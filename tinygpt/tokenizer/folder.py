@@ -74,7 +74,7 @@ def _rebuild(content: dict[str, Any]) -> Tokenizer:
 
 def _rebuild_hf(content: dict[str, Any], metadata: dict[str, Any]) -> HFTokenizer:
     kinds = {name: type(value) for name, value in metadata.items()}
-    if kinds | {"has_roles": bool} != {"end_of_text": int, "vocab_size": int, "has_roles": bool}:
+    if {"has_roles": bool} | kinds != {"end_of_text": int, "vocab_size": int, "has_roles": bool}:
         raise ValueError("tokenizer_config.json lacks end_of_text or vocab_size.")
     try:
         return HFTokenizer(content, **metadata)

@@ -10,7 +10,7 @@ byte of a run of byte tokens that is not valid UTF-8.
 An HFTokenizer is the tokenizer of a transformers model (checkpoints/hf_tokenizer.py).
 """
 
-import itertools
+import functools
 import json
 import math
 import re
@@ -158,6 +158,8 @@ class HFTokenizer(LibraryTokenizer):
         self._tokens = [b""] * vocab_size
         as_bytes = bytes_of(content)
         added = {entry["id"]: entry for entry in content.get("added_tokens", [])}  # not in byte-level spelling
+        if any(vocabulary.get(entry["content"]) != token for token, entry in added.items()):
+            raise ValueError("the ids of its added tokens are not in order.")  # the library would renumber them
         for spelled, token in vocabulary.items():
             if token in added:
                 self._tokens[token] = b"" if added[token]["special"] else spelled.encode()
@@ -165,28 +167,41 @@ class HFTokenizer(LibraryTokenizer):
                 self._tokens[token] = as_bytes(spelled)
         if has_roles:
             self._roles = {name: vocabulary[name] for name in ROLE_TOKENS}
+            self._check_roles()
+
+    def _check_roles(self) -> None:
+        """Raise ValueError if text could become a role token, or two special tokens are one."""
+        if self._end in self._roles.values():
+            raise ValueError("Its <|endoftext|> is a role token; conversations need both. Use another base model.")
+        for name, token in self._roles.items():
+            if token in self.encode(name):
+                raise ValueError(f"It reads {name} in a text as the role token. Use another base model.")
 
     def with_roles(self) -> "HFTokenizer":
-        """As for other tokenizers; a token that exists with that name is used, and free ids of the model come first.
-
-        Raises ValueError if the tokenizer reads such a name in a text as that token, since anybody could then speak in
-        another's role. An added token does so only until it is special.
+        """As for other tokenizers. A token that exists with that name is used, but as a special token that takes no
+        white space with it; new ones take the free ids of the model first.
         """
         if self._roles:
             return self
         vocabulary = self._library.get_vocab(with_added_tokens=True)
-        free = itertools.count(max(vocabulary.values()) + 1)
-        roles = [added_token(name, vocabulary[name] if name in vocabulary else next(free)) for name in ROLE_TOKENS]
+        new = [name for name in ROLE_TOKENS if name not in vocabulary]
+        ids = vocabulary | {name: max(vocabulary.values()) + i for i, name in enumerate(new, 1)}
         others = [entry for entry in self._content.get("added_tokens", []) if entry["content"] not in ROLE_TOKENS]
-        content = self._content | {"added_tokens": sorted([*others, *roles], key=lambda entry: entry["id"])}
-        found = HFTokenizer(content, self._end, max(self.vocab_size, next(free)), has_roles=True)
-        for name in ROLE_TOKENS:
-            if found.role_token(name) in found.encode(name):
-                raise ValueError(
-                    f"The base model's tokenizer reads {name} in a text as one token, which conversations need for "
-                    "themselves. Set tokenize.from and train.init_from to another model."
-                )
-        return found
+        added = [*others, *(added_token(name, ids[name]) for name in ROLE_TOKENS)]
+        content = self._content | {"added_tokens": sorted(added, key=lambda entry: entry["id"])}
+        return HFTokenizer(content, self._end, max(self.vocab_size, *(ids[name] + 1 for name in new), 0), True)
+
+    def encode_content(self, text: str) -> list[int]:
+        return self._inside.encode(text)
+
+    @functools.cached_property
+    def _inside(self) -> "HFTokenizer":
+        """The same tokenizer for text inside a document, if only a document's first word gets a ▁ before it."""
+        before = json.dumps(self._content.get("pre_tokenizer"))
+        inside = before.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
+        if inside == before:
+            return self
+        return HFTokenizer(self._content | {"pre_tokenizer": json.loads(inside)}, self._end, self.vocab_size)
 
     def save(self, folder: Path | str) -> None:
         """Like `Tokenizer.save`; tokenizer_config.json also holds end_of_text and vocab_size for `load`."""
