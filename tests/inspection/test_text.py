@@ -34,6 +34,22 @@ def test_a_label_says_what_a_token_is(pairs: Tokenizer) -> None:
     assert reading.label(pairs, pairs.encode(" Romeo")[-1], longest=3) == "·R…"
 
 
+def test_special_tokens_have_names(pairs: Tokenizer) -> None:
+    chat = pairs.with_roles()
+    ids, _ = chat.encode_messages([{"role": "system", "content": "I"}, {"role": "user", "content": "O"}], True)
+    names = ["‹end›", "‹system›", "I", "‹end turn›", "‹user›", "O", "‹end turn›", "‹assistant›"]
+    assert [reading.label(chat, token) for token in ids] == names
+    assert [name for name, _ in reading.displayed_tokens(chat, ids, [1.0] * len(ids))] == names
+
+
+def test_a_passage_of_conversations_begins_with_one(pairs: Tokenizer) -> None:
+    chat = pairs.with_roles()
+    talk = [{"role": "user", "content": "O Romeo,\n\nRomeo"}, {"role": "assistant", "content": "Deny\nthy name"}]
+    tokens = np.array(chat.encode_messages(talk)[0] * 5, dtype=np.uint16)
+    assert chat.decode(reading.passage(tokens, chat, 40)).startswith("O Romeo,\n\nRomeoDeny")
+    assert reading.label(chat, reading.passage(tokens, chat, 40)[0]) == "‹end›"
+
+
 def test_tokens_that_share_a_character_are_one_piece_with_the_bits_of_both(pairs: Tokenizer) -> None:
     ids = [*pairs.encode("a é\n"), pairs.end_of_text]
     assert len(ids) == 6

@@ -94,7 +94,8 @@ def test_a_hostile_text_of_visitor_or_model_stays_text(bpe: Tokenizer, text: str
 class HostileTokenizer:
     """A tokenizer whose tokens are whole hostile texts."""
 
-    vocab_size, end_of_text = len(HOSTILE), -1
+    vocab_size = len(HOSTILE)
+    special_tokens: dict[int, str] = {}  # noqa: RUF012
 
     def token_bytes(self, token: int) -> bytes:
         return HOSTILE[token].encode()
@@ -152,6 +153,14 @@ def test_a_character_of_several_tokens_is_shown_once_after_marks(bpe: Tokenizer)
     html = token_html.tokens(predictions, bpe, "x")
     assert html.count('class="t partial"') == 2
     assert Reader(html, "tokens").texts == ["漢"]
+
+
+def test_a_role_token_is_shown_by_its_name(bpe: Tokenizer) -> None:
+    chat = bpe.with_roles()
+    ids, _ = chat.encode_messages([{"role": "user", "content": "A"}], add_generation_prompt=True)
+    html = token_html.tokens([TokenPrediction(token, 0.5, 1) for token in ids], chat, "x")
+    assert Reader(html, "tokens").texts == ["‹end›‹user›A‹end turn›‹assistant›"]
+    assert "partial" not in html
 
 
 def test_an_attention_map_comes_with_a_table_of_the_largest_weights() -> None:

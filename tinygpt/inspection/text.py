@@ -21,7 +21,13 @@ from tinygpt.tokenizer import pretokenize
 from tinygpt.tokenizer.base import StreamingDecoder, Tokenizer
 from tinygpt.tokenizer.bpe import BPETokenizer
 
-END = "‹end›"  # <|endoftext|>
+SPECIAL = {  # special tokens as they are shown
+    "<|endoftext|>": "‹end›",
+    "<|system|>": "‹system›",
+    "<|user|>": "‹user›",
+    "<|assistant|>": "‹assistant›",
+    "<|end|>": "‹end turn›",
+}
 UNPRINTABLE = "▯"  # stands for a control or joining character
 SENTENCE = 28  # tokens that fit legibly into a map or a table
 SEARCHED = 2000  # tokens searched for the beginning of a paragraph
@@ -74,8 +80,14 @@ def beside(folder: Path) -> Tokens:
 
 
 def passage(tokens: Tokens, tokenizer: Tokenizer, length: int) -> list[int]:
-    """Up to `length` tokens from the first paragraph (or else line) that begins after a third of the text."""
+    """Up to `length` tokens from the first paragraph (or else line) that begins after a third of the text; of
+    conversations, from the first of them.
+    """
     start = min(len(tokens) // 3, max(0, len(tokens) - length))
+    if tokenizer.has_roles:
+        begins = np.flatnonzero(tokens[start:][:SEARCHED] == tokenizer.end_of_text)
+        start += int(begins[0]) if len(begins) else 0
+        return [int(token) for token in tokens[start:][:length]]
     near = [tokenizer.token_bytes(int(token)) for token in tokens[start : max(start, len(tokens) - length)][:SEARCHED]]
     for ending in (b"\n\n", b"\n"):
         for place in range(1, len(near) + 1):
@@ -95,8 +107,13 @@ def frequent(ids: Sequence[int] | Tokens, tokenizer: Tokenizer, count: int = 14)
 def label(tokenizer: Tokenizer, token: int, longest: int = 12) -> str:
     """A token in visible characters, truncated: · is a space, ↵ a newline, � part of a character."""
     text = tokenizer.token_bytes(token).decode("utf-8", errors="replace")
-    shown = END if token == tokenizer.end_of_text else readable(text)
+    shown = special_label(tokenizer, token) or readable(text)
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
+def special_label(tokenizer: Tokenizer, token: int) -> str:
+    """How a special token is shown; "" for any other token."""
+    return SPECIAL.get(tokenizer.special_tokens.get(token, ""), "")
 
 
 def readable(text: str, space: str = "·") -> str:
@@ -116,7 +133,7 @@ def displayed_tokens(tokenizer: Tokenizer, ids: Sequence[int], bits: Sequence[fl
         text = decoder.decode(token, last=count == len(ids))
         pending += value
         if not decoder.inside:
-            displayed.append((END if token == tokenizer.end_of_text else readable(text, space=" "), pending))
+            displayed.append((special_label(tokenizer, token) or readable(text, space=" "), pending))
             pending = 0.0
     return displayed
 

@@ -46,9 +46,14 @@ class Tokenizer(ABC):
         return bool(self._roles)
 
     @property
+    def special_tokens(self) -> dict[int, str]:
+        """The names of the special tokens by id: <|endoftext|>, and the role tokens if it has them."""
+        return {self.end_of_text: END_OF_TEXT} | {token: name for name, token in self._roles.items()}
+
+    @property
     def ends(self) -> frozenset[int]:
-        """The special tokens, which end a generated text: <|endoftext|>, and the role tokens if it has them."""
-        return frozenset({self.end_of_text, *self._roles.values()})
+        """The special tokens, each of which ends a generated text."""
+        return frozenset(self.special_tokens)
 
     def role_token(self, name: str) -> int:
         """The id of one of ROLE_TOKENS. ValueError if the tokenizer has none."""
@@ -142,7 +147,7 @@ class Tokenizer(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """The content of tokenizer.json."""
-        special = [added_token(name, token) for name, token in ({END_OF_TEXT: self.end_of_text} | self._roles).items()]
+        special = [added_token(name, token) for token, name in self.special_tokens.items()]
         unchanged = {"normalizer": None, "post_processor": None}
         return {"version": "1.0", "added_tokens": special, **unchanged, **self._parts()}
 

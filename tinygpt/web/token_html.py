@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from tinygpt.inspection.activations import MOST_BITS
-from tinygpt.inspection.text import label
+from tinygpt.inspection.text import label, special_label
 from tinygpt.tokenizer.base import StreamingDecoder, Tokenizer
 from tinygpt.web.service import TokenPrediction, WebTurn
 
@@ -96,7 +96,7 @@ def tokens(predictions: Sequence[TokenPrediction], tokenizer: Tokenizer, name: s
     decoder = StreamingDecoder(tokenizer)
     options = []
     for place, one in enumerate(predictions):
-        text = decoder.decode(one.token, last=place == len(predictions) - 1)
+        text = special_label(tokenizer, one.token) or decoder.decode(one.token, last=place == len(predictions) - 1)
         details = json.dumps(token_details(one, tokenizer), ensure_ascii=False, separators=(",", ":"))
         details = escape(details, quote=False).replace("'", "&#39;")  # so that JSON's many double quotes stay short
         partial = "" if text else " partial"  # bytes of a character that a later token completes
