@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 
-def serve(model: str | Path, context: int, threads: int) -> Any:
-    """A server for a GGUF file, whose cache is in float32, as TinyGPT's is. Keep it: its destructor may never end."""
+def serve(model: str | Path, context: int, threads: int, jinja: bool = False) -> Any:
+    """A server for a GGUF file, whose cache is in float32, as TinyGPT's is. Keep it: its destructor may never end.
+
+    jinja: whether it reads the file's chat template, as llama-server does by default.
+    """
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path, params.n_ctx, params.n_parallel, params.port = str(model), context, 1, free_port()
     params.cpuparams.n_threads, params.n_gpu_layers = threads, 0
-    params.fit_params = params.warmup = params.use_jinja = False
+    params.fit_params = params.warmup = False
+    params.use_jinja = jinja
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32  # its default is half of that
     params.verbosity = -1
     return xllamacpp.Server(params)

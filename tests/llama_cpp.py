@@ -1,7 +1,8 @@
 """llama.cpp in a process of its own: `python -m tests.llama_cpp < request.json`.
 
-The request is {"model": a GGUF file, "context": tokens, "prompts": texts, "count": tokens to write}; what is printed
-has for each prompt its ids, and the greedy text after it. The package xllamacpp carries llama.cpp's server, built.
+The request is {"model": a GGUF file, "context": tokens, "prompts": texts, "count": tokens to write, "jinja": whether to
+read the chat template}; what is printed has for each prompt its ids, and the greedy text after it. A prompt may also be
+messages; then it says how the answer ended, too. The package xllamacpp carries llama.cpp's server, built.
 """
 
 import json
@@ -15,9 +16,12 @@ from benchmark.llama_cpp import post, serve
 def main() -> Any:
     """Answer, and hand back the server."""
     request = json.load(sys.stdin)
-    server = serve(request["model"], request["context"], threads=1)
+    server = serve(request["model"], request["context"], threads=1, jinja=request.get("jinja", False))
     answers = []
     for prompt in request["prompts"]:
+        if isinstance(prompt, list):
+            answers.append(answer(server, prompt, request["count"]))
+            continue
         ids = post(server, "/tokenize", {"content": prompt})["tokens"]
         greedy = {"prompt": prompt, "n_predict": request["count"], "temperature": 0, "samplers": ["temperature"]}
         text = post(server, "/completion", greedy)["content"] if request["count"] else ""
@@ -25,6 +29,17 @@ def main() -> Any:
     json.dump(answers, sys.stdout)
     sys.stdout.flush()
     return server
+
+
+def answer(server: Any, messages: Any, count: int) -> dict[str, Any]:
+    """The ids of the prompt that its template makes of messages, and the greedy answer to them."""
+    prompt = post(server, "/apply-template", {"messages": messages})["prompt"]
+    ids = post(server, "/tokenize", {"content": prompt, "parse_special": True})["tokens"]
+    greedy = {"messages": messages, "max_tokens": count, "temperature": 0, "samplers": ["temperature"]}
+    answered = post(server, "/v1/chat/completions", greedy)
+    (choice,) = answered["choices"]
+    text, ended = choice["message"]["content"], choice["finish_reason"]
+    return {"ids": ids, "text": text, "ended": ended, "read": answered["usage"]["prompt_tokens"]}
 
 
 if __name__ == "__main__":

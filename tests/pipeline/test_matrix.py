@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from pydoc_data import topics
 from typing import Any, NamedTuple
@@ -131,9 +132,9 @@ def test_the_text_generation_pipeline_writes_the_same_greedy_text(row: Row) -> N
         assert "�" in ours.text or shown["generated_text"].removesuffix("<|endoftext|>") == ours.text
 
 
-def ask(model: Path, prompts: list[str], count: int) -> Any:
+def ask(model: Path, prompts: Sequence[Any], count: int, jinja: bool = False) -> Any:
     """What llama.cpp makes of the prompts."""
-    request = {"model": str(model), "context": 64, "prompts": prompts, "count": count}
+    request = {"model": str(model), "context": 64, "prompts": prompts, "count": count, "jinja": jinja}
     words = [sys.executable, "-m", "tests.llama_cpp"]
     done = subprocess.run(words, cwd=ROOT, input=json.dumps(request), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -4,8 +4,8 @@ llama.cpp has the architectures of all three families (checkpoints/hf_names.py).
 GPT-2's matrices; and reorders the rows of Llama's queries and keys, because llama.cpp's RoPE rotates adjacent
 coordinates there, and transformers' those half a head apart (for Qwen3 both agree). A character tokenizer becomes a
 SentencePiece vocabulary of single characters without byte fallback, so it reads only its own characters. A unigram
-becomes llama.cpp's t5 kind, which reads unknown characters as <0x1A>. Needs the package gguf. Left out: other
-transformers tokenizers.
+becomes llama.cpp's t5 kind, which reads unknown characters as <0x1A>. A chat model's file has its role tokens and
+template, which llama-server and llama-cli use. Needs the package gguf. Left out: other transformers tokenizers.
 """
 
 import re
@@ -21,9 +21,10 @@ from tinygpt.checkpoints.model_folder import WEIGHTS, hashes, load
 from tinygpt.files.atomic import writing
 from tinygpt.model.gpt import GPTConfig
 from tinygpt.tokenizer import pretokenize
-from tinygpt.tokenizer.base import END_OF_TEXT, Tokenizer
+from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.bpe import BPETokenizer
 from tinygpt.tokenizer.char import CharTokenizer
+from tinygpt.tokenizer.chat_template import END, WITHOUT_MARKS
 from tinygpt.tokenizer.sentencepiece import FIRST, SentencePieceTokenizer
 
 Array = npt.NDArray[np.float32]
@@ -155,7 +156,7 @@ def describe_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:
             kinds = [types.USER_DEFINED, *[types.BYTE] * 256, *[types.NORMAL] * (len(tokens) - FIRST)]
             scores = tokenizer.scores or [float(-place) for place in range(len(tokens))]
             writer.add_tokenizer_model("llama" if tokenizer.scores is None else "t5")
-            writer.add_token_scores([*scores, 0.0])
+            writer.add_token_scores([*scores, *[0.0] * len(tokenizer.special_tokens)])
             writer.add_add_space_prefix(False)
             writer.add_remove_extra_whitespaces(False)
             writer.add_unk_token_id(tokens.index(SUBSTITUTE))
@@ -172,12 +173,16 @@ def describe_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:
                 "This model's tokenizer comes from another model and cannot be converted here. Use llama.cpp's own "
                 "converter on the folder, which is a transformers folder."
             )
-    writer.add_token_list([*tokens, END_OF_TEXT])
-    writer.add_token_types([*kinds, types.CONTROL])
+    special = tokenizer.special_tokens
+    writer.add_token_list([*tokens, *special.values()])
+    writer.add_token_types([*kinds, *[types.CONTROL] * len(special)])
     writer.add_bos_token_id(tokenizer.end_of_text)
     writer.add_eos_token_id(tokenizer.end_of_text)
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
+    if tokenizer.has_roles:
+        writer.add_eot_token_id(tokenizer.role_token(END))  # end of turn
+        writer.add_chat_template(WITHOUT_MARKS)
 
 
 def renamed(name: str, kind: str) -> str:

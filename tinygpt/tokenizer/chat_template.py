@@ -7,11 +7,12 @@ message, then user and assistant in turns. As text it is
 
 `Tokenizer.encode_messages` makes the ids of that, and the mask that says which the assistant writes: its words, and the
 <|end|> after them. TEMPLATE is the same in Jinja, for transformers (`apply_chat_template(…,
-return_assistant_tokens_mask=True)`) and llama.cpp. One thing differs: those render a string and tokenize that, so a
-role token in somebody's words becomes one; here contents are encoded on their own, as plain text, so that nobody can
-speak in another's role.
+return_assistant_tokens_mask=True)`) and, WITHOUT_MARKS, for llama.cpp. One thing differs: those render a string and
+tokenize that, so a role token in somebody's words becomes one; here contents are encoded on their own, as plain text,
+so that nobody can speak in another's role.
 """
 
+import re
 import reprlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -33,8 +34,10 @@ TEMPLATE = (
     "{{- message['content'] + '<|end|>' }}"
     "{%- endif %}"
     "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"
+    # In parts: without Jinja, llama.cpp takes a template that holds <|assistant|> for Phi-3's, which differs.
+    "{%- if add_generation_prompt %}{{- '<|' + 'assistant' + '|>' }}{%- endif %}"
 )
+WITHOUT_MARKS = re.sub(r"{% (end)?generation %}", "", TEMPLATE)  # for programs with plain Jinja
 
 
 def check(messages: Any, answered: bool = True) -> Messages:
