@@ -198,7 +198,7 @@ def test_a_vocabulary_with_a_role_token_among_its_words_is_refused() -> None:
     words = {"type": "WordLevel", "vocab": {"<|end|>": 0, "a": 1}, "unk_token": "a"}
     split = {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": False}
     content |= {"model": words, "pre_tokenizer": split, "added_tokens": []}
-    with pytest.raises(ValueError, match=r"reads <\|end\|> in a text as one token.* Set tokenize.from"):
+    with pytest.raises(ValueError, match=r"reads <\|end\|> in a text as the role token"):
         HFTokenizer(content, 1, 2).with_roles()
 
 
