@@ -46,9 +46,9 @@ a line. Enter alone lets the model continue. // begins a text with a /.
                      name, the model chooses); play JULIET, ROMEO: you are ROMEO
 /style Q: {}\\nA:     or a template, {} being what you write""")
 MESSAGES_HELP = """\
-What you write is a message, and the model answers it. It sees the last turns, as
-many as fit into its context. \\n is a new line, and so is a \\ at the end of a
-line. // begins a message with a /.
+What you write is a message, and the model answers it. It sees as many of the
+last turns as fit into its context. \\n is a new line, and so is a \\ at the end
+of a line. // begins a message with a /.
 
 """ + COMMANDS.format("/system You are JULIET.   who the model is; /system alone: nobody in particular")
 EMPTY = "The text is empty."
