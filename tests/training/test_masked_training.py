@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tinygpt.model.loss import IGNORED, cross_entropy, token_losses
 from tinygpt.training import lora
 from tinygpt.training.loop import mean_loss, train_step
 from tinygpt.training.passes import Passes
+from tinygpt.training.run import announce
 from tinygpt.training.state import weights
 
 LORA = CASES["lora"]
@@ -215,6 +217,25 @@ def test_lora_learns_the_same_masked_loss_and_only_its_matrices() -> None:
     changed = {name for name, tensor in weights(state.model).items() if not torch.equal(tensor, before[name])}
     assert changed
     assert changed <= set(learning)
+
+
+def test_answers_that_do_not_fit_are_announced() -> None:
+    examples = data() | {"train": packed([said("light", "sun"), said("light", "sun " * 100)], CONTEXT)}
+    state = start(chosen := settings())
+    prepared: Any = SimpleNamespace(
+        settings=chosen,
+        data=examples,
+        precision="fp32",
+        config=state.model.config,
+        compiled=False,
+        machine="m",
+        why="w",
+    )
+    lost = examples["train"].left_out
+    assert lost > 100
+    said_so = [line for line in announce(prepared, state) if "left out" in line]
+    assert said_so == [f"train: {lost} tokens of answers are left out; with their questions they are longer than the "
+                       f"context of {CONTEXT}"]  # fmt: skip
 
 
 # Processes

@@ -86,7 +86,7 @@ def write_corpus(
         if is_held_out:
             starts = np.where([is_held_out(name) for name, _ in _read(spool)], 0, np.array(sizes))  # a row each
         else:
-            plain = _plain(_read(spool)) if chat else (text for _, text in _read(spool))
+            plain = (conversations.plain(conversations.from_row(row)) if chat else row for _, row in _read(spool))
             numbers = (number for number, *_ in _numbered(_read(spool), sizes))
             groups = overlap.near_duplicates(zip(numbers, plain, strict=True), len(sizes))
             starts = _held_from(np.array(sizes), groups, section.validation_fraction)
@@ -181,11 +181,6 @@ def _rows(name: str, document: Iterable[str] | Conversation, chat: bool) -> Iter
     if len(row.encode()) > ROW_BYTES:
         raise ValueError(f"{name} has more than {ROW_BYTES:,} bytes. Cut the conversation, or remove it.")
     return [row]
-
-
-def _plain(rows: Rows) -> Iterator[str]:
-    """What is said in the conversations of rows."""
-    return (conversations.plain(conversations.from_row(row)) for _, row in rows)
 
 
 def held_out_documents(texts: Mapping[str, str], fraction: float) -> set[str]:
