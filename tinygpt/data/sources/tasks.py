@@ -3,7 +3,11 @@
 An item is a question, its answer and three wrong answers that look alike. The kinds are in TASKS. Each has far more
 items than a small model can memorise; a tenth of them, chosen by a rule on their content (`is_held_out`), is never
 trained on, so that a right answer to one of those is not a memory. Used for chat fine-tuning (conversations.py) and as
-an evaluation (evaluation/tasks).
+an evaluation (evaluation/tasks). Only for evaluation there are MINIMAL_PAIRS, of a right and a wrong sentence.
+
+Where all words of an answer could be others, one is replaced, two are exchanged, or both. So each of the four answers
+differs in one such step from two others, and without the question none can be told from the rest: a model that prefers
+short answers, or those most like the others, chooses no better than chance.
 """
 
 import random
@@ -23,6 +27,15 @@ NOUNS = (
     "wish woman word work world youth"
 )
 WORDS = NOUNS.split()
+# For agreement: nouns that take an s, and verbs in the singular and the plural, with the rest of the sentence.
+PEOPLE = "king queen lord friend brother sister daughter son father mother knight master prince duke servant"
+THINGS = "land house sword letter field crown garden kingdom town horse ship ring flower castle king lord"
+PREPOSITIONS = ("of", "with", "near", "behind", "by")
+VERBS = (
+    ("is", "are", "here"), ("is", "are", "dead"), ("was", "were", "slain"), ("was", "were", "in the house"),
+    ("has", "have", "come"), ("has", "have", "no fear"), ("comes", "come", "to court"), ("does", "do", "not love me"),
+    ("knows", "know", "the truth"), ("speaks", "speak", "of war"),
+)  # fmt: skip
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 WRONG = 3  # wrong answers of an item
@@ -30,7 +43,7 @@ Random = random.Random
 
 
 class Item(NamedTuple):
-    """A question, its answer, and wrong answers that look alike."""
+    """A question, its answer, and wrong answers that look alike; of a minimal pair, the question is empty."""
 
     question: str
     answer: str
@@ -39,26 +52,26 @@ class Item(NamedTuple):
 
 def copy(r: Random) -> Item:
     words = r.sample(WORDS, r.randint(2, 5))
-    return _item("Repeat: " + " ".join(words), " ".join(words), lambda: " ".join(_changed(words, r)))
+    return _item("Repeat: " + " ".join(words), " ".join(words), _alike(words, r))
 
 
 def reverse(r: Random) -> Item:
     words = r.sample(WORDS, r.randint(2, 4))
     backwards = words[::-1]
-    return _item("Say backwards: " + " ".join(words), " ".join(backwards), lambda: " ".join(_changed(backwards, r)))
+    return _item("Say backwards: " + " ".join(words), " ".join(backwards), _alike(backwards, r))
 
 
 def sort_words(r: Random) -> Item:
     words = r.sample(WORDS, r.randint(2, 4))
     ordered = sorted(words)
-    return _item("Sort these words: " + " ".join(words), " ".join(ordered), lambda: " ".join(_changed(ordered, r)))
+    return _item("Sort these words: " + " ".join(words), " ".join(ordered), _alike(ordered, r))
 
 
 def sort_numbers(r: Random) -> Item:
     numbers = r.sample(range(100), r.randint(2, 4))
     ordered = [str(number) for number in sorted(numbers)]
     question = "Sort these numbers: " + " ".join(map(str, numbers))
-    return _item(question, " ".join(ordered), lambda: " ".join(_changed(ordered, r)))
+    return _item(question, " ".join(ordered), _alike(ordered, r))
 
 
 def larger(r: Random) -> Item:
@@ -85,16 +98,31 @@ def brackets(r: Random) -> Item:
     return _item("Close the brackets: " + " ".join(opened), " ".join(closed), lambda: " ".join(_replaced(closed, r)))
 
 
+def agreement(r: Random) -> Item:
+    """A sentence whose verb agrees with its subject, against one whose verb agrees with the noun between them."""
+    subject, attractor = r.choice(PEOPLE.split()), r.choice(THINGS.split())
+    singular, plural, rest = r.choice(VERBS)
+    start, verbs = f"The {subject} {r.choice(PREPOSITIONS)} the {attractor}s", (singular, plural)
+    if r.random() < 0.5:
+        start, verbs = f"The {subject}s {r.choice(PREPOSITIONS)} the {attractor}", (plural, singular)
+    right, wrong = (f"{start} {verb} {rest}." for verb in verbs)
+    return Item("", right, (wrong,))
+
+
 TASKS: dict[str, Callable[[Random], Item]] = {
     make.__name__: make for make in (copy, reverse, sort_words, sort_numbers, larger, count, add, brackets)
 }
+MINIMAL_PAIRS = {"agreement": agreement}
 
 
 def items(kind: str, number: int, held_out: bool, seed: int) -> Iterator[Item]:
-    """`number` items of a kind of TASKS, held out or not; some may be equal. The same arguments give the same items."""
-    r = random.Random(f"{kind} {held_out} {seed}")
+    """`number` items of a kind, held out or not; some may be equal. The same arguments give the same items.
+
+    kind: one of TASKS or MINIMAL_PAIRS.
+    """
+    r, make = random.Random(f"{kind} {held_out} {seed}"), (TASKS | MINIMAL_PAIRS)[kind]
     while number:
-        item = TASKS[kind](r)
+        item = make(r)
         if is_held_out(item) == held_out:
             number -= 1
             yield item
@@ -102,10 +130,10 @@ def items(kind: str, number: int, held_out: bool, seed: int) -> Iterator[Item]:
 
 def is_held_out(item: Item) -> bool:
     """Whether an item is never trained on: a sum a + b if (7a + 11b) mod 10 = 0; any other by a checksum of its
-    question's words in alphabetical order, so that the same words in another order are held out together. Of four in
-    five held-out sums, b + a is trained on.
+    question's words in alphabetical order (without a question, of the answer's), so that the same words in another
+    order are held out together. Of four in five held-out sums, b + a is trained on.
     """
-    words = item.question.rstrip("?").split()
+    words = (item.question or item.answer).rstrip("?").split()
     if "+" in words:
         a, b = int(words[-3]), int(words[-1])
         return (7 * a + 11 * b) % 10 == 0
@@ -126,15 +154,17 @@ def _near(number: int, r: Random) -> Callable[[], str]:
     return lambda: str(abs(number + r.choice((-10, -3, -2, -1, 1, 2, 3, 10))))
 
 
-def _changed(words: list[str], r: Random) -> list[str]:
-    """The words with two of them exchanged, or one replaced by another of the same kind."""
-    changed = list(words)
-    if r.random() < 0.5:
-        i, j = r.sample(range(len(words)), 2)
-        changed[i], changed[j] = changed[j], changed[i]
-    else:
-        changed[r.randrange(len(words))] = str(r.randrange(100)) if words[0].isdigit() else r.choice(WORDS)
-    return changed
+def _alike(words: list[str], r: Random) -> Callable[[], str]:
+    """The words with one of them replaced by another of the same kind, with two exchanged, and with both."""
+    numbers = words[0].isdigit()
+    other = words[0]
+    while other in words:
+        other = str(r.randrange(100)) if numbers else r.choice(WORDS)
+    old, (i, j) = r.choice(words), r.sample(range(len(words)), 2)
+    exchanged = list(words)
+    exchanged[i], exchanged[j] = words[j], words[i]
+    replaced, both = ([other if word == old else word for word in each] for each in (words, exchanged))
+    return map(" ".join, (replaced, exchanged, both)).__next__
 
 
 def _replaced(brackets: list[str], r: Random) -> list[str]:
