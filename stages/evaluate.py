@@ -14,6 +14,7 @@ from tinygpt.evaluation import before_after
 from tinygpt.evaluation.before_after import Text
 from tinygpt.evaluation.history import append
 from tinygpt.evaluation.metrics import Evaluation, evaluate, metrics, verdict
+from tinygpt.evaluation.tasks import suite, table
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json, write_json
 from tinygpt.inspection.activations import VIEWS
@@ -59,16 +60,23 @@ def main(params: Params, paths: Paths) -> None:
             numbers["fine_tuning"] = before_after.compare(
                 base[0].to(device), model, counted(texts.items(), lambda _: bar.update()), known, tokenizer, cast,
             )  # fmt: skip
+    if section.tasks or section.next_utterance:
+        subject = suite.Subject(model, tokenizer, base and base[0], paths.text("train"), paths.text("validation"))
+        with progress(None, "answer", "scoring tasks", show) as bar:
+            settings = params.sample.temperature, params.sample.max_new_tokens
+            numbers["tasks"] = suite.measure(subject, section, *settings, bar.update)
     write_json(paths.evaluation / "metrics.json", numbers)
     with progress(len(VIEWS), "view", "drawing", show) as bar:
-        subject = held_out(model, tokenizer, open_tokens(paths.ids("validation")), result.by_position)
-        draw(paths, numbers, params.train.gradient_clip, subject, bar.update)
+        shown = held_out(model, tokenizer, open_tokens(paths.ids("validation")), result.by_position)
+        draw(paths, numbers, params.train.gradient_clip, shown, bar.update)
     print(verdict(numbers, append(numbers)))
     if "int8" in numbers:
         bits = numbers["int8"]["bits_per_byte"]
         print(f"int8 weights: {bits:.4f} bits per byte, {bits - numbers['bits_per_byte']:+.4f} compared with fp32.")
     if base:
         print(before_after.verdict(numbers["fine_tuning"]))
+    if numbers.get("tasks"):
+        print(*table.table(numbers["tasks"]), sep="\n")
 
 
 if __name__ == "__main__":

@@ -164,10 +164,18 @@ class Train(Section):
             )
 
 
+Task = Literal[
+    "copy", "reverse", "sort_words", "sort_numbers", "larger", "count", "add", "brackets", "agreement", "ends"
+]  # data/sources/tasks.py, and whether answers end (evaluation/tasks/answers.py)
+
+
 class Evaluate(Section):
     batch_size: PositiveInt
     base_text: Name | None
     weights: Literal["fp32", "int8"]
+    tasks: list[Task]
+    task_items: PositiveInt
+    next_utterance: NotNegativeInt
 
 
 class Grid(Section):

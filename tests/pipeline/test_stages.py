@@ -87,9 +87,10 @@ def test_deps_name_a_folder_where_the_stage_uses_all_of_it(stage: str) -> None:
 @pytest.mark.parametrize("stage", PIPELINES)
 def test_nothing_is_loaded_that_deps_do_not_name(stage: str) -> None:
     module = entry(PIPELINES[stage])
+    loops = {f"tinygpt/generation/cpu/{name}.py" for name in ("functions", "loops", "vectors")}
     late = {  # imported where it is run, and where no compiled loops are kept
         "tinygpt.scratch.train": {"stages/__init__.py"},
-        "stages.sample": {f"tinygpt/generation/cpu/{name}.py" for name in ("functions", "loops", "vectors")},
+        **dict.fromkeys(("stages.evaluate", "stages.sample"), loops),
     }.get(module, set())
     code = f"import {module}, sys, json; print(json.dumps(list(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from tinygpt.evaluation.tasks.table import label
 from tinygpt.files.atomic import writing
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import read_json, read_table, write_table
@@ -37,5 +38,7 @@ def draw(
         curves.baseline_bars(folder / "baselines.png", {"this model": (bits, error)}, baselines)
         if "fine_tuning" in numbers:
             curves.before_and_after(folder / "fine_tuning.png", numbers["fine_tuning"])
+        if numbers.get("tasks"):
+            curves.task_bars(folder / "tasks.png", {label(name): each for name, each in numbers["tasks"].items()})
         shape = subject.model.config
         figures.draw(folder, VIEWS, subject, EXAMPLE, range(shape.n_layer), range(shape.n_head), advance)

@@ -30,6 +30,11 @@ Rows = list[dict[str, float]]
 Points = list[tuple[float, float]]
 COMPUTE = "training compute, TFLOP", "Loss against compute"  # x label and title for `learning`
 SECONDS = "seconds since training began", "Loss against time"
+TASK_MARKS: dict[str, dict[str, Any]] = {  # what stands beside a task's score → how it is drawn
+    "chance": {"label": "chance", "marker": "|", "color": "black", "markersize": 12, "markeredgewidth": 2},
+    "five_gram": {"label": "5-gram", "marker": "D", "color": DARK, "markersize": 5},
+    "before": {"label": "before fine-tuning", "marker": "o", "color": ACCENT, "markersize": 6},
+}
 
 
 def loss_curves(path: Path, train: Rows, validation: Rows, baselines: dict[str, float]) -> None:
@@ -155,6 +160,31 @@ def before_and_after(path: Path, texts: dict[str, dict[str, float]]) -> None:
     axes.set(xlabel="bits per byte of held-out text (less is better)", title="Before and after fine-tuning")
     axes.set_xlim(0, max(max(bits.values()) for bits in texts.values()) * 1.25)
     axes.legend(frameon=False, fontsize=9, reverse=True)
+    save(figure, path)
+
+
+def task_bars(path: Path, tasks: dict[str, dict[str, float]]) -> None:
+    """Scores with their 95% intervals as bars, and what stands beside them as marks.
+
+    tasks: name → `score`, `low`, `high` and those of TASK_MARKS that apply, all in [0, 1].
+    """
+    figure, axes = canvas()
+    figure.set_figheight(1.4 + 0.34 * len(tasks))
+    axes.grid(visible=False)
+    rows = list(reversed(tasks.values()))
+    for row, each in enumerate(rows):
+        reach = [[100 * (each["score"] - each["low"])], [100 * (each["high"] - each["score"])]]
+        axes.barh(row, 100 * each["score"], xerr=reach, color=LIGHT, ecolor="0.35", height=0.7, error_kw={"capsize": 3})
+        axes.text(103, row, f"{each['score']:.1%}", va="center", fontsize=9)
+    for key, style in TASK_MARKS.items():
+        places = [(100 * each[key], row) for row, each in enumerate(rows) if key in each]
+        if places:
+            axes.plot(*zip(*places, strict=True), linestyle="none", **style)
+    axes.set_yticks(range(len(rows)), [drawable(name) for name in reversed(tasks)])
+    axes.set(xlim=(0, 112), ylim=(-0.6, len(rows) - 0.4), xticks=range(0, 101, 20))
+    axes.set(xlabel="right answers, % (an oracle has 100)", title="Tasks, with 95% intervals")
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=len(TASK_MARKS), frameon=False, fontsize=9)
     save(figure, path)
 
 
