@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinygpt.evaluation.tasks.table import aligned, label
 from tinygpt.experiments import runs
 from tinygpt.experiments.runs import Run
 
@@ -197,7 +198,27 @@ def summary(found: Comparison) -> list[str]:
         test = found.welch
         interval = f"95% interval {test.low:+.4f} to {test.high:+.4f}"
         lines.append(f"B − A = {test.difference:+.4f}, {interval}, p = {test.p:.2g} (Welch's t-test)")
-    return [*lines, found.verdict]
+    return [*lines, found.verdict, *_task_table(found)]
+
+
+def _task_table(found: Comparison) -> Iterator[str]:
+    """The task scores that all runs have, with each set's spread over seeds and the interval of their difference."""
+    sides = (found.a.runs, found.b.runs)
+    names = [name for name in sides[0][0].tasks if all(name in run.tasks for runs in sides for run in runs)]
+    if not names:
+        return
+    rows: list[tuple[str, ...]] = [("task, %", "A", "B", "B − A", "95% interval")]
+    for name in names:
+        a, b = ([100 * run.tasks[name] for run in runs] for runs in sides)
+        test = welch(a, b) if min(len(a), len(b)) > 1 else None
+        reach = f"{test.low:+.1f} to {test.high:+.1f}" if test else "–"
+        rows.append((label(name), _spread(a), _spread(b), f"{statistics.fmean(b) - statistics.fmean(a):+.1f}", reach))
+    yield from aligned(rows)
+
+
+def _spread(values: list[float]) -> str:
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.1f}{deviation}"
 
 
 def differing(alike: Sequence[Run]) -> dict[str, list[Any]]:

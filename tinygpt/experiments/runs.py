@@ -9,7 +9,7 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,6 +43,7 @@ class Run:
     flops: int
     steps: int
     parameters: int
+    tasks: dict[str, float] = field(default_factory=dict)  # name → score, in [0, 1]; empty if not measured
 
     @property
     def identity(self) -> str:
@@ -191,8 +192,9 @@ def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
             flops=training["flops"],
             steps=parameters["train"]["train"]["steps"],
             parameters=training["parameters"],
+            tasks={name: task["score"] for name, task in evaluation.get("tasks", {}).items()},
         )
-    except (ValueError, KeyError, TypeError, StopIteration):
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
         raise ValueError(f"{name} has no complete run in {LOCK} and its metrics. Run `dvc repro` there.") from None
     if behind:
         raise ValueError(f"{name}: `{behind[0]}` is out of date with its inputs. Run `dvc repro` there.")

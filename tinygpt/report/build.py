@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from tinygpt.evaluation.tasks.table import interval, label, percent
 from tinygpt.experiments import compare
 from tinygpt.experiments.artifacts import Outputs, gather
 from tinygpt.experiments.compare import Comparison
@@ -67,6 +68,7 @@ def write(
         metrics=_metrics(runs),
         baselines=_baselines(runs, names),
         bars=charts.bars(runs, names),
+        tasks=_tasks(runs),
         curves=charts.learning_curves(runs, names),
         settings=settings,
         differing=differing,
@@ -150,6 +152,18 @@ def _baselines(runs: Sequence[Outputs], names: Sequence[str]) -> list[tuple[floa
     ours = [(each.run.bits_per_byte, name, "", True) for each, name in zip(runs, names, strict=True)] if theirs else []
     rows = [(bits, LABELS.get(name, name), BASELINES.get(name, ""), False) for name, bits in theirs.items()]
     return sorted([*ours, *rows], reverse=True)
+
+
+def _tasks(runs: Sequence[Outputs]) -> dict[str, list[str]]:
+    """Task → its score with the 95% interval in each run, then chance, 5-gram and oracle, where they are equal."""
+    found = [each.evaluation.get("tasks", {}) for each in runs]
+    rows = {}
+    for name in dict.fromkeys(name for tasks in found for name in tasks):
+        known = [tasks[name] for tasks in found if name in tasks]
+        scores = [f"{percent(t[name]['score'])} ({interval(t[name])})" if name in t else "–" for t in found]
+        beside = ({numbers.get(key) for numbers in known} for key in ("chance", "five_gram", "oracle"))
+        rows[label(name)] = scores + [percent(values.pop() if len(values) == 1 else None) for values in beside]
+    return rows
 
 
 def _settings(runs: Sequence[Outputs]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

@@ -12,6 +12,7 @@ from tinygpt.plots import curves
 LONGEST = 26  # characters of a name in a figure
 DRAWN = ("loss", "learning_rate", "gradient_norm", "by_compute", "baselines", "temperatures")  # redrawn, as curves
 CAPTIONS = {  # of the PNGs that a run drew, in the order of the model
+    "tasks": "Tasks: bars are the model's scores with 95% intervals, marks what stands beside them.",
     "tokens": "Tokenization: each box is a token, with its id below it; then the merges that made the longest words.",
     "embeddings": "Nearest neighbours of token embeddings: tokens with similar contexts end up close together.",
     "position": "How the position encoding represents distance.",
