@@ -146,12 +146,8 @@ def test_a_pipeline_that_fine_tunes_names_the_modules_outputs_and_parameters_of_
         code = [[dep for dep in side["deps"] if dep.startswith(("stages", "tinygpt"))] for side in (ours, theirs)]
         assert code[0] == code[1]
         assert theirs["outs"] == [{f"{folder}/{out}": {"cache": False}} for out in ours["outs"]]
-        assert theirs["params"] == [{f"{folder}/params.yaml": ours["params"]}]
-
-
-def test_chat_is_the_pipeline_finetune_in_a_folder_of_its_own() -> None:
-    text = (ROOT / "finetune/dvc.yaml").read_text(encoding="utf-8").replace("finetune", "chat")
-    assert yaml.safe_load(text) == yaml.safe_load((ROOT / "chat/dvc.yaml").read_text(encoding="utf-8"))
+        answers = ["sample.temperature", "sample.max_new_tokens"] if (folder, name) == ("chat", "evaluate") else []
+        assert sorted(theirs["params"][0][f"{folder}/params.yaml"]) == sorted([*ours["params"], *answers])
 
 
 @pytest.mark.parametrize("folder", ["finetune", "chat"])
