@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -174,3 +175,13 @@ def test_the_help_of_a_chat_names_the_commands_that_it_has(chat: MessageChat, mo
         assert there in out.getvalue()
         assert not_there not in out.getvalue()
         assert all(len(line) <= 80 for line in out.getvalue().splitlines())
+
+
+def test_each_of_ten_thousand_messages_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = Mock(wraps=CHARACTERS.encode)
+    monkeypatch.setattr(CHARACTERS, "encode", encode)
+    turns = [{"role": role, "content": "o"} for _ in range(5_000) for role in ("user", "assistant")]
+    kept, left_out = fitting(CHARACTERS, [*turns, {"role": "user", "content": "who art thou"}], 64, 20)
+    assert (encode.call_count, len(kept) + left_out) == (10_001, 10_001)
+    size = len(CHARACTERS.encode_messages(kept, add_generation_prompt=True)[0])
+    assert size + 20 <= 64 < size + 20 + 6  # another question and its answer would not fit
