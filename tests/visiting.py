@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 
 from tinygpt.web import app
+from tinygpt.web.middleware import App
 from tinygpt.web.models import ModelRegistry
 from tinygpt.web.service import Service
 
@@ -25,14 +26,21 @@ TIMEOUT = 60.0  # seconds
 
 @contextlib.contextmanager
 def served(*folders: Path) -> Iterator[tuple[str, Service]]:
-    """Serve these models in a thread of this process: (address, service)."""
+    """Serve the page with these models in a thread of this process: (address, service)."""
     service = Service(ModelRegistry(folders))
+    with running(app.app(service)) as address:
+        yield address, service
+
+
+@contextlib.contextmanager
+def running(served_app: App) -> Iterator[str]:
+    """Run an ASGI app in a thread of this process: its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app.app(service), log_level="error", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(served_app, log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}", service
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()

@@ -20,8 +20,7 @@ from PIL import Image
 from tests.visiting import browser, chromium, served, until
 from tinygpt.checkpoints.model_folder import load, save_model
 from tinygpt.generation.generate import generate_ids
-from tinygpt.web.app import MAX_CONCURRENT
-from tinygpt.web.service import Service
+from tinygpt.web.service import MAX_CONCURRENT, Service
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="needs a browser: apt-get install chromium")
 SERIOUS = {"serious", "critical"}

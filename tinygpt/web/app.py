@@ -5,11 +5,9 @@ token_html.py makes the HTML of texts, static/ holds style and scripts, and midd
 Gradio does not validate values here (preprocess=False): requests.py does, with sentences as errors.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,21 +23,18 @@ os.environ |= {
 
 import fastapi
 import gradio as gr
-import uvicorn
 from gradio.themes.utils.fonts import Font
 from gradio.utils import LRUCache
 
 from tinygpt.config import SAMPLING
 from tinygpt.web import token_html
 from tinygpt.web.handlers import Handlers
-from tinygpt.web.middleware import LOOPBACK, SecurityMiddleware, is_loopback
+from tinygpt.web.middleware import LOOPBACK, SecurityMiddleware
 from tinygpt.web.requests import DEFAULTS, LABELS, MAX_NEW_TOKENS, SLIDERS
-from tinygpt.web.service import MAX_VISITORS, Service
+from tinygpt.web.server import allowed_hosts, listen, serve
+from tinygpt.web.service import MAX_CONCURRENT, MAX_QUEUED, MAX_VISITORS, Service
 
 STATIC = Path(__file__).parent / "static"
-MAX_CONCURRENT = 2  # answers and scorings that run at once
-MAX_QUEUED = 64  # that wait; more are asked to try again
-MAX_CONNECTIONS = 400  # open at a time
 SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # installed fonts, so none is fetched
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 TITLE = (
@@ -257,20 +252,6 @@ def app(service: Service, password: str | None = None, hosts: tuple[str, ...] | 
 
 
 def run(service: Service, host: str, port: int, password: str | None, announce: Callable[[str], None]) -> None:
-    """Serve the page until Ctrl-C. announce: called with its address. ValueError, in a sentence, if the port is taken
-    or the host is not an address of this machine.
-    """
-    try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as problem:
-        raise ValueError(
-            f"Cannot listen at {host}, port {port} ({problem.strerror}). Try another --port, or another --host."
-        ) from None
-    secured = app(service, password, (*LOOPBACK, host) if is_loopback(host) else None)
-    config = uvicorn.Config(
-        secured, log_level="warning", limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=1
-    )
-    shown = f"[{host}]" if ":" in host else host
-    announce(f"http://{shown}:{listener.getsockname()[1]}")
-    with contextlib.suppress(KeyboardInterrupt):  # raised again after uvicorn's graceful shutdown
-        uvicorn.Server(config).run(sockets=[listener])
+    """Serve the page until Ctrl-C. announce: called with its address. ValueError as `listen`."""
+    listener = listen(host, port)
+    serve(app(service, password, allowed_hosts(host)), listener, host, announce)

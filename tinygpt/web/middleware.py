@@ -2,7 +2,8 @@
 
 `SecurityMiddleware(app, input_counts, password, hosts)` wraps an ASGI app. It allows only the addresses that the page
 uses, limits the size of a request, asks for the password if there is one (HTTP Basic, on every address), and forbids
-the browser to load anything from other servers. It does not encrypt: put a TLS proxy in front for that.
+the browser to load anything from other servers. It does not encrypt: put a TLS proxy in front for that. Its subclass
+for `tinygpt serve` (openai_api/middleware.py) has other addresses, and takes the password as a Bearer token.
 """
 
 import asyncio
@@ -46,6 +47,10 @@ HEADERS = {
 class SecurityMiddleware:
     """An ASGI app that filters the requests to another."""
 
+    command = "tinygpt web"  # starts the server
+    unauthorized = "A password is required. Any user name works."
+    not_found = "Not found. The page is at /."
+
     def __init__(
         self,
         app: App,
@@ -69,14 +74,14 @@ class SecurityMiddleware:
         refusal = self._refusal(scope["method"], scope["path"], headers)
         if refusal is None and not self._is_authorized(headers.get("authorization", "")):
             await asyncio.sleep(1 if "authorization" in headers else 0)  # slows down guessing
-            refusal = 401, "A password is required. Any user name works."
+            refusal = 401, self.unauthorized
         body = await read_body(receive, headers.get("content-length", ""))  # also before a refusal; see read_body
         if refusal is None and body is None:
-            refusal = 413, f"The request is too large. The page accepts {MAX_BODY // 1024} KB; send less text."
+            refusal = 413, f"The request is too large. At most {MAX_BODY // 1024} KB are accepted; send less text."
         if not refusal and body is not None and scope["path"].startswith(EVENTS) and not self._is_event(body):
             refusal = 400, "The request is not an event of this page. Reload the page."
         if refusal is not None:
-            await send_text(send, *refusal)
+            await self.refuse(send, *refusal)
             return
 
         first = True
@@ -100,15 +105,23 @@ class SecurityMiddleware:
         """The status and sentence that refuse a request; None if it is allowed."""
         host = headers.get("host", "")
         if self.hosts is not None and host.rpartition(":")[0] not in self.hosts and host not in self.hosts:
-            return 421, "This host name is not allowed. Open the page at the address that `tinygpt web` prints."
+            return 421, f"This host name is not allowed. Use the address that `{self.command}` prints."
         if method not in ("GET", "HEAD", "POST"):
             return 405, "Only GET, HEAD and POST are allowed."
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            return 403, "Requests from other sites are not allowed. Open the page at its own address."
-        if not (path in PAGES or path.startswith((*FOLDERS, *CALLS))) or {"..", "."} & set(path.split("/")):
-            return 404, "Not found. The page is at /."
+            return 403, f"Requests from other sites are not allowed. Use the address that `{self.command}` prints."
+        if not self.is_served(path) or {"..", "."} & set(path.split("/")):
+            return 404, self.not_found
         return None
+
+    def is_served(self, path: str) -> bool:
+        """Whether the app needs this address."""
+        return path in PAGES or path.startswith((*FOLDERS, *CALLS))
+
+    async def refuse(self, send: Send, status: int, text: str) -> None:
+        """Send a refusal."""
+        await send_text(send, status, text)
 
     def _is_event(self, body: bytes) -> bool:
         """Whether a body has the form of an event; its handler validates the values."""
@@ -124,11 +137,16 @@ class SecurityMiddleware:
         """Whether the header holds the password, if there is one; the comparison takes constant time."""
         if self.password is None:
             return True
+        given = self.given_password(authorization)
+        return given is not None and hmac.compare_digest(given, self.password.encode())
+
+    def given_password(self, authorization: str) -> bytes | None:
+        """The password in the header; None if the header is malformed."""
         try:
             given = base64.b64decode(authorization.removeprefix("Basic "), validate=True).partition(b":")[2]
         except (binascii.Error, ValueError):
-            return False
-        return authorization.startswith("Basic ") and hmac.compare_digest(given, self.password.encode())
+            return None
+        return given if authorization.startswith("Basic ") else None
 
 
 def is_loopback(host: str) -> bool:
@@ -166,7 +184,7 @@ def check_password(password: str | None, loopback: bool) -> None:
     """ValueError, in a sentence, for a short password, or for none if other machines can reach the page."""
     if password is None and not loopback:
         raise ValueError(
-            "Other machines can reach the page at this --host, so it needs a password: set TINYGPT_PASSWORD, or pass "
+            "Other machines can reach the server at this --host, so it needs a password: set TINYGPT_PASSWORD, or pass "
             "--password-file. Or leave out --host."
         )
     if password is not None and len(password) < MIN_PASSWORD:

@@ -36,6 +36,8 @@ from tinygpt.web.requests import (
 MAX_SCORED = 1500  # tokens; only the first ones of a longer text are scored
 MAX_MAPPED = 32  # tokens of an attention map, likewise
 ALTERNATIVES = 8  # likeliest tokens that are shown for each token
+MAX_CONCURRENT = 2  # answers and scorings that run at once
+MAX_QUEUED = 64  # that wait; more are asked to try again
 MAX_SECONDS = 120.0  # of one answer
 MAX_VISITORS = 200  # remembered
 UPDATE_SECONDS = 0.05  # between two updates of the page during generation
