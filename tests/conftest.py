@@ -32,7 +32,7 @@ from tinygpt.generation.cpu.decoder import prepare
 from tinygpt.model.gpt import GPT, GPTConfig
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.training.loop import train
-from tinygpt.training.state import initial_state
+from tinygpt.training.state import initial_state, weights
 
 if TYPE_CHECKING:
     from tests.project import Project
@@ -160,6 +160,16 @@ def model_folder(
     folder = tmp_path_factory.mktemp("model") / "model"
     lineage = {"text": {"train": "t", "validation": "v"}, "tokenizer": "k", "params": "p"}
     save_model(folder, config, state.best, characters, lineage)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chat_folder(tmp_path_factory: pytest.TempPathFactory, characters: Tokenizer) -> Path:
+    """A model with role tokens, a chat template and random weights."""
+    tokenizer = characters.with_roles()
+    model = gpt(tokenizer.vocab_size, context_length=64)
+    folder = tmp_path_factory.mktemp("chat") / "model"
+    save_model(folder, model.config, weights(model), tokenizer, {"text": {}, "tokenizer": "k", "params": "p"})
     return folder
 
 

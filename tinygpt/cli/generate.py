@@ -1,9 +1,10 @@
-"""The commands that use a trained model: `tinygpt generate`, `chat`, `web`, `export`.
+"""The commands that use a trained model: `tinygpt generate`, `chat`, `web`, `serve`, `export`.
 
 Imports inside the functions keep `tinygpt --help` fast.
 """
 
 import itertools
+import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from tinygpt.model.quantization import WeightType
+    from tinygpt.web.models import ModelRegistry
 
 Model = Annotated[Path, typer.Option(help="A model folder.")]
 Length = Annotated[int, typer.Option(min=1, help="Maximum number of new tokens.")]
@@ -32,6 +34,11 @@ Penalty = Annotated[float, typer.Option(help="Above 1: make tokens already seen 
 Weights = Annotated[
     Literal["fp32", "int8"],
     typer.Option(help="int8: a quarter of the memory, and on a CPU more tokens a second, almost as good."),
+]
+Models = Annotated[list[Path] | None, typer.Option(help="A model folder to list first; repeatable.")]
+Host = Annotated[str, typer.Option(help="The address to listen on; any but 127.0.0.1 needs a password.")]
+PasswordFile = Annotated[
+    Path | None, typer.Option(help="A file whose first line is the password; or set TINYGPT_PASSWORD.")
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="The device to run on.")]
 
@@ -181,40 +188,67 @@ def export(
 
 
 def web(
-    model: Annotated[list[Path] | None, typer.Option(help="A model folder to list first; repeatable.")] = None,
-    host: Annotated[
-        str, typer.Option(help="The address to listen on; any but 127.0.0.1 needs a password.")
-    ] = "127.0.0.1",
+    model: Models = None,
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")] = 7860,
-    password_file: Annotated[
-        Path | None, typer.Option(help="A file whose first line is the password; or set TINYGPT_PASSWORD.")
-    ] = None,
+    password_file: PasswordFile = None,
     weights: Weights = "fp32",
     device: Device = "auto",
 ) -> None:
     """Serve a web page to generate text and inspect token probabilities, surprisal and attention."""
-    import os
-
-    from tinygpt.model import hardware
-    from tinygpt.web.middleware import check_host, check_password, is_loopback, read_password
-
-    password = os.environ.get("TINYGPT_PASSWORD")
-    if password_file:
-        password = read_password(password_file)
-    check_host(host)
-    check_password(password, is_loopback(host))
+    password = _password(host, password_file)
     # The page needs no proxy, and some proxies make Gradio fail at startup.
     os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), "*")
     try:
         from tinygpt.web import app
     except ModuleNotFoundError as missing:
-        raise ValueError(
-            f"The page needs {missing.name}. Install it: pip install -c requirements.lock -e '.[web]'"
-        ) from None
-    chosen = hardware.pick_device(device, "--device")
-    _compile_decoder(chosen, weights)
-    from tinygpt.web.models import ModelRegistry
+        raise _web_extra("The page", missing) from None
     from tinygpt.web.service import Service
 
-    service = Service(ModelRegistry(model or [], chosen, weights))
+    service = Service(_registry(model, weights, device))
     app.run(service, host, port, password, lambda url: print(f"TinyGPT is at {url} (Ctrl-C ends it).", flush=True))
+
+
+def serve(
+    model: Models = None,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")] = 8000,
+    password_file: PasswordFile = None,
+    weights: Weights = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Serve models to OpenAI's clients: /v1/chat/completions and /v1/completions. The password is the API key."""
+    password = _password(host, password_file)
+    try:
+        from tinygpt.web.openai_api import app
+    except ModuleNotFoundError as missing:
+        raise _web_extra("The server", missing) from None
+    registry = _registry(model, weights, device)
+    app.run(registry, host, port, password, lambda url: print(f"The API is at {url}/v1 (Ctrl-C ends it).", flush=True))
+
+
+def _password(host: str, file: Path | None) -> str | None:
+    """The password for a server on this host, if there is one. ValueError if one is needed, or the host is unknown."""
+    from tinygpt.web.middleware import check_host, check_password, is_loopback, read_password
+
+    password = read_password(file) if file else os.environ.get("TINYGPT_PASSWORD")
+    check_host(host)
+    check_password(password, is_loopback(host))
+    return password
+
+
+def _web_extra(what: str, missing: ModuleNotFoundError) -> ValueError:
+    """The error for a package of the extra `web` that is not installed."""
+    return ValueError(f"{what} needs {missing.name}. Install it: pip install -c requirements.lock -e '.[web]'")
+
+
+def _registry(
+    model: list[Path] | None, weights: "WeightType", device: Literal["auto", "cpu", "cuda", "mps"]
+) -> "ModelRegistry":
+    """The models to serve, once the decoder is compiled."""
+    from tinygpt.model import hardware
+    from tinygpt.web.models import ModelRegistry
+
+    chosen = hardware.pick_device(device, "--device")
+    _compile_decoder(chosen, weights)
+    return ModelRegistry(model or [], chosen, weights)

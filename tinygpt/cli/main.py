@@ -13,7 +13,7 @@ import typer
 import tinygpt
 from tinygpt import console
 from tinygpt.cli import inspect
-from tinygpt.cli.generate import chat, export, generate, web
+from tinygpt.cli.generate import chat, export, generate, serve, web
 from tinygpt.console import working
 
 app = typer.Typer(
@@ -117,6 +117,7 @@ COMMANDS: list[Callable[..., None]] = [  # in the order of the help text
     generate,
     chat,
     web,
+    serve,
     inspect.inspect,
     inspect.compare,
     inspect.exercise,
