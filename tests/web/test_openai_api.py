@@ -3,6 +3,9 @@
 import contextlib
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +24,7 @@ pytest.importorskip("openai")
 import openai
 
 import tinygpt
-from tests.conftest import gpt
+from tests.conftest import ROOT, gpt
 from tests.visiting import running, until
 from tinygpt.checkpoints.model_folder import save_model
 from tinygpt.cli import main
@@ -416,6 +419,44 @@ def test_a_client_that_leaves_ends_its_answer_whether_it_runs_or_waits(
         assert isinstance(threads.submit(complete, timeout=0.2).exception(), openai.APITimeoutError)
         assert until(lambda: not served[1].jobs)
     assert complete(max_tokens=1).choices[0].text
+
+
+def test_a_server_that_closes_ends_its_answers_with_an_error(
+    served: tuple[str, Answers], complete: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with endless(monkeypatch), ThreadPoolExecutor() as threads:
+        stream = complete(stream=True)
+        next(iter(stream))
+        whole = [threads.submit(complete) for _ in range(MAX_CONCURRENT)]  # one runs, one waits
+        assert until(lambda: len(served[1].jobs) == 1 + MAX_CONCURRENT)
+        served[1].cancel()
+        with pytest.raises(openai.APIError, match="The server is closing"):
+            list(stream)
+        for one in whole:
+            assert isinstance(one.exception(), openai.InternalServerError)
+    assert until(lambda: not served[1].jobs)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_command_while_it_answers(base_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tinygpt", "serve", "--port", "0", "--model", str(base_folder)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    server: Any = subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes)
+    try:
+        address = server.stdout.readline().split()[4]
+        with openai.OpenAI(base_url=address, api_key="unused", max_retries=0) as client:
+            settings: Any = {"n": 16, "max_tokens": MAX_NEW_TOKENS, "stream": True}
+            stream = client.completions.create(model="", prompt="O", **settings)
+            next(iter(stream))
+            server.send_signal(signal.SIGINT)
+            with pytest.raises(openai.APIError, match="The server is closing"):
+                list(stream)
+        assert server.communicate()[1] == ""
+        assert server.returncode == 0
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_beyond_the_queue_a_request_is_asked_to_come_back(

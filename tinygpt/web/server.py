@@ -28,10 +28,28 @@ def allowed_hosts(host: str) -> tuple[str, ...] | None:
     return (*LOOPBACK, host) if is_loopback(host) else None
 
 
-def serve(app: App, listener: socket.socket, host: str, announce: Callable[[str], None]) -> None:
-    """Serve an app until Ctrl-C. announce: called with its address."""
+class Server(uvicorn.Server):
+    """A server that ends what runs before it waits for the responses."""
+
+    def __init__(self, config: uvicorn.Config, end: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.end = end
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.end()
+        await super().shutdown(sockets)
+
+
+def serve(
+    app: App,
+    listener: socket.socket,
+    host: str,
+    announce: Callable[[str], None],
+    end: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve an app until Ctrl-C. announce: called with its address; end: called first at the end."""
     config = uvicorn.Config(app, log_level="warning", limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=1)
     shown = f"[{host}]" if ":" in host else host
     announce(f"http://{shown}:{listener.getsockname()[1]}")
     with contextlib.suppress(KeyboardInterrupt):  # raised again after uvicorn's graceful shutdown
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config, end).run(sockets=[listener])

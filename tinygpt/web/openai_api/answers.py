@@ -23,6 +23,8 @@ from tinygpt.web.openai_api.requests import Body, ChatBody
 from tinygpt.web.requests import shortened
 from tinygpt.web.service import MAX_CONCURRENT, MAX_QUEUED, MAX_SECONDS
 
+CLOSING = "The server is closing. Try again later."  # the client that has left does not see it
+
 
 @dataclass(frozen=True)
 class Start:
@@ -69,12 +71,15 @@ class Job:
         """Wait for the first token's turn. ApiError if the request is refused, or the job was cancelled."""
         item = await self._next()
         if not isinstance(item, Start):
-            raise ApiError(503, "The server is closing. Try again later.")
+            raise ApiError(503, CLOSING)
         return item
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
+        """The pieces. ApiError if the job is cancelled."""
         while isinstance(item := await self._next(), Piece):
             yield item
+        if self.stop.is_set():
+            raise ApiError(503, CLOSING)
 
     async def _next(self) -> Start | Piece | None:
         item = await self._items.get()
@@ -107,10 +112,14 @@ class Answers:
         job.future.add_done_callback(ended)
         return job
 
-    def close(self) -> None:
-        """End all jobs."""
+    def cancel(self) -> None:
+        """End all jobs, before the server closes: uvicorn waits for responses first."""
         for job in list(self.jobs):
             job.cancel()
+
+    def close(self) -> None:
+        """End all jobs, and the threads."""
+        self.cancel()
         self._threads.shutdown()
 
     def _run(self, job: Job) -> None:
@@ -195,6 +204,6 @@ def choices(
                 if token is not None:
                     counts[row] += 1
                     yield Piece(row, texts[row].add(token))
-    for row in rows:
+    for row in [] if stop.is_set() else rows:
         full = not texts[row].ended and (cut or counts[row] >= limits[row])
         yield Piece(row, texts[row].add(None), "length" if full else "stop", counts[row])

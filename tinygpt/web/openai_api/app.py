@@ -137,5 +137,5 @@ def app(answers: Answers, password: str | None = None, hosts: tuple[str, ...] | 
 
 def run(models: ModelRegistry, host: str, port: int, password: str | None, announce: Callable[[str], None]) -> None:
     """Serve the API until Ctrl-C. announce: called with its address. ValueError as `listen`."""
-    listener = listen(host, port)
-    serve(app(Answers(models), password, allowed_hosts(host)), listener, host, announce)
+    listener, answers = listen(host, port), Answers(models)
+    serve(app(answers, password, allowed_hosts(host)), listener, host, announce, answers.cancel)
