@@ -7,7 +7,7 @@ import pytest
 from tinygpt.generation.sampling import Sampling
 from tinygpt.web.browser_state import MAX_BYTES, byte_count, from_json, to_json
 from tinygpt.web.requests import MAX_NEW_TOKENS
-from tinygpt.web.service import WebTurn
+from tinygpt.web.visitor import WebTurn
 
 TURN = WebTurn("ROMEO:", " é漢", "data/model", "abc", Sampling(0.5, 3, 0.9, 0.1), [1, 2, 3])
 JSON: dict[str, Any] = to_json([TURN])[0]

@@ -20,7 +20,8 @@ from tinygpt.inspection import activations
 from tinygpt.web import service as service_module
 from tinygpt.web.models import ModelRegistry
 from tinygpt.web.requests import DEFAULTS, LABELS, MAX_CHARACTERS, SLIDERS, make_request, text
-from tinygpt.web.service import Service, Visitor
+from tinygpt.web.service import Service
+from tinygpt.web.visitor import Visitor
 
 SETTINGS = (0.8, 0, 0.95, 0.0, 40, 7)  # in the order of LABELS
 

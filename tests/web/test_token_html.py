@@ -14,7 +14,8 @@ from tinygpt.config import Tokenize
 from tinygpt.data import train_tokenizer
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.web import token_html
-from tinygpt.web.service import ALTERNATIVES, TokenPrediction, WebTurn, predict_tokens
+from tinygpt.web.service import ALTERNATIVES, predict_tokens
+from tinygpt.web.visitor import TokenPrediction, WebTurn
 
 HOSTILE = [
     "<script>alert(1)</script>",

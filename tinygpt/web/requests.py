@@ -1,9 +1,10 @@
-"""Validation of what visitors send: texts, numbers, generation requests.
+"""Validation of what visitors send: texts, messages, numbers, generation requests.
 
 Values come from outside and may have any type and size. One that is not allowed raises ValueError with a sentence for
-the visitor. `command(request, folder)` is the `tinygpt generate` command that writes the same text.
+the visitor. `command(request, folder)` is the `tinygpt` command that writes the same text.
 """
 
+import re
 import shlex
 import threading
 from collections.abc import Sequence
@@ -13,11 +14,15 @@ from typing import Any
 
 from tinygpt.config import SAMPLING
 from tinygpt.files.paths import Paths
+from tinygpt.generation.generate import Prompt
 from tinygpt.generation.sampling import Sampling
+from tinygpt.tokenizer.chat_template import END, ROLE_TOKENS, ROLES, Message, check
 
 MAX_CHARACTERS = 20_000  # of one text, and of a whole conversation
 MAX_NEW_TOKENS = 1000  # of one answer
 MAX_SEED = 2**31 - 1  # JavaScript holds it exactly
+MAX_SHOWN = 200  # characters of a prompt in a shown command
+SPELLED = re.compile("(" + "|".join(map(re.escape, ROLE_TOKENS)) + ")")  # the role tokens in a text
 # Name → lowest, highest and step of a slider. A slider needs two ends, so these span the useful values only; which
 # values are allowed is up to config.SAMPLING.
 SLIDERS = {
@@ -34,7 +39,7 @@ LABELS = {  # of the page's settings, in the order in which it sends them
     "max_new_tokens": "Max new tokens",
     "seed": "Seed",
 }
-DEFAULTS: dict[str, Any] = {  # of `tinygpt generate`
+DEFAULTS: dict[str, Any] = {  # of `tinygpt generate` and `tinygpt chat`
     **asdict(Sampling()),
     "max_new_tokens": 200,
     "seed": 1337,
@@ -47,18 +52,19 @@ class GenerationRequest:
     """A validated request for one answer."""
 
     model: str  # its name in the model registry
-    prompt: str
+    prompt: Prompt  # a text to continue, or all messages of a chat
     sampling: Sampling
     max_new_tokens: int
     seed: int
     stop: threading.Event = field(default_factory=threading.Event)  # set to end generation
 
 
-def make_request(prompt: str, model: object, settings: Sequence[object]) -> GenerationRequest:
+def make_request(prompt: Prompt, model: object, settings: Sequence[object]) -> GenerationRequest:
     """Validate all parts of a request; settings in the order of LABELS."""
-    if len(prompt) > MAX_CHARACTERS:
+    size = len(prompt) if isinstance(prompt, str) else sum(len(one["content"]) for one in prompt)
+    if size > MAX_CHARACTERS:
         raise ValueError(
-            f"The whole text would have {len(prompt):,} characters; the page accepts {MAX_CHARACTERS:,}. Shorten it, "
+            f"The whole text would have {size:,} characters; the page accepts {MAX_CHARACTERS:,}. Shorten it, "
             "or press Clear."
         )
     *sampling, new_tokens, seed = settings
@@ -121,22 +127,66 @@ def nonempty_text(value: object) -> str:
     return text(value)
 
 
-def command(request: GenerationRequest, folder: Path) -> str:
-    """The `tinygpt generate` command that writes the same text.
+def message(value: object) -> str:
+    """A message, without white space at its ends; it must not be empty."""
+    said = text(value).strip()
+    if not said:
+        raise ValueError("The message is empty. Write something first, or click an example.")
+    return said
 
-    "" if a shell could not show the prompt well: over 200 characters, a backslash, a control character, or "-" alone,
-    which means standard input.
+
+def conversation(written: str) -> list[Message] | None:
+    """The messages of a text that spells a conversation, as chat_template.render does; None for any other text.
+
+    ValueError, in a sentence, for a text that begins with a role token but is no conversation.
     """
-    prompt = request.prompt
-    if prompt == "-" or len(prompt) > 200 or "\\" in prompt or not prompt.replace("\n", " ").isprintable():
-        return ""
+    before, *pieces = SPELLED.split(written)
+    if before.strip() or not pieces:
+        return None
+    roles, contents, ends, between = (pieces[place::4] for place in range(4))
+    names = {token: role for role, token in ROLES.items()}
+    messages = [{"role": names.get(one, one), "content": said} for one, said in zip(roles, contents, strict=False)]
+    try:
+        if ends != [END] * len(roles) or any(map(str.strip, between)):
+            raise ValueError(f"each message begins with its role and ends with {END}")
+        check(messages, answered=messages[-1]["role"] == "assistant")
+    except ValueError as problem:
+        raise ValueError(
+            f"The text begins like a conversation, but is none: {problem}. Correct it, or remove the role tokens."
+        ) from None
+    return messages
+
+
+def command(request: GenerationRequest, folder: Path) -> str:
+    """The `tinygpt` command that writes the same text; "" if a shell could not show the prompt well.
+
+    That is: over MAX_SHOWN characters, a backslash, a control character, "-" alone, which means standard input; and in
+    a chat, several turns, several lines, or a message that `tinygpt chat` would take for a command.
+    """
     settings = asdict(request.sampling) | {
         "max_new_tokens": request.max_new_tokens,
         "seed": request.seed,
         "model": folder,
     }
-    words = ["tinygpt", "generate"]
-    for name, default in DEFAULTS.items():
-        if settings[name] != default:
-            words += ["--" + name.replace("_", "-"), str(settings[name])]
-    return shlex.join([*words, *(["--"] if prompt.startswith("-") else []), prompt.replace("\n", "\\n")])
+    changed = [(name, settings[name]) for name, default in DEFAULTS.items() if settings[name] != default]
+    options = [word for name, value in changed for word in ("--" + name.replace("_", "-"), str(value))]
+    if not isinstance(request.prompt, str):
+        return _chat_command(request.prompt, options)
+    prompt = request.prompt
+    if prompt == "-" or not _is_showable(prompt.replace("\n", " ")):
+        return ""
+    ended = ["--"] if prompt.startswith("-") else []
+    return shlex.join(["tinygpt", "generate", *options, *ended, prompt.replace("\n", "\\n")])
+
+
+def _chat_command(messages: Sequence[Message], options: list[str]) -> str:
+    *before, last = (one["content"] for one in messages)
+    turns = [one for one in messages if one["role"] != "system"]
+    if len(turns) > 1 or last[0] in "-/" or not all(map(_is_showable, (*before, last))):
+        return ""
+    system = ["--system", *before] if before else []
+    return f"{shlex.join(['echo', last])} | {shlex.join(['tinygpt', 'chat', *options, *system])}"
+
+
+def _is_showable(words: str) -> bool:
+    return len(words) <= MAX_SHOWN and "\\" not in words and words.isprintable()

@@ -10,13 +10,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import cast
 
 from torch import Tensor
 
-from tinygpt.chat.conversation import Conversation, Turn
-from tinygpt.generation.generate import generate_ids, prompt_ids
+from tinygpt.chat.context import fitting
+from tinygpt.generation.generate import Prompt, generate_ids, most_new_tokens, prompt_ids
 from tinygpt.generation.sampling import Sampling, probabilities
 from tinygpt.generation.windows import window_logits
 from tinygpt.inspection import activations
@@ -27,11 +27,13 @@ from tinygpt.web.requests import (
     MAX_SEED,
     GenerationRequest,
     command,
+    conversation,
     make_request,
     nonempty_text,
     text,
     whole_number,
 )
+from tinygpt.web.visitor import UNCHANGED, TokenPrediction, Visitor, WebConversation, WebTurn
 
 MAX_SCORED = 1500  # tokens; only the first ones of a longer text are scored
 MAX_MAPPED = 32  # tokens of an attention map, likewise
@@ -41,58 +43,6 @@ MAX_QUEUED = 64  # that wait; more are asked to try again
 MAX_SECONDS = 120.0  # of one answer
 MAX_VISITORS = 200  # remembered
 UPDATE_SECONDS = 0.05  # between two updates of the page during generation
-UNCHANGED = Sampling(temperature=1.0, top_p=1.0)  # the model's own distribution
-
-
-@dataclass(frozen=True)
-class TokenPrediction:
-    """A token of a text, and what the model predicted in its place."""
-
-    token: int
-    probability: float  # of the token, at temperature 1
-    rank: int  # of the token in the vocabulary; 1: the likeliest
-    alternatives: tuple[tuple[int, float, float], ...] = ()  # the likeliest: id, probability, and after the settings
-    sampled: float | None = None  # the token's probability after the sampling settings; None for a scored text
-
-
-@dataclass
-class WebTurn(Turn):
-    """A turn, and what its token details need."""
-
-    model: str = ""  # its name in the registry
-    version: str = ""  # of the model (LoadedModel.version)
-    sampling: Sampling = UNCHANGED
-    ids: list[int] = field(default_factory=list)  # of the finished answer
-    tokens: list[TokenPrediction] = field(default_factory=list)  # one for each id
-    tokenizer: Tokenizer | None = None  # kept, because the model of this name may change before the turn is shown again
-
-
-class Visitor(Conversation[WebTurn]):
-    """The conversation of one open page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.request: GenerationRequest | None = None  # queued or running
-        self.generating = False  # whether the request is running
-        self.message = ""  # how the last request ended, or why the stored conversation was refused
-        self.command = ""  # prints the same text in a terminal
-        self.restored = False  # whether the conversation in the browser's storage has been read
-        self.example = ""  # the example text shown last
-
-    def require_idle(self) -> None:
-        """ValueError, in a sentence, during a request."""
-        if self.request:
-            raise ValueError("An answer is already being written. Wait for it, or press Stop.")
-
-    def settle(self) -> None:
-        """End the request; see Conversation.settle."""
-        super().settle()
-        self.request, self.generating = None, False
-
-    def cancel(self) -> None:
-        """End generation at its next token."""
-        if self.request:
-            self.request.stop.set()
 
 
 class Service:
@@ -111,7 +61,7 @@ class Service:
             if name:
                 self._visitors.move_to_end(name)
             while len(self._visitors) > MAX_VISITORS:
-                self._visitors.popitem(last=False)[1].cancel()
+                cancel_all(self._visitors.popitem(last=False)[1])
             return found
 
     def forget(self, name: str | None) -> None:
@@ -119,28 +69,43 @@ class Service:
         with self._lock:
             visitor = self._visitors.pop(name or "", None)
         if visitor:
-            visitor.cancel()
+            cancel_all(visitor)
 
-    def submit(self, visitor: Visitor, written: object, model: object, *settings: object) -> None:
-        """Request a continuation of the conversation followed by `written`; settings in the order of LABELS."""
+    def submit(
+        self, visitor: WebConversation, written: object, model: object, *settings: object, system: object = ""
+    ) -> None:
+        """Request an answer to the conversation followed by `written`; settings in the order of LABELS.
+
+        system: of a chat, its system message.
+        """
         visitor.require_idle()
-        request = make_request(visitor.text + text(written), model, settings)
-        self.models.entry(model)
-        visitor.add(WebTurn(text(written), model=request.model, sampling=request.sampling))
-        visitor.request = request
+        turn = WebTurn(visitor.validated(written), system=text(system).strip())
+        visitor.request = self._request(visitor, turn, visitor.turns, model, settings)
+        visitor.add(turn)
 
-    def retry(self, visitor: Visitor, model: object, *settings: object) -> int:
+    def retry(self, visitor: WebConversation, model: object, *settings: object, system: object = "") -> int:
         """Request another answer in place of the last one, with the next seed. Returns that seed."""
         visitor.require_idle()
-        last = visitor.last
-        request = make_request(visitor.prompt, model, settings)
-        request = replace(request, seed=min(request.seed + 1, MAX_SEED))
-        self.models.entry(model)
-        visitor.replace_last(WebTurn(last.said, model=request.model, sampling=request.sampling))
-        visitor.request = request
-        return request.seed
+        turn = WebTurn(visitor.last.said, system=text(system).strip())
+        request = self._request(visitor, turn, visitor.turns[:-1], model, settings)
+        visitor.replace_last(turn)
+        visitor.request = replace(request, seed=min(request.seed + 1, MAX_SEED))
+        return visitor.request.seed
 
-    def generate(self, visitor: Visitor) -> Generator[None]:
+    def _request(
+        self,
+        visitor: WebConversation,
+        turn: WebTurn,
+        before: Sequence[WebTurn],
+        model: object,
+        settings: Sequence[object],
+    ) -> GenerationRequest:
+        """The request for a turn that follows others; the turn notes its model and sampling settings."""
+        request = make_request(visitor.prompt_of(turn, before), model, settings)
+        turn.model, turn.sampling = self.models.entry(model).name, request.sampling
+        return request
+
+    def generate(self, visitor: WebConversation) -> Generator[None]:
         """Run the visitor's request. Yields whenever the last turn has more text to show."""
         with self._lock:
             request = None if visitor.generating else visitor.request
@@ -156,14 +121,16 @@ class Service:
         finally:
             visitor.settle()
 
-    def _generate(self, turn: WebTurn, request: GenerationRequest, visitor: Visitor) -> Iterator[None]:
+    def _generate(self, turn: WebTurn, request: GenerationRequest, visitor: WebConversation) -> Iterator[None]:
         """Append tokens to the turn until the length, end of text, Stop, or the time limit."""
         loaded = self.models.load(request.model)
-        prompt = prompt_ids(loaded.tokenizer, request.prompt)
+        fitted = fitted_prompt(turn, request, loaded)
+        prompt = prompt_ids(loaded.tokenizer, fitted)
         ids: list[int] = []
         decoder, updated = StreamingDecoder(loaded.tokenizer), time.monotonic()
         deadline = updated + MAX_SECONDS
-        ends, length = loaded.tokenizer.ends, request.max_new_tokens
+        ends = loaded.tokenizer.ends
+        length = most_new_tokens(loaded.model, loaded.tokenizer, fitted, request.max_new_tokens)
         steps = generate_ids(loaded.model, [prompt], [request.sampling], [request.seed], length, ends)
         with contextlib.closing(cast(Generator[list[int | None]], steps)):
             for (token,) in steps:
@@ -177,7 +144,9 @@ class Service:
         turn.answer, turn.ids, turn.version = loaded.tokenizer.decode(ids), ids, loaded.version
         add_predictions(turn, prompt, loaded)
         visitor.command = command(request, loaded.entry.folder)
-        visitor.message = ending(len(ids), request, late=time.monotonic() > deadline)
+        visitor.message = ending(len(ids), length, request, late=time.monotonic() > deadline)
+        if turn.left_out:
+            visitor.message += f" {left_out_note(turn.left_out, loaded.model.config.context_length)}"
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -189,42 +158,46 @@ class Service:
             with self._lock:
                 self.running -= 1
 
-    def stop(self, visitor: Visitor) -> None:
+    def stop(self, visitor: WebConversation) -> None:
         """End the visitor's request, within a token if it is running."""
         with self._lock:
             visitor.cancel()
             if not visitor.generating:  # it may never start: the queue was full, or the connection broke
                 visitor.settle()
 
-    def restore_predictions(self, visitor: Visitor) -> None:
+    def restore_predictions(self, visitor: WebConversation) -> None:
         """Recompute the token predictions of restored turns whose model has not changed."""
-        before = ""
-        for turn in visitor.turns:
-            before += turn.said
+        for number, turn in enumerate(visitor.turns):
             if turn.ids and not turn.tokens:
                 with contextlib.suppress(ValueError, OSError, MemoryError, RuntimeError):
                     loaded = self.models.load(turn.model)
                     same = loaded.version == turn.version and max(turn.ids) < loaded.tokenizer.vocab_size
                     if same and loaded.tokenizer.decode(turn.ids) == turn.answer:
-                        add_predictions(turn, loaded.tokenizer.encode(before), loaded)
-            before += turn.answer
+                        prompt = visitor.prompt_of(turn, visitor.turns[:number])
+                        add_predictions(turn, prompt_ids(loaded.tokenizer, prompt), loaded)
 
-    def undo(self, visitor: Visitor) -> str:
+    def undo(self, visitor: WebConversation) -> str:
         """Remove the last turn. Returns the text that the visitor wrote in it."""
         visitor.require_idle()
         return visitor.undo().said if visitor.turns else ""
 
-    def clear(self, visitor: Visitor) -> None:
+    def clear(self, visitor: WebConversation) -> None:
         """Remove all turns."""
         visitor.require_idle()
         visitor.clear()
 
     def score(self, written: object, model: object) -> tuple[LoadedModel, list[TokenPrediction], int]:
-        """Predict the first MAX_SCORED tokens of a text: the model, predictions, and how many tokens are left out."""
+        """Predict the first MAX_SCORED tokens of a text: the model, predictions, and how many tokens are left out.
+
+        Of a conversation (text_ids), only what the assistant writes is counted.
+        """
         loaded = self.models.load(model)
-        ids = loaded.tokenizer.encode(nonempty_text(written))
-        scored = [loaded.tokenizer.end_of_text, *ids[:MAX_SCORED]]  # a document starts with <|endoftext|>
-        return loaded, list(predict_tokens(loaded.model, scored, 1)), max(0, len(ids) - MAX_SCORED)
+        ids, counted = text_ids(loaded.tokenizer, nonempty_text(written))
+        if ids[0] != loaded.tokenizer.end_of_text:  # with which a document starts
+            ids, counted = [loaded.tokenizer.end_of_text, *ids], [0, *counted]
+        predictions = predict_tokens(loaded.model, ids[: MAX_SCORED + 1], 1)
+        marked = [replace(one, counted=bool(mark)) for one, mark in zip(predictions, counted[1:], strict=False)]
+        return loaded, marked, max(0, len(ids) - 1 - MAX_SCORED)
 
     def attention(
         self, written: object, model: object, block: object, head: object
@@ -236,10 +209,42 @@ class Service:
         config = loaded.model.config
         block_number = whole_number("Block", block, 1, config.n_layer)
         head_number = whole_number("Head", head, 1, config.n_head)
-        all_ids = loaded.tokenizer.encode(nonempty_text(written))
+        all_ids, _ = text_ids(loaded.tokenizer, nonempty_text(written))
         ids = all_ids[: min(MAX_MAPPED, config.context_length)]
         weights = activations.get_activations(loaded.model, ids).attention[block_number - 1, head_number - 1]
         return loaded, ids, weights, len(all_ids) > len(ids)
+
+
+def cancel_all(visitor: Visitor) -> None:
+    """End the generation of all answers of a visitor."""
+    visitor.cancel()
+    visitor.chat.cancel()
+
+
+def fitted_prompt(turn: WebTurn, request: GenerationRequest, loaded: LoadedModel) -> Prompt:
+    """The prompt; of messages, those that fit into the context with an answer (the turn notes how many do not).
+
+    ValueError, in a sentence, if not even the last message fits, or if the model has no chat template.
+    """
+    if isinstance(request.prompt, str):
+        return request.prompt
+    context = loaded.model.config.context_length
+    room = min(request.max_new_tokens, context // 2)  # as `tinygpt chat` keeps
+    messages, turn.left_out = fitting(loaded.tokenizer, request.prompt, context, room)
+    return messages
+
+
+def text_ids(tokenizer: Tokenizer, written: str) -> tuple[list[int], list[int]]:
+    """The ids of a text to analyze, and which of them count, equally long.
+
+    If the text spells a conversation (requests.conversation) and the tokenizer has role tokens, the ids are those that
+    the model sees, from <|endoftext|> on, and what the assistant writes counts. Of any other text, every token counts.
+    """
+    messages = conversation(written) if tokenizer.has_roles else None
+    if messages:
+        return tokenizer.encode_messages(messages)
+    ids = tokenizer.encode(written)
+    return ids, [1] * len(ids)
 
 
 def add_predictions(turn: WebTurn, prompt: list[int], loaded: LoadedModel) -> None:
@@ -272,8 +277,19 @@ def _predictions(logits: Tensor, targets: Tensor, sampling: Sampling | None) -> 
         yield TokenPrediction(token, float(plain[row, token]), int(ranks[row]), tuple(alternatives), probability)
 
 
-def ending(count: int, request: GenerationRequest, late: bool) -> str:
-    """How an answer ended, in a sentence."""
+def ending(count: int, length: int, request: GenerationRequest, late: bool) -> str:
+    """How an answer of `count` tokens ended, in a sentence. length: the most it could have had.
+
+    A text normally ends at the limit and an answer to messages by itself; only the other case is mentioned.
+    """
+    messages, limit = not isinstance(request.prompt, str), count == length
     why = "stopped" if request.stop.is_set() else f"stopped after {MAX_SECONDS:.0f} seconds" if late else ""
-    why = why or ("" if count == request.max_new_tokens else "end of text")
+    if not why and messages and limit:
+        why = "cut off at the limit" if length == request.max_new_tokens else "cut off where the context is full"
+    why = why or ("" if limit or messages else "end of text")
     return f"{count} token{'' if count == 1 else 's'}, seed {request.seed}" + (f"; {why}." if why else ".")
+
+
+def left_out_note(count: int, context: int) -> str:
+    """That the oldest messages were left out, in a sentence."""
+    return f"The {count} oldest messages no longer fit into the context of {context:,} tokens and were left out."

@@ -16,7 +16,7 @@ from torch import Tensor
 from tinygpt.inspection.activations import MOST_BITS
 from tinygpt.inspection.text import label, special_label
 from tinygpt.tokenizer.base import StreamingDecoder, Tokenizer
-from tinygpt.web.service import TokenPrediction, WebTurn
+from tinygpt.web.visitor import TokenPrediction, WebTurn
 
 CARD_HINT = (
     '<span class="mouse-only">Point at a token or click it to see its probability and the likeliest alternatives. '
@@ -75,15 +75,24 @@ def text_html(text: str) -> str:
 
 def scored_text(predictions: Sequence[TokenPrediction], tokenizer: Tokenizer, left_out: int) -> str:
     """A text shaded by surprisal, with a scale and the means. left_out: how many tokens follow unscored."""
-    bits = [surprisal(one) for one in predictions]
-    size = sum(len(tokenizer.token_bytes(one.token)) for one in predictions)
-    summary = f"Surprisal: {sum(bits):,.0f} bits over {len(bits):,} tokens ({size:,} bytes), "
-    summary += f"{sum(bits) / len(bits):.2f} bits per token, {sum(bits) / size:.3f} bits per byte."
+    summary = surprisal_summary([one for one in predictions if one.counted], tokenizer)
+    if not all(one.counted for one in predictions):
+        summary += " Of a conversation, only what the assistant writes is scored."
     cut = f" The other {left_out:,} tokens are left out." if left_out else ""
     steps = "".join(f'<span class="t shade" style="--s:{n / MOST_BITS:.2f}">{n}</span>' for n in range(0, 13, 3))
     scale = f'<p class="scale">Bits: {steps} or more. Bluer means less expected.</p>'
     text = f'<div class="text shaded">{tokens(predictions, tokenizer, "The text, token by token")}</div>'
     return f'<p class="summary">{summary}{cut}</p>{scale}<div id="scored" class="with-card">{text}{card()}</div>'
+
+
+def surprisal_summary(predictions: Sequence[TokenPrediction], tokenizer: Tokenizer) -> str:
+    """The sum and the means, in a sentence."""
+    bits = [surprisal(one) for one in predictions]
+    size = sum(len(tokenizer.token_bytes(one.token)) for one in predictions)
+    if not size:
+        return "There is nothing to score."
+    summary = f"Surprisal: {sum(bits):,.0f} bits over {len(bits):,} tokens ({size:,} bytes), "
+    return summary + f"{sum(bits) / len(bits):.2f} bits per token, {sum(bits) / size:.3f} bits per byte."
 
 
 def surprisal(prediction: TokenPrediction) -> float:
@@ -96,15 +105,17 @@ def tokens(predictions: Sequence[TokenPrediction], tokenizer: Tokenizer, name: s
     decoder = StreamingDecoder(tokenizer)
     options = []
     for place, one in enumerate(predictions):
-        text = special_label(tokenizer, one.token) or decoder.decode(one.token, last=place == len(predictions) - 1)
+        special = special_label(tokenizer, one.token)
+        text = special or decoder.decode(one.token, last=place == len(predictions) - 1)
         details = json.dumps(token_details(one, tokenizer), ensure_ascii=False, separators=(",", ":"))
         details = escape(details, quote=False).replace("'", "&#39;")  # so that JSON's many double quotes stay short
-        partial = "" if text else " partial"  # bytes of a character that a later token completes
+        kind = " special" if special else "" if text else " partial"  # partial: a later token completes the character
         spoken = "" if text.strip() else f' aria-label="{escape(label(tokenizer, one.token))}"'
         inner = text_html(text) if place == 0 else escape(text)
+        shade = min(1, surprisal(one) / MOST_BITS) if one.counted else 0
         options.append(
-            f'<span class="t{partial}" role="option" aria-selected="false"{spoken} '
-            f"style=\"--s:{min(1, surprisal(one) / MOST_BITS):.2f}\" data-t='{details}'>{inner}</span>"
+            f'<span class="t{kind}" role="option" aria-selected="false"{spoken} '
+            f"style=\"--s:{shade:.2f}\" data-t='{details}'>{inner}</span>"
         )
     return f'<div class="tokens" role="listbox" tabindex="0" aria-label="{escape(name)}">{"".join(options)}</div>'
 
