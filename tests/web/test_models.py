@@ -25,11 +25,20 @@ def folder(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_model_folders_are_found_the_pipelines_own_first(folder: Path) -> None:
-    for place in ("a/b/c/d", "a/b/c/d/e", ".hidden/model", "x/site-packages/model", "finetune/data/model"):
+    for place in (
+        "a/b/c/d",
+        "a/b/c/d/e",
+        ".hidden/model",
+        "x/site-packages/model",
+        "finetune/data/model",
+        "chat/data/model",
+    ):
         shutil.copytree(folder, place)
     Path("broken").mkdir()
     shutil.copy(folder / "config.json", "broken")
-    assert [str(found) for found in find_folders(Path())] == ["data/model", "a/b/c/d", "finetune/data/model"]
+    assert [str(found) for found in find_folders(Path())] == [
+        *("data/model", "a/b/c/d", "chat/data/model", "finetune/data/model")
+    ]
 
 
 def test_given_folders_come_first_and_must_hold_a_model(folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""The web page, `tinygpt web`: generation, surprisal and attention in the browser."""
+"""The web page, `tinygpt web`: chat, generation, surprisal and attention in the browser."""

@@ -1,15 +1,13 @@
-"""The web page, `tinygpt web`: generate text, see each token's probabilities, view attention.
+"""The web page, `tinygpt web`: chat, generate text, see each token's probabilities, view attention.
 
 `page(service)` builds it with Gradio, and `run(…)` serves it. handlers.py handles its events, service.py does the work,
-token_html.py makes the HTML of texts, static/ holds style and scripts, and middleware.py filters requests.
-Gradio does not validate values here (preprocess=False): requests.py does, with sentences as errors.
+token_html.py makes the HTML of texts, static/ holds style and scripts, and middleware.py filters requests. The Chat tab
+has modules of its own: chat_tab.py, chat_handlers.py, bubbles.py.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +24,23 @@ import gradio as gr
 from gradio.themes.utils.fonts import Font
 from gradio.utils import LRUCache
 
-from tinygpt.config import SAMPLING
+from tinygpt.tokenizer import folder as tokenizer_folder
 from tinygpt.web import token_html
+from tinygpt.web.chat_handlers import ChatHandlers
+from tinygpt.web.chat_tab import ChatComponents, bind_model, chat_tab
+from tinygpt.web.components import bind, button, html, render, sampling_settings, set_in_browser, textbox
 from tinygpt.web.handlers import Handlers
 from tinygpt.web.middleware import LOOPBACK, SecurityMiddleware
-from tinygpt.web.requests import DEFAULTS, LABELS, MAX_NEW_TOKENS, SLIDERS
+from tinygpt.web.models import ModelEntry
 from tinygpt.web.server import allowed_hosts, listen, serve
-from tinygpt.web.service import MAX_CONCURRENT, MAX_QUEUED, MAX_VISITORS, Service
+from tinygpt.web.service import MAX_QUEUED, MAX_VISITORS, Service
 
 STATIC = Path(__file__).parent / "static"
 SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # installed fonts, so none is fetched
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 TITLE = (
     "<h1>TinyGPT</h1><p>Look inside a small language model. It continues a text, token by token; "
-    "it does not answer questions.</p>"
+    "fine-tuned on conversations, it answers messages.</p>"
 )
 PROMPT_HINT = (
     '<p class="hint">Your text is appended directly to the text above. With an empty box, the model just continues. '
@@ -55,6 +56,7 @@ class Components:
         folder = hashlib.sha256(str(Path().resolve()).encode()).hexdigest()[:16]
         # one key for each project folder, so that pages of two projects at the same address do not mix
         self.stored = gr.BrowserState(None, storage_key=f"tinygpt-{folder}", secret=folder)
+        self.chosen = gr.BrowserState("", storage_key=f"tinygpt-{folder}-model", secret=folder)
         self.model = gr.Dropdown(list(names), value=names[0], label="Model", filterable=False, render=False)
         self.prompt = textbox("Your text", 8, "prompt")
         self.to_score = textbox("Text to score", 12, "to-score")
@@ -68,11 +70,12 @@ class Components:
             *(self.turns, self.live_turn, self.status, self.stored, self.write, self.stop),
             *(self.retry, self.undo, self.clear, *self.use_text),
         ]
+        self.chat = ChatComponents(folder)
 
 
 def page(service: Service) -> gr.Blocks:
     """The page, its components in reading order."""
-    handlers, names = Handlers(service), list(service.models.find())
+    handlers, chat_handlers, names = Handlers(service), ChatHandlers(service), list(service.models.find())
     with gr.Blocks(title="TinyGPT", analytics_enabled=False, fill_width=True) as blocks:
         parts = Components(names)
         with gr.Row(elem_id="top"):
@@ -80,19 +83,26 @@ def page(service: Service) -> gr.Blocks:
             with gr.Column(elem_id="model", min_width=280):
                 render(parts.model)
                 about = html(token_html.status(""), "about")
-        with gr.Tabs():
-            with gr.Tab("Write"):
+        first = (
+            "chat" if has_roles(service.models.find()[names[0]]) else "write"
+        )  # the open tab, until a model is known
+        with gr.Tabs(selected=first) as tabs:
+            with gr.Tab("Chat", id="chat"):
+                chat_tab(chat_handlers, parts.chat, parts.model)
+            with gr.Tab("Write", id="write"):
                 write_tab(handlers, parts)
-            with gr.Tab("Surprisal") as tab:
-                bind_score = surprisal_tab(handlers, parts, tab)
-            with gr.Tab("Attention") as tab:
-                block, head, bind_attention = attention_tab(handlers, parts, tab)
+            with gr.Tab("Surprisal", id="surprisal") as tab:
+                bind_score = surprisal_tab(handlers, chat_handlers, parts, tab)
+            with gr.Tab("Attention", id="attention") as tab:
+                block, head, bind_attention = attention_tab(handlers, chat_handlers, parts, tab)
         adapted = [about, block, head, parts.prompt, parts.to_score, parts.to_map]  # when another model is chosen
         opened = [parts.model, *adapted, *parts.conversation]
-        bind(blocks.load, handlers.open_page, [parts.stored], opened, needs_model=True)
+        loaded = bind(blocks.load, handlers.open_page, [parts.stored, parts.chosen], opened, needs_model=True)
         inputs = [parts.stored, parts.model, parts.to_score, parts.to_map]
         set_in_browser(parts.model.input, about, token_html.status("Loading …"))
         chosen = bind([parts.model.input], handlers.choose_model, inputs, [*adapted, parts.turns], needs_model=True)
+        parts.model.input(None, [parts.model], [parts.chosen], js="name => name", show_progress="hidden")
+        bind_model(chat_handlers, parts.chat, parts.model, tabs, loaded, chosen)
         for bind_analysis in (bind_score, bind_attention):
             bind_analysis(chosen.then)
         blocks.unload(handlers.close_page)
@@ -114,16 +124,8 @@ def write_tab(handlers: Handlers, parts: Components) -> None:
             html(PROMPT_HINT, "prompt-hint")
             with gr.Row(elem_classes="buttons"):
                 render(parts.write, parts.stop, parts.retry, parts.undo, parts.clear)
-        with gr.Column(scale=2, min_width=250, elem_id="settings"):
-            html("<h2>Sampling</h2>")
-            sliders = [slider(name, *ends, SAMPLING[name].help) for name, ends in SLIDERS.items()]
-            sliders.append(slider("max_new_tokens", 1, MAX_NEW_TOKENS, 1, "The limit for one answer."))
-            seed = gr.Number(
-                DEFAULTS["seed"], label=LABELS["seed"], info="The same seed gives the same text.", precision=0
-            )
-            shade = gr.Checkbox(label="Shade tokens by surprisal")
-    bind_conversation(handlers, parts, [*sliders, seed])
-    shade.input(None, [shade], js="on => { document.body.classList.toggle('shaded', on); return []; }")
+        settings = sampling_settings("write")
+    bind_conversation(handlers, parts, settings)
 
 
 def bind_conversation(handlers: Handlers, parts: Components, settings: list[Any]) -> None:
@@ -141,12 +143,12 @@ def bind_conversation(handlers: Handlers, parts: Components, settings: list[Any]
     bind(parts.clear.click, handlers.clear, [stored], shown)
 
 
-def surprisal_tab(handlers: Handlers, parts: Components, tab: gr.Tab) -> Callable[..., Any]:
+def surprisal_tab(handlers: Handlers, chat: ChatHandlers, parts: Components, tab: gr.Tab) -> Callable[..., Any]:
     """Any text, shaded by surprisal. Returns a function that makes an event score the text."""
-    score, use_text = button("Score", variant="primary"), parts.use_text[0]
+    score, use_text, use_chat = button("Score", variant="primary"), parts.use_text[0], parts.chat.use_text[0]
     render(parts.to_score)
     with gr.Row(elem_classes="buttons"):
-        render(score, use_text)
+        render(score, use_text, use_chat)
     shown = html("", "scored-text")
 
     def bind_score(event: Any) -> None:
@@ -154,19 +156,22 @@ def surprisal_tab(handlers: Handlers, parts: Components, tab: gr.Tab) -> Callabl
 
     bind_score([score.click, parts.to_score.submit, tab.select])
     bind_score(bind(use_text.click, handlers.conversation_text, [parts.stored], [parts.to_score]).then)
+    bind_score(bind_use_chat(chat, parts, use_chat, parts.to_score).then)
     for event in (parts.to_score.change, parts.model.input):
         set_in_browser(event, shown)
     return bind_score
 
 
-def attention_tab(handlers: Handlers, parts: Components, tab: gr.Tab) -> tuple[gr.Radio, gr.Radio, Callable[..., Any]]:
+def attention_tab(
+    handlers: Handlers, chat: ChatHandlers, parts: Components, tab: gr.Tab
+) -> tuple[gr.Radio, gr.Radio, Callable[..., Any]]:
     """The attention weights of one head. Returns the block and head choices, and a function that makes an event show
     the weights.
     """
-    show, use_text = button("Show", variant="primary"), parts.use_text[1]
+    show, use_text, use_chat = button("Show", variant="primary"), parts.use_text[1], parts.chat.use_text[1]
     render(parts.to_map)
     with gr.Row(elem_classes="buttons"):
-        render(show, use_text)
+        render(show, use_text, use_chat)
     with gr.Row(elem_classes="choices"):
         block, head = (gr.Radio([1], value=1, label=name, elem_id=name.lower()) for name in ("Block", "Head"))
     shown = html("", "attention")
@@ -176,60 +181,22 @@ def attention_tab(handlers: Handlers, parts: Components, tab: gr.Tab) -> tuple[g
 
     bind_attention([show.click, parts.to_map.submit, block.input, head.input, tab.select])
     bind_attention(bind(use_text.click, handlers.conversation_text, [parts.stored], [parts.to_map]).then)
+    bind_attention(bind_use_chat(chat, parts, use_chat, parts.to_map).then)
     for event in (parts.to_map.change, parts.model.input):
         set_in_browser(event, shown)
     return block, head, bind_attention
 
 
-def set_in_browser(event: Any, target: gr.HTML, value: str = "") -> None:
-    """Set a component as soon as an event makes its content stale, without waiting for the server."""
-    event(None, [], [target], js=f"() => {json.dumps(value)}", show_progress="hidden")
+def bind_use_chat(chat: ChatHandlers, parts: Components, use_chat: gr.Button, box: gr.Textbox) -> Any:
+    """Make a button fill a box with the conversation of the Chat tab."""
+    return bind(use_chat.click, chat.conversation_text, [parts.chat.stored], [box], name="chat_text")
 
 
-def render(*components: Any) -> None:
-    """Place components that were created with render=False."""
-    for component in components:
-        component.render()
-
-
-def slider(name: str, lowest: float, highest: float, step: float, info: str) -> gr.Slider:
-    return gr.Slider(lowest, highest, DEFAULTS[name], step=step, label=LABELS[name], info=info, buttons=[])
-
-
-def textbox(label: str, max_lines: int, name: str) -> gr.Textbox:
-    """A box that starts with one line, because in a taller one Gradio's Enter key does not submit."""
-    return gr.Textbox(
-        "", label=label, lines=1, max_lines=max_lines, elem_id=name, elem_classes="text-box", render=False
-    )
-
-
-def html(value: str, name: str = "", render: bool = True) -> gr.HTML:
-    return gr.HTML(value, elem_id=name or None, js_on_load=None, apply_default_css=False, render=render)
-
-
-def button(name: str, min_width: int = 84, **options: Any) -> gr.Button:
-    return gr.Button(name, size="md", scale=0, min_width=min_width, render=False, **options)
-
-
-def bind(
-    event: Any, handler: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], needs_model: bool = False
-) -> Any:
-    """Bind a handler to an event, or to a list of events of which only the latest is handled.
-
-    needs_model: wait for one of the MAX_CONCURRENT places; other events are handled at once.
-    """
-    queue: Any = {"concurrency_limit": MAX_CONCURRENT, "concurrency_id": "model"} if needs_model else {"queue": False}
-    latest: Any = {"trigger_mode": "always_last"} if needs_model else {}
-    add = partial(gr.on, event, **latest) if isinstance(event, list) else event
-    return add(
-        handler,
-        list(inputs),
-        list(outputs),
-        preprocess=False,
-        show_progress="hidden",
-        api_visibility="private",
-        **queue,
-    )
+def has_roles(entry: ModelEntry) -> bool:
+    """Whether a model has a chat template; False for one whose folder another program wrote, or is not copied yet."""
+    with contextlib.suppress(ValueError, OSError):
+        return tokenizer_folder.load(entry.folder).has_roles
+    return False
 
 
 def theme() -> gr.themes.Base:

@@ -1,12 +1,13 @@
 """Event handlers of the web page: `Handlers(service)` has one method for each event (app.py binds them).
 
 Each takes values from outside, not yet validated, and returns updates of the page's components. service.py does the
-work; errors become sentences on the page. app.py sets Gradio's environment variables before this module is imported.
+work; errors become sentences on the page. Those of the Chat tab are a subclass (chat_handlers.py). app.py sets Gradio's
+environment variables before this module is imported.
 """
 
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
@@ -19,7 +20,8 @@ from tinygpt.web.browser_state import from_json, to_json
 from tinygpt.web.example import example_prompt
 from tinygpt.web.models import LoadedModel
 from tinygpt.web.requests import MAX_CHARACTERS
-from tinygpt.web.service import Service, Visitor
+from tinygpt.web.service import Service
+from tinygpt.web.visitor import Visitor, WebConversation, WebTurn
 
 CONVERSATION = 11  # components that show a conversation: as many values as `Handlers.conversation` returns
 
@@ -31,11 +33,17 @@ class Handlers:
     reload, a restart of the server, or a phone that suspended the page.
     """
 
+    between = ""  # put between a text that Undo returns and the text in the box
+    to_json, from_json = staticmethod(to_json), staticmethod(from_json)
+
     def __init__(self, service: Service) -> None:
         self.service = service
 
-    def open_page(self, request: gr.Request, stored: object) -> tuple[Any, ...]:
-        """Fill a new page: (models, about, block, head, prompt, texts to score and to map, conversation)."""
+    def open_page(self, request: gr.Request, stored: object, chosen: object = "") -> tuple[Any, ...]:
+        """Fill a new page: (models, about, block, head, prompt, texts to score and to map, conversation).
+
+        chosen: the model that was chosen on the page last, from the browser's storage.
+        """
         visitor = self.visitor(request, stored)
         self.service.restore_predictions(visitor)
         names = list(self.service.models.find())
@@ -44,7 +52,7 @@ class Handlers:
             missing = token_html.status("There is no model at the moment. Reload the page later.", error=True)
             return gr.skip(), missing, *(gr.skip(),) * 5, *self.conversation(visitor, line)
         last = visitor.turns[-1].model if visitor.turns else ""
-        name = last if last in names else names[0]
+        name = next((name for name in (chosen, last) if name in names), names[0])
         *updates, _ = self.choose_model(request, stored, name, "", "")
         return gr.Dropdown(choices=names, value=name), *updates, *self.conversation(visitor, line)
 
@@ -85,21 +93,21 @@ class Handlers:
 
     def generate(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Run the queued request and stream its text: conversation."""
-        visitor = self.service.visitor(request.session_hash)
+        visitor = self.current(request)
         if visitor.request is None or visitor.generating:  # the request was refused, and the page says so already
             yield (gr.skip(),) * CONVERSATION
             return
         with caught_errors() as errors, contextlib.closing(self.service.generate(visitor)) as steps:
             for count, _ in enumerate(steps):
                 line = gr.skip() if count else token_html.status("Writing …")
-                live = token_html.live_turn(visitor.turns[-1])
-                yield gr.skip(), live, line, to_json(visitor.turns), *(gr.skip(),) * (CONVERSATION - 4)
+                live = self.live_turn(visitor)
+                yield gr.skip(), live, line, self.to_json(visitor.turns), *(gr.skip(),) * (CONVERSATION - 4)
         line = errors[0] if errors else token_html.status(visitor.message, command=visitor.command)
         yield self.conversation(visitor, line)
 
     def stop(self, request: gr.Request) -> tuple[Any, ...]:
         """Stop a running or queued request: conversation."""
-        visitor = self.service.visitor(request.session_hash)
+        visitor = self.current(request)
         queued = visitor.request is not None and not visitor.generating
         self.service.stop(visitor)
         if not queued:
@@ -108,17 +116,17 @@ class Handlers:
 
     def undo(self, request: gr.Request, stored: object, prompt: object) -> tuple[Any, ...]:
         """Remove the last turn and put its text before the one in the box: (prompt, conversation)."""
-        visitor = self.visitor(request, stored)
+        visitor = self.restored(request, stored)
         with caught_errors() as errors:
             written = self.service.undo(visitor)
         if errors:
             return gr.skip(), *self.only_status(errors[0])
-        text = written + prompt if isinstance(prompt, str) else written
+        text = written + self.between + prompt if isinstance(prompt, str) and prompt else written
         return text, *self.conversation(visitor, token_html.status(""))
 
     def clear(self, request: gr.Request, stored: object) -> tuple[Any, ...]:
         """Remove all turns: conversation."""
-        visitor = self.visitor(request, stored)
+        visitor = self.restored(request, stored)
         with caught_errors() as errors:
             self.service.clear(visitor)
         return self.only_status(errors[0]) if errors else self.conversation(visitor, token_html.status(""))
@@ -140,7 +148,7 @@ class Handlers:
 
     def conversation_text(self, request: gr.Request, stored: object) -> str:
         """The conversation as one text, of a long one the end."""
-        return self.visitor(request, stored).text[-MAX_CHARACTERS:]
+        return self.restored(request, stored).text[-MAX_CHARACTERS:]
 
     def close_page(self, request: gr.Request) -> None:
         """Forget the visitor."""
@@ -148,31 +156,54 @@ class Handlers:
 
     def visitor(self, request: gr.Request, stored: object) -> Visitor:
         """The visitor of a session; a new one gets the stored conversation, or a message that it is damaged."""
-        visitor = self.service.visitor(request.session_hash)
-        if not visitor.restored:
-            visitor.restored = True
-            try:
-                visitor.turns = from_json(stored)
-            except ValueError as problem:
-                visitor.message = str(problem)
-        return visitor
+        self.restored(request, stored)
+        return self.service.visitor(request.session_hash)
 
-    def turns(self, visitor: Visitor) -> str:
+    def current(self, request: gr.Request) -> WebConversation:
+        """The conversation of a session."""
+        return self.service.visitor(request.session_hash)
+
+    def restored(self, request: gr.Request, stored: object) -> WebConversation:
+        """The conversation of a session; a new one is filled from the browser's storage."""
+        conversation = self.current(request)
+        if not conversation.restored:
+            conversation.restored = True
+            try:
+                conversation.turns = self.from_json(stored)
+            except ValueError as problem:
+                conversation.message = str(problem)
+        return conversation
+
+    def turns(self, visitor: WebConversation) -> str:
         """The finished turns, as HTML."""
         finished = visitor.turns[:-1] if visitor.request else visitor.turns
         if visitor.request and not finished:
             return ""
-        return token_html.transcript(finished, example_prompt(visitor.example))
+        return self.transcript(visitor, finished)
 
-    def conversation(self, visitor: Visitor, line: str) -> tuple[Any, ...]:
+    def transcript(self, visitor: WebConversation, finished: Sequence[WebTurn]) -> str:
+        """These turns as HTML; without any, instructions."""
+        example = visitor.example if isinstance(visitor, Visitor) else ""
+        return token_html.transcript(finished, example_prompt(example))
+
+    def live_turn(self, visitor: WebConversation) -> str:
+        """The turn that is being generated, as HTML."""
+        return token_html.live_turn(visitor.turns[-1])
+
+    def may_ask(self, visitor: WebConversation) -> bool:
+        """Whether the chosen model can take a request."""
+        return True
+
+    def conversation(self, visitor: WebConversation, line: str) -> tuple[Any, ...]:
         """All of a conversation: (turns, live turn, status line, stored conversation, and whether each button is
-        enabled: Write, Stop, Retry, Undo, Clear, and "Use generated text" in two tabs).
+        enabled: Write, Stop, Retry, Undo, Clear, and the two that take the text into other tabs).
         """
         busy, started = visitor.request is not None, bool(visitor.turns)
-        enabled = [not busy, busy, *[started and not busy] * 3, *[bool(visitor.text)] * 2]
-        live = token_html.live_turn(visitor.turns[-1] if busy else None)
+        idle, can_ask = started and not busy, self.may_ask(visitor)
+        enabled = [can_ask and not busy, busy, can_ask and idle, idle, idle, *[bool(visitor.text)] * 2]
+        live = self.live_turn(visitor) if busy else ""
         buttons = (gr.Button(interactive=on) for on in enabled)
-        return self.turns(visitor), live, line, to_json(visitor.turns), *buttons
+        return self.turns(visitor), live, line, self.to_json(visitor.turns), *buttons
 
     def only_status(self, line: str) -> tuple[Any, ...]:
         """An unchanged conversation with another status line."""

@@ -135,7 +135,7 @@ def _walk(root: Path) -> Iterator[Path]:
 def experiments() -> list[runs.Run]:
     """The newest DVC experiments whose model is in DVC's cache, newest first; [] without DVC or git.
 
-    Experiments in finetune/ are left out: their outputs are not cached.
+    Experiments in finetune/ and chat/ are left out: their outputs are not cached.
     """
     found: list[runs.Run] = []
     try:

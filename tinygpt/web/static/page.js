@@ -1,4 +1,5 @@
-// Token details by pointing, clicking and arrow keys; the Enter key; scrolling. Texts become textContent, never HTML.
+// Token details by pointing, clicking and arrow keys; the Enter key; copying; scrolling.
+// Texts become textContent, never HTML.
 (() => {
   const percent = (p) => {
     if (p >= 0.9995) return "100%";
@@ -107,30 +108,55 @@
     if (isEnter(event) && breaksLine) event.stopImmediatePropagation();
   }, true);
 
-  // The conversation stays scrolled to its end, also when its size changes, until the reader scrolls up.
-  let text, scrollTop = 0, atEnd = true, generating = false;
-  const restoreScroll = () => {
-    if (text.clientHeight) text.scrollTop = atEnd ? text.scrollHeight : scrollTop;
+  // A message is copied. Without https or this machine's own address, browsers have no clipboard API.
+  const copy = async (text) => {
+    if (navigator.clipboard) return navigator.clipboard.writeText(text);
+    const box = append(document.body, "textarea", text);
+    box.select();
+    const done = document.execCommand("copy");
+    box.remove();
+    if (!done) throw new Error("The browser refused to copy.");
   };
-  const watch = (element) => {
-    text = element;
-    Object.assign(text, { tabIndex: 0, role: "group", ariaLabel: "The text so far" });
-    new ResizeObserver(restoreScroll).observe(text);
-    text.addEventListener("scroll", () => {
-      atEnd = text.scrollHeight - text.clientHeight - text.scrollTop < 8;
-      scrollTop = text.scrollTop;
-    });
-  };
-  new MutationObserver((changes) => {
-    const element = document.getElementById("text");
-    if (element && element !== text) watch(element);
-    const caret = text?.querySelector(".caret");
-    if (caret && !generating) {
-      atEnd = true; // show the start of a new answer, wherever the reader has scrolled to
-      text.scrollIntoView({ block: "nearest" });
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest?.("button.copy");
+    if (!button) return;
+    const said = await copy(button.dataset.text).then(() => "Copied", () => "Not copied");
+    button.textContent = said;
+    setTimeout(() => (button.textContent = "Copy"), 1500);
+  });
+
+  // A conversation stays scrolled to its end, also when its size changes, until the reader scrolls up.
+  class Scroller {
+    constructor(element, label) {
+      Object.assign(this, { element, scrollTop: 0, atEnd: true, generating: false });
+      Object.assign(element, { tabIndex: 0, role: "group", ariaLabel: label });
+      new ResizeObserver(() => this.restore()).observe(element);
+      element.addEventListener("scroll", () => {
+        this.atEnd = element.scrollHeight - element.clientHeight - element.scrollTop < 8;
+        this.scrollTop = element.scrollTop;
+      });
     }
-    if (text && changes.some((change) => text.contains(change.target))) restoreScroll();
-    generating = Boolean(caret);
+    restore() {
+      if (this.element.clientHeight) this.element.scrollTop = this.atEnd ? this.element.scrollHeight : this.scrollTop;
+    }
+    update(changes) {
+      const caret = this.element.querySelector(".caret");
+      if (caret && !this.generating) {
+        this.atEnd = true; // show the start of a new answer, wherever the reader has scrolled to
+        this.element.scrollIntoView({ block: "nearest" });
+      }
+      if (changes.some((change) => this.element.contains(change.target))) this.restore();
+      this.generating = Boolean(caret);
+    }
+  }
+  const labels = { text: "The text so far", "chat-text": "The conversation" };
+  const scrollers = {};
+  new MutationObserver((changes) => {
+    for (const [id, label] of Object.entries(labels)) {
+      const element = document.getElementById(id);
+      if (element && element !== scrollers[id]?.element) scrollers[id] = new Scroller(element, label);
+      scrollers[id]?.update(changes);
+    }
     for (const details of document.querySelectorAll(".card .details:not(:empty)"))
       if (!details.closest(".with-card").querySelector(".shown")) details.replaceChildren(); // their token was removed
   }).observe(document.documentElement, { childList: true, subtree: true });
