@@ -1,9 +1,11 @@
 """Makes the pictures of docs/web.md: `python -m tools.web_pictures` serves data/model and takes screenshots.
 
-Needs `make`, the extras web and test, and Debian's chromium.
+`python -m tools.web_pictures chat` makes only that of the Chat tab. Needs `make`, `dvc repro chat/dvc.yaml`, the extras
+web and test, and Debian's chromium.
 """
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,10 @@ DARK: dict[str, Any] = {"color_scheme": "dark"}
 
 
 def main() -> None:
+    with served(Paths(Path("chat")).model) as (address, _), browser() as window:
+        take(window, address, "chat", WIDE, chat)
+    if sys.argv[1:] == ["chat"]:
+        return
     with served(Paths().model) as (address, _), browser() as window:
         take(window, address, "write", WIDE, write, 40)
         take(window, address, "dark", WIDE | DARK, write, 40)
@@ -39,6 +45,17 @@ def take(window: Any, address: str, name: str, options: dict[str, Any], show: An
     picture = Image.open(io.BytesIO(page.screenshot()))
     picture.quantize(128).save(FOLDER / f"{name}.png", optimize=True)  # a third of the bytes, no visible difference
     context.close()
+
+
+def chat(page: Any) -> None:
+    page.get_by_label("number input for Temperature").fill("0")
+    texts = ("What is 23 + 41?", "Sort these words: king sword sea", "Who art thou?")
+    for number, text in enumerate(texts, 1):
+        page.get_by_label("Who is the model?").fill("You are JULIET." if number == len(texts) else "")
+        page.get_by_label("Your message").fill(text)
+        page.get_by_role("button", name="Send", exact=True).click()
+        page.get_by_label(f"Answer {number}, token by token").wait_for()
+    page.get_by_label("Answer 3, token by token").locator(".t").nth(2).click()
 
 
 def write(page: Any, token: int) -> None:

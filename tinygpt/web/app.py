@@ -5,6 +5,7 @@ token_html.py makes the HTML of texts, static/ holds style and scripts, and midd
 has modules of its own: chat_tab.py, chat_handlers.py, bubbles.py.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
