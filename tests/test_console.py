@@ -70,7 +70,7 @@ def test_what_an_encoding_cannot_say_is_printed_as_its_escape(
     assert said == SAID.encode(encoding, "backslashreplace").decode(encoding)
     assert json.loads(line) == SAID[:-1]
     assert stage(monkeypatch) == ["first", "last"]
-    assert command(monkeypatch, "exercise", "0") == "tinygpt: There is no lesson 0; there are 1 to 10."
+    assert command(monkeypatch, "exercise", "0") == "tinygpt: There is no lesson 0; there are 1 to 11."
 
 
 @pytest.mark.parametrize("buffered", [True, False])
