@@ -124,6 +124,7 @@ def test_every_entry_prepares_its_streams_or_prints_numbers_and_names_alone() ->
         "web_pictures",
         "project",
         "together",
+        "together_masked",
     }
     plain |= {"llama_cpp"}
     for folder in ("benchmark", "stages", "tests", "tinygpt", "tools"):
