@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -567,3 +568,16 @@ def test_the_command_needs_a_key_where_other_machines_can_reach_it(
     monkeypatch.setenv("TINYGPT_PASSWORD", KEY)
     assert CliRunner().invoke(main.app, [*words, "--host", "0.0.0.0", "--port", "8001"]).exit_code == 0
     assert started == [("127.0.0.1", 8000, None), ("0.0.0.0", 8001, KEY)]
+
+
+def test_the_help_lists_the_command_and_says_what_the_key_is() -> None:
+    assert re.search(r"^\s*serve\s+Serve models to OpenAI's clients", CliRunner().invoke(main.app, ["-h"]).output, re.M)
+    assert "The password is the API key." in " ".join(CliRunner().invoke(main.app, ["serve", "-h"]).output.split())
+
+
+def test_without_the_extra_the_command_says_how_to_install_it(chat_folder: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    monkeypatch.delitem(sys.modules, "tinygpt.web.openai_api.app")
+    monkeypatch.delattr("tinygpt.web.openai_api.app")
+    result = CliRunner().invoke(main.app, ["serve", "--model", str(chat_folder)])
+    assert "pip install -c requirements.lock -e '.[web]'" in str(result.exception)
