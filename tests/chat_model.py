@@ -15,7 +15,7 @@ from tinygpt.training.loop import train
 from tinygpt.training.state import initial_state
 
 CONTEXT = 64
-SAID = {"Romeo?": "Here, love.", "Who is it": " The east,\nmy sun.", "O!": "Deny  thy name", "art": "thou?"}
+SAID = {"Romeo?": "Juliet, sun.", "who is it": " The east,\nmy sun.", "O!": "Deny  thy name", "art": "thou?"}
 
 
 def conversation(question: str, system: str = "") -> list[Message]:

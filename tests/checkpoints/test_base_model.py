@@ -12,6 +12,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from tests.checkpoints.test_hf_model import write as write_theirs
 from tests.checkpoints.test_model_folder import LINEAGE
 from tests.conftest import ROOT, SHAPES, TEXT, gpt, gpt_config, params
 from tinygpt import config
@@ -115,6 +116,51 @@ def test_a_base_that_has_changed_since_is_told(tmp_path: Path, characters: Token
     saved(tmp_path / "base", characters, seed=3)
     with pytest.raises(ValueError, match="is no longer the model that"):
         base_model.base_of(tmp_path / "tuned", gpt_config(characters.vocab_size, context_length=8))
+
+
+# Its vocabulary
+
+
+def test_a_vocabulary_grows_by_role_tokens_that_begin_at_the_mean(
+    tmp_path: Path, characters: Tokenizer, shape: dict[str, Any]
+) -> None:
+    model, chat = saved(tmp_path / "base", characters, **shape), characters.with_roles()
+    grown, origin = base_model.open_base(str(tmp_path / "base"), chat, section())
+    size = characters.vocab_size
+    assert origin["new_tokens"] == [size, size + 1, size + 2, size + 3]
+    assert grown.config.vocab_size == chat.vocab_size
+    assert grown.config.tie_embeddings == (grown.head.weight is grown.token_embedding.weight)
+    for before, after in ((model.token_embedding, grown.token_embedding), (model.head, grown.head)):
+        assert torch.equal(after.weight[:size], before.weight)
+        torch.testing.assert_close(after.weight[size:], before.weight.mean(0).expand(4, -1))
+    torch.testing.assert_close(grown(TOKENS)[..., :size], model(TOKENS))
+    save_model(tmp_path / "chat", grown.config, weights(grown), chat, LINEAGE | {"base": origin})
+    opened, tokenizer = load(tmp_path / "chat")
+    assert torch.equal(opened(TOKENS + 10), grown(TOKENS + 10))
+    assert tokenizer.to_json() == chat.to_json()
+    found = base_model.base_of(tmp_path / "chat", opened.config)
+    assert found is not None
+    assert torch.equal(found[0](TOKENS), grown(TOKENS))
+
+
+def test_role_tokens_in_free_ids_of_a_padded_vocabulary_begin_at_the_mean_of_the_others(tmp_path: Path) -> None:
+    write_theirs(tmp_path / "base", "qwen3")  # 320 ids, of which its tokenizer has 300
+    model, tokenizer = load(tmp_path / "base")
+    chat = tokenizer.with_roles()
+    grown, origin = base_model.open_base(str(tmp_path / "base"), chat, section())
+    assert origin["new_tokens"] == [300, 301, 302, 303]
+    assert grown.config.vocab_size == 320
+    rows, others = grown.token_embedding.weight, [*range(300), *range(304, 320)]
+    torch.testing.assert_close(rows[300:304], model.token_embedding.weight[others].mean(0).expand(4, -1))
+    assert torch.equal(rows[others], model.token_embedding.weight[others])
+
+
+def test_a_chat_model_as_a_base_keeps_its_role_tokens(tmp_path: Path, characters: Tokenizer) -> None:
+    chat = characters.with_roles()
+    model = saved(tmp_path / "base", chat)
+    base, origin = base_model.open_base(str(tmp_path / "base"), chat, section())
+    assert "new_tokens" not in origin
+    assert torch.equal(base(TOKENS), model(TOKENS))
 
 
 # Its name

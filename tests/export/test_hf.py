@@ -3,11 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.chat_model import chat_model
 from tests.checkpoints.test_model_folder import LINEAGE
 from tests.conftest import SHAPES, TEXT, gpt, params
 from tinygpt.checkpoints.model_folder import hashes, load, save_model
@@ -18,6 +20,7 @@ from tinygpt.export import hf
 from tinygpt.files.checksums import SUMS, seal, verify
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import write_json, write_text
+from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.training.state import weights
 
 NUMBERS = {"bits_per_byte": 1.234, "baselines": {"bigram": 2.5, "ppmd": 0.987}}
@@ -50,6 +53,22 @@ def test_the_card_has_the_score_beside_baselines_a_sample_and_the_hashes(pipelin
     assert "````text\nO ``` Romeo\n````" in card
     assert hashes(pipeline.model)["model"] in card
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"
+
+
+def test_the_card_of_a_chat_model_says_how_to_chat(tmp_path: Path, characters: Tokenizer) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = chat_model(tmp_path / "model", characters.with_roles(), steps=1)
+    hf.write(Paths(tmp_path), folder, tmp_path / "out")
+    card = card_of(tmp_path / "out")
+    assert "conversational" in yaml.safe_load(card.split("---")[1])["tags"]
+    assert "A chat model" in card
+    assert "does not answer" not in card
+    lines = [line.removeprefix("    ") for line in card.splitlines() if line.startswith("    ")]
+    use = "\n".join(lines).replace("path/to/this/folder", str(tmp_path / "out"))
+    found: list[str] = []
+    with mock.patch("builtins.print", found.append):
+        exec(use, {"transformers": transformers})
+    assert [type(text) for text in found] == [str]
 
 
 def test_a_score_and_samples_of_another_model_are_left_out_and_named(pipeline: Paths, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tinygpt.checkpoints import hf_names
 from tinygpt.checkpoints.model_folder import CHANGES, hashes, load
 from tinygpt.checkpoints.tensors import write_tensors
 from tinygpt.experiments import lineage
-from tinygpt.export.peft import to_peft
+from tinygpt.export.peft import rows_to_peft, to_peft
 from tinygpt.files.atomic import writing
 from tinygpt.files.checksums import seal
 from tinygpt.files.paths import Paths
@@ -26,6 +26,13 @@ from tinygpt.files.text import read_json, write_json, write_text
 from tinygpt.generation.samples import fenced
 from tinygpt.model.gpt import GPT, count_parameters
 
+CHAT = """\
+    from transformers import pipeline
+
+    chat = pipeline("text-generation", "path/to/this/folder")
+    messages = [{"role": "user", "content": "Who are you?"}]
+    print(chat(messages, max_new_tokens=60)[0]["generated_text"][-1]["content"])
+"""
 USE = """\
     from transformers import pipeline
 
@@ -41,12 +48,13 @@ def write(paths: Paths, folder: Path, target: Path) -> list[str]:
     """
     check_free(target)
     check_trained_here(folder)
-    model, _ = load(folder)  # also verifies SHA256SUMS
+    model, tokenizer = load(folder)  # also verifies SHA256SUMS
     hf_names.check_counterpart(model.config, folder, "transformers")
+    chats = tokenizer.has_roles
     numbers, sample = lineage.evaluation_of(folder, paths), lineage.sample_of(folder, paths)
     with writing(target) as partial:
         shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(CHANGES))  # already added to the weights
-        write_text(partial / "README.md", "\n".join(card(folder, model, numbers, sample)) + "\n")
+        write_text(partial / "README.md", "\n".join(card(folder, model, chats, numbers, sample)) + "\n")
         seal(partial)
     metrics = ["metrics (`dvc repro evaluate`)"] * (numbers is None)
     missing = metrics + ["a sample (`dvc repro sample`)"] * (sample is None)
@@ -60,19 +68,22 @@ def write_adapter(folder: Path, target: Path) -> None:
     exists.
     """
     check_free(target)
-    model, _ = load(folder)
+    model, tokenizer = load(folder)
     hf_names.check_counterpart(model.config, folder, "transformers")
     if not (folder / CHANGES).is_file():
         raise ValueError(f"{folder} was not trained with LoRA; set train.lora_rank above 0, or use `export hf`.")
     known = read_json(folder / "lineage.json")
     rank, alpha = known["train"]["lora_rank"], known["train"]["lora_alpha"]
     tensors, adapter = to_peft(load_file(folder / CHANGES), model.config, rank, alpha)
+    rows, trained = rows_to_peft(model, known["base"].get("new_tokens", []))
     name, _, commit = known["base"]["init_from"].partition("@")
     with writing(target) as partial:
         partial.mkdir()
-        write_tensors(partial / "adapter_model.safetensors", tensors, {"format": "pt"})
+        write_tensors(partial / "adapter_model.safetensors", tensors | rows, {"format": "pt"})
         base = {"base_model_name_or_path": name} | ({"revision": commit} if commit else {})
-        write_json(partial / "adapter_config.json", adapter | base)
+        write_json(partial / "adapter_config.json", adapter | trained | base)
+        if tokenizer.has_roles:  # from its size peft's AutoPeftModelForCausalLM knows by how much the base grows
+            tokenizer.save(partial)
 
 
 def check_trained_here(folder: Path) -> None:
@@ -89,24 +100,33 @@ def check_free(target: Path) -> None:
         raise ValueError(f"{target} exists already and is not overwritten. Choose another path.")
 
 
-def card(folder: Path, model: GPT, numbers: dict[str, Any] | None, sample: dict[str, Any] | None) -> Iterator[str]:
-    """The lines of README.md."""
+def card(
+    folder: Path, model: GPT, chats: bool, numbers: dict[str, Any] | None, sample: dict[str, Any] | None
+) -> Iterator[str]:
+    """The lines of README.md. chats: the model has a chat template."""
     shape, kind = model.config, hf_names.family(model.config)
-    head = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["tinygpt", kind]}
+    tags = ["tinygpt", kind, *["conversational"] * chats]
+    head = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
     yield from ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", ""]
     yield f"# A GPT of {count_parameters(model) / 1e6:.2f} million parameters"
     yield ""
     yield f"Trained with TinyGPT. Architecture: {kind}, {shape.n_layer} blocks, width {shape.n_embd}, a context of"
     yield f"{shape.context_length} tokens, a vocabulary of {shape.vocab_size}."
-    yield "A base model: it continues a text; it does not answer questions."
-    yield from ["", "## Use", "", USE]
+    if chats:
+        yield "A chat model: it answers messages, in the form of its chat template."
+    else:
+        yield "A base model: it continues a text; it does not answer questions."
+    yield from ["", "## Use", "", CHAT if chats else USE]
     yield "A literal `<|endoftext|>` in a prompt is plain text in TinyGPT, but the end of a document in transformers."
+    if chats:
+        yield "So are `<|system|>`, `<|user|>`, `<|assistant|>` and `<|end|>` in a message; transformers makes them"
+        yield "role tokens, so remove them from what others write."
     if numbers is not None:
         yield from [
             "",
             "## Evaluation",
             "",
-            "Bits per byte of held-out text, compared with simple baselines; lower is better.",
+            f"Bits per byte of held-out {'answers' if chats else 'text'}; lower is better, simple baselines beside it.",
             "",
         ]
         scores = numbers["baselines"] | {"**this model**": numbers["bits_per_byte"]}
@@ -118,7 +138,7 @@ def card(folder: Path, model: GPT, numbers: dict[str, Any] | None, sample: dict[
             "",
             "## A sample",
             "",
-            f"Seed {sample['seed']}, {settings}; the text begins with the prompt.",
+            f"Seed {sample['seed']}, {settings}; the text begins with the {'messages' if chats else 'prompt'}.",
             "",
         ]
         yield from fenced(sample["text"])

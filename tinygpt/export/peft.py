@@ -1,12 +1,13 @@
-"""Export LoRA weights as an adapter for peft."""
+"""Export LoRA weights as an adapter for peft: `to_peft(changes, …)`, and of new tokens `rows_to_peft(model, ids)`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tinygpt.checkpoints import hf_names
-from tinygpt.model.gpt import GPTConfig
+from tinygpt.model.gpt import GPT, GPTConfig
 from tinygpt.training.lora import A, B, changes
 
 
@@ -44,3 +45,21 @@ def to_peft(
         **three,
     }
     return tensors, adapter
+
+
+def rows_to_peft(model: GPT, new_tokens: Sequence[int]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The rows of new tokens in embedding and head, as `to_peft`; nothing if there are none.
+
+    model: with the changes merged. peft stores the rows themselves, (N, C), not their change.
+    """
+    if not new_tokens:
+        return {}, {}
+    weights = {"token_embedding": model.token_embedding.weight, "head": model.head.weight}  # (V, C) each
+    if model.config.tie_embeddings:
+        del weights["head"]
+    names = {name: hf_names.module_name(name, model.config) for name in weights}
+    tensors = {
+        f"base_model.model.{names[name]}.token_adapter.trainable_tokens_delta": weight.detach()[list(new_tokens)]
+        for name, weight in weights.items()
+    }
+    return tensors, {"trainable_token_indices": {name.rpartition(".")[2]: list(new_tokens) for name in names.values()}}

@@ -5,12 +5,16 @@ Fine-tuning a pretrained matrix W needs only a low-rank change: W + (alpha / ran
 blocks (peft's "all-linear"; embeddings, head, norms and biases stay frozen), and `merged` adds the changes to the
 weights of a plain model. export/peft.py exports them in peft's format.
 
-B starts at zero, so training starts at exactly the base model. LoRA saves the memory of gradients and optimizer state,
-and A and B make a small file; a step takes about as long. Left out: dropout on A's input, ranks that differ between
-matrices, quantised weights.
+Tokens that the base lacked, such as role tokens, all begin at one mean, and would stay alike; so their rows of
+embedding and head are trained as well (peft's trainable_token_indices).
+
+B and the changes of rows start at zero, so training starts at exactly the base model. LoRA saves the memory of
+gradients and optimizer state, and what is trained makes a small file; a step takes about as long. Left out: dropout on
+A's input, ranks that differ between matrices, quantised weights.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +22,7 @@ from torch import Tensor, nn
 
 from tinygpt.model.gpt import GPT
 
-A, B = ".lora_a", ".lora_b"
+A, B, ROWS = ".lora_a", ".lora_b", ".lora_rows"
 
 
 class Adapted(nn.Linear):
@@ -38,9 +42,46 @@ class Adapted(nn.Linear):
         return F.linear(x, self.weight, self.bias) + self.scale * change
 
 
-def adapt(model: GPT, rank: int, alpha: float, generator: torch.Generator) -> None:
-    """Freeze a model; add a trainable change of rank `rank` ≥ 1 to every matrix of its blocks; draw A on the CPU."""
+class AdaptedEmbedding(nn.Embedding):
+    """A frozen embedding with a trained change to the rows of N new tokens."""
+
+    def __init__(self, embedding: nn.Embedding, new_tokens: Tensor) -> None:
+        super().__init__(embedding.num_embeddings, embedding.embedding_dim, _weight=embedding.weight)
+        self.weight = embedding.weight  # the same parameter, which a tied head shares
+        self.register_buffer("new_tokens", new_tokens, persistent=False)  # int64 (N,)
+        self.lora_rows = nn.Parameter(self.weight.new_zeros(len(new_tokens), self.embedding_dim))  # (N, C)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # int64 (B, T) → (B, T, C)
+        which = torch.eq(tokens[..., None], self.get_buffer("new_tokens")).to(self.lora_rows.dtype)  # (B, T, N)
+        return F.embedding(tokens, self.weight) + which @ self.lora_rows
+
+
+class AdaptedHead(nn.Linear):
+    """A frozen head with a trained change to the rows of N new tokens: that of the embedding if they are tied."""
+
+    def __init__(self, head: nn.Linear, embedding: AdaptedEmbedding) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = head.in_features, head.out_features
+        self.weight, self.bias = head.weight, head.bias
+        self.register_buffer("new_tokens", embedding.get_buffer("new_tokens"), persistent=False)  # int64 (N,)
+        tied = head.weight is embedding.weight
+        self.lora_rows = embedding.lora_rows if tied else nn.Parameter(torch.zeros_like(embedding.lora_rows))  # (N, C)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) → (B, T, V)
+        logits = F.linear(x, self.weight)
+        return logits.index_add(-1, self.get_buffer("new_tokens"), F.linear(x, self.lora_rows))
+
+
+def adapt(model: GPT, rank: int, alpha: float, generator: torch.Generator, new_tokens: Sequence[int] = ()) -> None:
+    """Freeze a model; add a trainable change of rank `rank` ≥ 1 to every matrix of its blocks; draw A on the CPU.
+
+    new_tokens: ids whose rows of embedding and head are trained, too.
+    """
     model.requires_grad_(False)
+    if new_tokens:
+        ids = torch.tensor(new_tokens, device=model.token_embedding.weight.device)
+        model.token_embedding = AdaptedEmbedding(model.token_embedding, ids)
+        model.head = AdaptedHead(model.head, model.token_embedding)
     for module in list(model.blocks.modules()):
         for name, layer in list(module.named_children()):
             if type(layer) is nn.Linear:
@@ -48,8 +89,10 @@ def adapt(model: GPT, rank: int, alpha: float, generator: torch.Generator) -> No
 
 
 def learned(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The trained weights of an adapted model by name: each A, (rank, inputs), and each B, (outputs, rank)."""
-    return {name: weight for name, weight in weights.items() if name.endswith((A, B))}
+    """The trained weights of an adapted model by name: each A, (rank, inputs), B, (outputs, rank), and change of rows,
+    (N, C).
+    """
+    return {name: weight for name, weight in weights.items() if name.endswith((A, B, ROWS))}
 
 
 def added(model: GPT) -> int:
@@ -57,16 +100,19 @@ def added(model: GPT) -> int:
     return sum(weight.numel() for weight in learned(dict(model.named_parameters())).values())
 
 
-def merged(weights: dict[str, Tensor], rank: int, alpha: float) -> dict[str, Tensor]:
+def merged(weights: dict[str, Tensor], rank: int, alpha: float, new_tokens: Sequence[int] = ()) -> dict[str, Tensor]:
     """The weights of an adapted model, by parameter name → those of a plain model that computes the same.
 
-    Shapes: a matrix (outputs, inputs), its A (rank, inputs), its B (outputs, rank).
+    Shapes: a matrix (outputs, inputs), its A (rank, inputs), its B (outputs, rank). new_tokens: as for `adapt`.
     """
     low_rank = learned(weights)
     plain = {name: weight for name, weight in weights.items() if name not in low_rank}
     for name in changes(weights):
         change = weights[name + B] @ weights[name + A]  # (outputs, rank) (rank, inputs)
         plain[f"{name}.weight"] = plain[f"{name}.weight"] + (alpha / rank) * change
+    for name in (name for name in weights if name.endswith(ROWS)):
+        whole = f"{name.removesuffix(ROWS)}.weight"  # (V, C)
+        plain[whole] = plain[whole].index_add(0, torch.tensor(new_tokens), weights[name])
     return plain
 
 

@@ -61,6 +61,12 @@ class Prepared:
         return self.tokenizer.end_of_text if self.settings.document_mask else None
 
     @property
+    def new_tokens(self) -> list[int]:
+        """The ids by which the vocabulary grew beyond the base model's."""
+        found: list[int] = self.lineage.get("base", {}).get("new_tokens", [])
+        return found
+
+    @property
     def tracked(self) -> dict[str, Any]:
         """The parameters that the result depends on."""
         return {name: self.lineage[name] for name in TRACKED}
@@ -106,7 +112,8 @@ def choose_compiling(settings: Train, config: GPTConfig, device: torch.device, p
 def start(run: Prepared) -> State:
     """The state before the first step."""
     weights = run.base.state_dict() if run.base else None
-    return initial_state(run.config, run.settings, run.params.seed, run.device, run.precision, weights)
+    seed, grown = run.params.seed, run.new_tokens
+    return initial_state(run.config, run.settings, seed, run.device, run.precision, weights, grown)
 
 
 def resume(saves: RunFolder, state: State, tell: Callable[[str], object]) -> None:
@@ -214,7 +221,9 @@ def save(run: Prepared, state: State) -> None:
     def plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a plain model: LoRA's changes are merged."""
         settings = run.settings
-        return lora.merged(weights, settings.lora_rank, settings.lora_alpha) if settings.lora_rank else weights
+        if not settings.lora_rank:
+            return weights
+        return lora.merged(weights, settings.lora_rank, settings.lora_alpha, run.new_tokens)
 
     save_weights(run.paths.training / "last.safetensors", plain(state.kept()), run.config)
     save_model(run.paths.model, run.config, plain(state.best), run.tokenizer, run.lineage, lora.learned(state.best))

@@ -6,6 +6,7 @@ validates a saved state, and `restore` restores it bit for bit. The training ste
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any
@@ -139,18 +140,19 @@ def initial_state(
     device: torch.device,
     precision: str,
     base: dict[str, Tensor] | None = None,
+    new_tokens: Sequence[int] = (),
 ) -> State:
     """A new state on `device`: initial weights drawn from `seed`, or those of a `base`.
 
     base: parameter name → tensor, with the shapes of GPT(config). precision: fp32, bf16 or fp16. With
-    settings.lora_rank the base is frozen, and low-rank changes are trained (lora.py).
+    settings.lora_rank the base is frozen, and low-rank changes are trained, and the rows of new_tokens (lora.py).
     """
     model, generator = GPT(config), torch.Generator().manual_seed(seed)
     model.initialise(generator)
     if base is not None:
         model.load_state_dict(base)
     if settings.lora_rank:
-        adapt(model, settings.lora_rank, settings.lora_alpha, generator)
+        adapt(model, settings.lora_rank, settings.lora_alpha, generator, new_tokens)
     model.to(device)
     muon_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
