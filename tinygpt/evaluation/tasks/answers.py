@@ -12,7 +12,7 @@ from tinygpt.tokenizer.chat_template import Messages
 
 def exact_match(model: GPT, tokenizer: Tokenizer, questions: Sequence[Question]) -> list[float]:
     """1 where the greedy answer is the true one, to the byte, and ends there; else 0."""
-    most = max(len(tokenizer.encode(question.options[0])) for question in questions) + 1
+    most = max(len(tokenizer.encode_content(question.options[0])) for question in questions) + 1
     prompts = [question.messages for question in questions]
     found = generate_batch(model, tokenizer, prompts, max_new_tokens=most, temperature=0)
     return [float(each.completion == q.options[0]) for each, q in zip(found, questions, strict=True)]
