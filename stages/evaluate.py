@@ -63,8 +63,7 @@ def main(params: Params, paths: Paths) -> None:
     if section.tasks or section.next_utterance:
         subject = suite.Subject(model, tokenizer, base and base[0], paths.text("train"), paths.text("validation"))
         with progress(None, "answer", "scoring tasks", show) as bar:
-            settings = params.sample.temperature, params.sample.max_new_tokens
-            numbers["tasks"] = suite.measure(subject, section, *settings, bar.update)
+            numbers["tasks"] = suite.measure(subject, section, bar.update)
     write_json(paths.evaluation / "metrics.json", numbers)
     with progress(len(VIEWS), "view", "drawing", show) as bar:
         shown = held_out(model, tokenizer, open_tokens(paths.ids("validation")), result.by_position)

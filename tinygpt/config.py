@@ -176,6 +176,8 @@ class Evaluate(Section):
     tasks: list[Task]
     task_items: PositiveInt
     next_utterance: NotNegativeInt
+    temperature: NotNegative
+    max_new_tokens: PositiveInt
 
 
 class Grid(Section):

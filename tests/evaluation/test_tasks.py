@@ -312,7 +312,7 @@ def measured(
     else:
         files = [texts(tmp_path / f"{split}.parquet", a=TEXT, b=TEXT) for split in ("train", "validation")]
     subject = suite.Subject(model, tokenizer, base, *files)
-    return suite.measure(subject, chosen, 0.8, 10, say=said.append), said
+    return suite.measure(subject, chosen, say=said.append), said
 
 
 def test_a_text_model_is_scored_by_likelihood_only(tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_what_has_no_dialogue_is_left_out_with_a_sentence(tmp_path: Path) -> Non
     files = [texts(tmp_path / f"{split}.parquet", a="No dialogue.\n" * 50) for split in ("train", "validation")]
     said: list[str] = []
     subject = suite.Subject(gpt(words().vocab_size, context_length=64), words(), None, *files)
-    assert suite.measure(subject, section([], replies=10), 0.8, 10, say=said.append) == {}
+    assert suite.measure(subject, section([], replies=10), say=said.append) == {}
     assert said == ["next_utterance is left out: the held-out text has no dialogue that fits into the model's context."]
 
 

@@ -42,15 +42,12 @@ class Subject(NamedTuple):
 def measure(
     subject: Subject,
     section: Evaluate,
-    temperature: float,
-    max_new_tokens: int,
     advance: Callable[[int], object] = lambda options: None,
     say: Callable[[str], object] = print,
 ) -> dict[str, Numbers]:
     """The numbers of all tasks of `section`. Raises FileNotFoundError if the corpus is missing.
 
-    temperature, max_new_tokens: of the answers that should end. `advance` is called with the number of options scored,
-    `say` with a sentence on each task that is left out.
+    `advance` is called with the number of options scored, `say` with a sentence on each task that is left out.
     """
     questions = _questions(subject, section, say)
     found = _multiple_choice(subject, questions, section.batch_size, advance) if questions else {}
@@ -59,7 +56,7 @@ def measure(
     if ENDS in section.tasks:
         prompts = _openings(subject, section.task_items) if subject.chat else []
         if prompts:
-            found |= _endings(subject, prompts, temperature, max_new_tokens)
+            found |= _endings(subject, prompts, section)
         else:
             say(f"{ENDS} is left out: it needs a chat model, and held-out conversations that fit into its context.")
     return found
@@ -116,14 +113,11 @@ def _exact_match(subject: Subject, questions: dict[str, list[Question]]) -> dict
     return found
 
 
-def _endings(
-    subject: Subject, prompts: Sequence[Messages], temperature: float, max_new_tokens: int
-) -> dict[str, Numbers]:
+def _endings(subject: Subject, prompts: Sequence[Messages], section: Evaluate) -> dict[str, Numbers]:
     """The share of answers that end by themselves. Nothing is chosen here, so there is no chance to beat."""
-    return {
-        f"{ENDS}_{name}": score(answers.ended(subject.model, subject.tokenizer, prompts, setting, max_new_tokens))
-        for name, setting in (("greedy", 0.0), ("sampled", temperature))
-    }
+    ended = partial(answers.ended, subject.model, subject.tokenizer, prompts, max_new_tokens=section.max_new_tokens)
+    settings = {"greedy": 0.0, "sampled": section.temperature}
+    return {f"{ENDS}_{name}": score(ended(temperature=value)) for name, value in settings.items()}
 
 
 def _openings(subject: Subject, number: int) -> list[Messages]:
