@@ -26,7 +26,7 @@ import torch
 
 from benchmark import ablation_tables
 from benchmark.common import ROOT, parameters
-from tinygpt import config, console
+from tinygpt import config, console, yaml_files
 from tinygpt.data.dataset import TokenDataset
 from tinygpt.experiments import runs
 from tinygpt.experiments.runs import Run
@@ -102,7 +102,7 @@ def arguments() -> argparse.Namespace:
 
 def plan(file: Path = PLAN, times: Path = TIMES) -> list[Entry]:
     """Every entry of a plan, including equal-time repeats and the sizes of the scaling study."""
-    values = config.read_yaml(file)
+    values = yaml_files.read_yaml(file)
     base, seeds = values["base"], values["seeds"]
     ratios = read_json(times) if times.is_file() else {}
     entries = []
@@ -130,7 +130,7 @@ def as_long(entry: Entry, steps: int) -> Entry:
 
 def scaling(file: Path = PLAN) -> list[Entry]:
     """The runs of the scaling study: each size with each number of steps; the last size has the group `forecast`."""
-    values = config.read_yaml(file)
+    values = yaml_files.read_yaml(file)
     study = values["scaling"]
     found = []
     for group, sizes in (("scaling", study["sizes"]), ("forecast", [study["forecast"]])):

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tinygpt import config
+from tinygpt import yaml_files
 from tinygpt.model import hardware
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +69,7 @@ def python(*arguments: str) -> list[str]:
 
 def parameters(changes: Mapping[str, Any]) -> dict[str, Any]:
     """The values of params.yaml with changes: `{"train.steps": 100}`. Raises KeyError for an unknown name."""
-    values = config.read_yaml(ROOT / "params.yaml")
+    values = yaml_files.read_yaml(ROOT / "params.yaml")
     for name, value in changes.items():
         section, _, key = name.partition(".")
         if key not in values[section]:

@@ -68,9 +68,9 @@ def prepare(folder: Path, kind: str, text: Path) -> None:
     """Write the project's params.yaml with another text and kind of tokenizer."""
     import yaml
 
-    from tinygpt import config
+    from tinygpt import yaml_files
 
-    values = config.read_yaml("params.yaml")
+    values = yaml_files.read_yaml("params.yaml")
     values["download"] |= {"source": "files", "path": str(text), "url": None, "max_documents": None}
     values["tokenize"] |= {"kind": kind}
     values["runtime"] |= {"progress": False}

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
-from tinygpt import config
+from tinygpt import config, yaml_files
 from tinygpt.errors import ConfigError
 from tinygpt.model.gpt import GPTConfig
 
@@ -189,7 +189,7 @@ WRITTEN = [
 )
 def test_plain_values_mean_what_they_mean_to_dvc(written: str, means: object) -> None:
     """DVC reads params.yaml as YAML 1.2."""
-    assert config.read_value(written) == means
+    assert yaml_files.read_value(written) == means
 
 
 @pytest.mark.filterwarnings("ignore::ruamel.yaml.error.ReusedAnchorWarning")  # which is read as DVC reads it, too
@@ -213,9 +213,9 @@ def test_every_text_has_the_values_that_dvc_sees_or_is_refused_by_both(text: str
         file.write_bytes(text.encode("utf-8", "surrogatepass"))
         if not isinstance(expected, dict) or not expected:
             with pytest.raises(ConfigError):
-                config.read_yaml(file)
+                yaml_files.read_yaml(file)
         else:
-            assert repr(config.read_yaml(file)) == repr(expected)
+            assert repr(yaml_files.read_yaml(file)) == repr(expected)
 
 
 def test_sections_are_frozen() -> None:

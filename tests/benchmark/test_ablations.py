@@ -14,7 +14,7 @@ from benchmark import ablation_tables, ablations, scaling
 from benchmark.ablations import Entry
 from benchmark.common import parameters
 from tests.conftest import ROOT
-from tinygpt import config
+from tinygpt import config, yaml_files
 from tinygpt.bench import figures
 from tinygpt.experiments.runs import Run
 
@@ -77,14 +77,14 @@ def test_every_entry_is_one_that_params_yaml_allows(each: Entry) -> None:
 
 
 def test_the_base_leaves_nothing_that_changes_a_loss_to_the_defaults() -> None:
-    values = config.read_yaml(ROOT / "params.yaml")
+    values = yaml_files.read_yaml(ROOT / "params.yaml")
     wanted = {f"{section}.{key}" for section in ("tokenize", "model", "train") for key in values[section]}
     assert wanted <= set(entry("default").settings)
 
 
 def test_no_two_entries_are_the_same_and_each_has_its_reason() -> None:
     assert len({str(sorted(e.settings.items(), key=str)) for e in PLAN}) == len({e.name for e in PLAN}) == len(PLAN)
-    for item in config.read_yaml(ablations.PLAN)["ablations"]:
+    for item in yaml_files.read_yaml(ablations.PLAN)["ablations"]:
         assert item["reason"]
         assert set(item) <= {"name", "group", "set", "reason", "seeds", "same_time"}
 

@@ -17,7 +17,7 @@ from tinygpt.files.paths import Paths
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
 # They validate, word and print, and can change no result: no stage depends on them.
-NO_DEPENDENCY = {f"tinygpt/{name}.py" for name in ("config", "errors", "hf_errors", "console")}
+NO_DEPENDENCY = {f"tinygpt/{name}.py" for name in ("config", "errors", "hf_errors", "console", "yaml_files")}
 
 
 def declared(deps: list[str]) -> set[str]:

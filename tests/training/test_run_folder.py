@@ -90,7 +90,7 @@ def test_the_fingerprint_changes_with_the_code(tmp_path: Path, monkeypatch: pyte
     assert first != fingerprint(LINEAGE, "cpu")
 
 
-@pytest.mark.parametrize("name", ["config", "console", "errors", "hf_errors"])
+@pytest.mark.parametrize("name", ["config", "console", "errors", "hf_errors", "yaml_files"])
 def test_a_reworded_message_orphans_no_unfinished_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

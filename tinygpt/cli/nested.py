@@ -7,7 +7,7 @@ git.
 import os
 from pathlib import Path
 
-from tinygpt import config
+from tinygpt import yaml_files
 from tinygpt.files.paths import Paths, home
 
 REFUSED = {  # name → what DVC does with it
@@ -29,8 +29,8 @@ def check(pipeline: Paths) -> None:
             "has run. Make it a folder again. To keep large files on another disk: `dvc cache dir --local FOLDER` and "
             "`dvc config --local cache.type symlink`."
         )
-    values = config.read_yaml(pipeline.params)
-    deps = {dep for stage in config.read_stages(file) for dep in stage.get("deps") or () if isinstance(dep, str)}
+    values = yaml_files.read_yaml(pipeline.params)
+    deps = {dep for stage in yaml_files.read_stages(file) for dep in stage.get("deps") or () if isinstance(dep, str)}
     for name in sorted(dep.removeprefix("${").removesuffix("}") for dep in deps if dep.startswith("${")):
         section, _, key = name.partition(".")
         keys = values.get(section)

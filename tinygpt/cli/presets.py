@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tinygpt import config
+from tinygpt import config, yaml_files
 from tinygpt.errors import ConfigError
 
 Size = dict[str, Any]  # "section.key" → value
@@ -20,7 +20,7 @@ def load(file: Path) -> dict[str, Size]:
 
     Raises ConfigError if a size is not a mapping of section.key to value.
     """
-    sizes = config.read_yaml(file)
+    sizes = yaml_files.read_yaml(file)
     for name, size in sizes.items():
         if not isinstance(size, dict) or not all("." in str(key) for key in size):
             raise ConfigError(file, [f"{name} must consist of lines section.key: value."])
@@ -29,7 +29,7 @@ def load(file: Path) -> dict[str, Size]:
 
 def apply(size: Size, params: Path) -> config.Params:
     """The parameters of `params` (a params.yaml) with this size. Raises ConfigError with all problems."""
-    values = config.read_yaml(params)
+    values = yaml_files.read_yaml(params)
     for key, value in size.items():
         section, name = key.split(".", 1)
         if not isinstance(values.setdefault(section, {}), dict):

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from tinygpt.checkpoints.model_folder import WEIGHTS, hashes
-from tinygpt.config import Params, read_value
+from tinygpt.config import Params
 from tinygpt.experiments.runs import check_names
 from tinygpt.files.checksums import digest, sha256
 from tinygpt.files.paths import Paths, find_folder
 from tinygpt.files.text import lines, read_json
+from tinygpt.yaml_files import read_value
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from tinygpt import config
+from tinygpt import yaml_files
 from tinygpt.experiments.git import git
 from tinygpt.files.paths import Paths
 from tinygpt.files.text import lines
@@ -166,7 +166,7 @@ def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
             remedy = f"Commit the results of `dvc repro`: `git add {LOCK} {TRAINING} {EVALUATION} && git commit`."
             raise FileNotFoundError(f"{name} has no {path}. {remedy if commit else 'Run `dvc repro` there first.'}")
     try:
-        stages = config.read_value(texts[LOCK] or "")["stages"]
+        stages = yaml_files.read_value(texts[LOCK] or "")["stages"]
         made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
         read_by = {
             stage: {dep["path"]: dep["md5"] for dep in stages[stage]["deps"]} for stage in (*SECTIONS, "evaluate")
@@ -228,7 +228,7 @@ def parse(words: str) -> dict[str, Any]:
     wrong = next((key + mark for key, mark, _ in pairs if not key or not mark), None)
     if wrong is not None:
         raise ValueError(f"{wrong!r} is not a setting; write section.key=value, e.g. train.optimizer=muon.")
-    return {key: config.read_value(value) for key, _, value in pairs}
+    return {key: yaml_files.read_value(value) for key, _, value in pairs}
 
 
 def _counts(stage: str, path: str) -> bool:

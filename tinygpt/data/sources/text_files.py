@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from tinygpt.config import read_stages
 from tinygpt.data.sources.encodings import is_text
 from tinygpt.data.sources.records import READERS
+from tinygpt.yaml_files import read_stages
 
 KINDS = (".txt", ".md", *READERS)
 STEPS = {  # what to do with files of other kinds
