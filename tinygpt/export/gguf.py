@@ -5,7 +5,7 @@ GPT-2's matrices; and reorders the rows of Llama's queries and keys, because lla
 coordinates there, and transformers' those half a head apart (for Qwen3 both agree). A character tokenizer becomes a
 SentencePiece vocabulary of single characters without byte fallback, so it reads only its own characters. A unigram
 becomes llama.cpp's t5 kind, which reads unknown characters as <0x1A>. A chat model's file has its role tokens and
-template, which llama-server and llama-cli use. Needs the package gguf. Left out: other transformers tokenizers.
+template, which llama-server uses. Needs the package gguf. Left out: other transformers tokenizers.
 """
 
 import re

@@ -43,7 +43,7 @@ class Adapted(nn.Linear):
 
 
 class AdaptedEmbedding(nn.Embedding):
-    """A frozen embedding with a trained change to the rows of N new tokens."""
+    """A frozen embedding with a trained change to the rows of N new tokens, whose ids are int64 (N,)."""
 
     def __init__(self, embedding: nn.Embedding, new_tokens: Tensor) -> None:
         super().__init__(embedding.num_embeddings, embedding.embedding_dim, _weight=embedding.weight)
