@@ -64,6 +64,7 @@ def test_the_card_of_a_chat_model_says_how_to_chat(tmp_path: Path, characters: T
     assert "A chat model" in card
     assert "does not answer" not in card
     lines = [line.removeprefix("    ") for line in card.splitlines() if line.startswith("    ")]
+    assert any('"role": "user"' in line for line in lines)
     use = "\n".join(lines).replace("path/to/this/folder", str(tmp_path / "out"))
     found: list[str] = []
     with mock.patch("builtins.print", found.append):
