@@ -15,18 +15,43 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-# Common nouns of the plays; many are single tokens of a vocabulary trained on those.
-NOUNS = (
-    "air arm art bed blood body boy brother business care cause child comfort company country court crown danger "
-    "daughter day death deed desire devil dream duke ear earth enemy eye face faith father fault fear field fire "
-    "fool foot fortune friend gentleman gold grace grave grief half hand head heart heaven hell home honour hope "
-    "horse hour house husband joy king kiss knight lady land law letter life light lord love maid man mark master "
-    "matter mind mother mouth music name nature news night oath peace people pity place play pleasure power "
-    "prince prison purpose queen reason report rest sea service shame side sight sin sister sleep son sorrow soul "
-    "sound spirit state sun sword tear thing thought time tongue truth uncle villain virtue war way wife wind "
-    "wish woman word work world youth"
+# Frequent words of the plays, so that a vocabulary trained on those has most of them as single tokens.
+FREQUENT = (
+    "able about above act action after again against age aid air alas alive all almost alone along among and "
+    "anger anon another answer any appear are arm arms army art aside ask ass attend awake away awhile back bad "
+    "bar bare base battle bear beard bearing bears beast beat beauty become bed been before beg begin behold "
+    "being believe beseech best better between bid black blame bless blind blood bloody blow blows body bold bond "
+    "book born borne both bound boy boys brain brave break breast breath breathe brief bright bring broke broken "
+    "brother brothers brought brow buried burn business but buy call called calls came can cannot canst care "
+    "carry case cast castle catch cause certain chain chance change charge charity cheer child children choice "
+    "city claim close cold colour colours come comes comfort coming command commend common company condition "
+    "confess consent content could counsel count country courage course court cousin coward cried cross crown "
+    "crowns cry cur curse cut dam dance danger dangerous dare dark daughter day days dead dear death deed deeds "
+    "deep defend den deny depart desire devil did didst die died dies dispatch does dog doing done door doors "
+    "dost doth double doubt down draw drawn dream drink drum dry due duke dull dust duty each ear ears earth ease "
+    "eat either else end endure enemies enemy enough enter entreat ere even ever every evil eye eyes face fail "
+    "fain fair faith fall false far fare farewell father fault fear fell fellow field fight find fire first fit "
+    "fly follow fool foot for forth fortune foul found free friend friends from full further gave general gentle "
+    "gentleman get give given gods gold gone good grace gracious grave great grief grow had half hand hands hang "
+    "happy hard has hast hat hate hath have head hear heard heart hearts heaven hell help hence her here high "
+    "highness him himself his hither hold holy home honest honour hope horse hour house how husband ill indeed "
+    "into itself joy just keep kill kind king kiss knight know known knows lady land last late law lay leave left "
+    "less let letter lie liege lies life light like little live lives long look looks lord lords lose lost love "
+    "loved loves mad madam made maid majesty make makes man many mar mark marry master matter may mean means meet "
+    "men met might mind mine mistress more most mother mouth much music must myself name nature near need never "
+    "new news night noble none nor not nothing now oath off oft old once one only other others our out over own "
+    "pardon part pass past peace people pity place play please pleasure poor power pray present prince prison "
+    "proud prove purpose put queen quick rather read reason remember report rest return right royal run sad said "
+    "same saw say says sea see seek seem seen send sent serve service set shall shalt shame she should show sick "
+    "side sight sin since sing sir sister sit sleep sold some son soon sorrow soul sound sovereign speak spirit "
+    "stand state stay still strange strong such sun sure swear sweet sword take talk tears tell than thank that "
+    "the thee their them then there therefore these they thine thing things think this those thou though thought "
+    "thoughts thousand three through thus thy thyself till time together told tongue too true trust truth turn "
+    "two uncle under unto upon use very villain virtue want war warrant was way wear weep welcome well were what "
+    "when where which while who whom whose why wife will wilt win wind wise wish wit with within without woman "
+    "word words work world worth worthy would wrong yet yield you young your yours yourself youth"
 )
-WORDS = NOUNS.split()
+WORDS = FREQUENT.split()
 # For agreement: nouns that take an s, and verbs in the singular and the plural, with the rest of the sentence.
 PEOPLE = "king queen lord friend brother sister daughter son father mother knight master prince duke servant"
 THINGS = "land house sword letter field crown garden kingdom town horse ship ring flower castle king lord"
