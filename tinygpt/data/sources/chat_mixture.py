@@ -16,7 +16,7 @@ from tinygpt.data.sources import shakespeare, tasks
 from tinygpt.tokenizer.chat_template import Message
 
 QUESTIONS = 3  # the most in a conversation
-LONGEST = 300  # characters of a speech; a longer one would fill the context of a small model
+LONGEST = 160  # characters of a speech: with its answer, and the system message, it fits into a context of 128 tokens
 HELD_OUT = "held-out/"  # the beginning of a held-out document's name
 Named = tuple[str, Conversation]
 

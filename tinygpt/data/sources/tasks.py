@@ -61,6 +61,7 @@ VERBS = (
     ("has", "have", "come"), ("has", "have", "no fear"), ("comes", "come", "to court"), ("does", "do", "not love me"),
     ("knows", "know", "the truth"), ("speaks", "speak", "of war"),
 )  # fmt: skip
+CONSONANTS, VOWELS = "bcdfghjklmnprstvwz", "aeiou"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 WRONG = 3  # wrong answers of an item
@@ -76,12 +77,12 @@ class Item(NamedTuple):
 
 
 def copy(r: Random) -> Item:
-    words = r.sample(WORDS, r.randint(2, 5))
+    words = _any_words(r, r.randint(2, 6))
     return _item("Repeat: " + " ".join(words), " ".join(words), _alike(words, r))
 
 
 def reverse(r: Random) -> Item:
-    words = r.sample(WORDS, r.randint(2, 4))
+    words = _any_words(r, r.randint(2, 4))
     backwards = words[::-1]
     return _item("Say backwards: " + " ".join(words), " ".join(backwards), _alike(backwards, r))
 
@@ -172,6 +173,15 @@ def _item(question: str, answer: str, wrong: Callable[[], str]) -> Item:
         if (other := wrong()) != answer:
             found[other] = None
     return Item(question, answer, tuple(found))
+
+
+def _any_words(r: Random, number: int) -> list[str]:
+    """Different words, a third of them invented: one who only knows WORDS by heart cannot repeat a new one."""
+    words: dict[str, None] = {}
+    while len(words) < number:
+        invented = "".join(r.choice(CONSONANTS) + r.choice(VOWELS) for _ in range(r.randint(1, 3)))
+        words[invented if r.random() < 1 / 3 else r.choice(WORDS)] = None
+    return list(words)
 
 
 def _near(number: int, r: Random) -> Callable[[], str]:
