@@ -66,7 +66,8 @@ def main(params: Params, paths: Paths) -> None:
             numbers["tasks"] = suite.measure(subject, section, bar.update)
     write_json(paths.evaluation / "metrics.json", numbers)
     with progress(len(VIEWS), "view", "drawing", show) as bar:
-        shown = held_out(model, tokenizer, open_tokens(paths.ids("validation")), result.by_position)
+        by_position = None if chat else result.by_position  # conversations share windows, so it would not be context
+        shown = held_out(model, tokenizer, open_tokens(paths.ids("validation")), by_position)
         draw(paths, numbers, params.train.gradient_clip, shown, bar.update)
     print(verdict(numbers, append(numbers)))
     if "int8" in numbers:

@@ -99,7 +99,8 @@ def test_an_answer_stops_where_the_context_is_full(chat: MessageChat) -> None:
     chat.sampling = Sampling(temperature=0)
     heard(chat.say("a" * 20))
     turn = chat.turns[-1]
-    size = len(chat.tokenizer.encode_messages(chat.messages([turn])[:-1], add_generation_prompt=True)[0])
+    assert isinstance(turn.prompt, list)
+    size = len(chat.tokenizer.encode_messages(turn.prompt, add_generation_prompt=True)[0])
     if turn.ended == "length":
         assert len(chat.tokenizer.encode(turn.answer)) == 64 - size + 1
     else:
@@ -125,6 +126,24 @@ def test_retry_undo_and_records_are_about_messages(chat: MessageChat, tmp_path: 
     assert saved[1]["text"].endswith(ASSISTANT + chat.turns[1].answer)
     chat.undo()
     assert [turn.said for turn in chat.turns] == ["a"]
+
+
+def test_what_is_saved_is_what_the_model_saw_though_the_system_message_has_changed_since(
+    chat: MessageChat, tmp_path: Path
+) -> None:
+    for system in ("you are juliet.", "you are romeo."):
+        chat.system = system
+        heard(chat.say("who art thou"))
+    chat.save(tmp_path / "chat.jsonl")
+    saved = [json.loads(line) for line in (tmp_path / "chat.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [each["prompt"][0]["content"] for each in saved] == ["you are juliet.", "you are romeo."]
+
+
+def test_a_refused_message_gives_an_empty_line(chat: MessageChat) -> None:
+    lines, out, notes = iter(["a" * 90, "", "/quit"]), io.StringIO(), io.StringIO()
+    Repl(chat, lambda _: next(lines), out, notes).run()
+    assert out.getvalue() == "\n\n"
+    assert "this model sees 64" in notes.getvalue()
 
 
 def command(folder: Path, *words: str) -> list[str]:

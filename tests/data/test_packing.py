@@ -9,7 +9,7 @@ import torch
 
 from tests.small_conversations import drawn, encoded, packed, said, tokenizer
 from tinygpt.data.dataset import TokenDataset, training_batches
-from tinygpt.data.encode import array_file, write_conversations
+from tinygpt.data.encode import array_file, write_conversations, write_tokens
 from tinygpt.data.packing import PackedDataset, next_fit, open_examples
 from tinygpt.model.loss import IGNORED
 from tinygpt.tokenizer.chat_template import END, ROLES, Messages
@@ -206,6 +206,9 @@ def test_a_split_with_a_mask_is_packed_and_one_without_is_cut_into_windows(tmp_p
     data = open_examples(ids, mask, 100, tokenizer())
     assert isinstance(data, PackedDataset)
     assert counted(data) == written([talk for _, talk in talks])
+    with pytest.raises(FileNotFoundError, match=r"holds conversations, but there is no .*none.npy"):
+        open_examples(ids, tmp_path / "none.npy", 40, tokenizer())
+    write_tokens([("text", "What light through yonder window breaks? " * 40)], tokenizer(), ids)
     assert isinstance(open_examples(ids, tmp_path / "none.npy", 40, tokenizer()), TokenDataset)
 
 

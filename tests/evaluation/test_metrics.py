@@ -22,6 +22,7 @@ class Known:
     """As much of a tokenizer as evaluation asks for."""
 
     unknown: int | None = None
+    has_roles = False
 
     def byte_lengths(self) -> np.ndarray:
         return LENGTHS

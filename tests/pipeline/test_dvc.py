@@ -256,8 +256,9 @@ def test_the_commands_of_the_readme_in_order_lose_nothing_where_head_has_foreign
         assert (foreign.folder / "data/own/book.txt").read_bytes() == own, command
         assert [md5 for md5 in ever - content(foreign) if not cached(foreign, md5)] == [], command
     assert foreign.results() == before
-    # nothing is changed or gone; DVC has staged the new lock of fine-tuning, which ran for the first time
-    assert foreign.run("git", "status", "--short", "--untracked-files=no") == "A  finetune/dvc.lock\n"
+    # nothing is changed or gone; DVC has staged the new locks of fine-tuning, which ran for the first time
+    added = foreign.run("git", "status", "--short", "--untracked-files=no")
+    assert added == "A  chat/dvc.lock\nA  finetune/dvc.lock\n"
     for page in ("dvc_plots/index.html", "report.html"):  # both draw the curves of main
         assert re.search(r'"(rev|run)": "main"|>main<', (foreign.folder / page).read_text(encoding="utf-8"))
 

@@ -50,7 +50,7 @@ What you write is a message, and the model answers it. It sees as many of the
 last turns as fit into its context. \\n is a new line, and so is a \\ at the end
 of a line. // begins a message with a /.
 
-""" + COMMANDS.format("/system You are JULIET.   who the model is; /system alone: nobody in particular")
+""" + COMMANDS.format("/system You are JULIET.   set the system message; /system alone removes it")
 EMPTY = "The text is empty."
 PLAIN_COMMANDS = ("help", "style", "system", "retry", "undo", "clear", "show", "save", "save!", "quit")
 
@@ -95,11 +95,22 @@ class Repl:
             name, _, value = line[1:].partition(" ")
             return name != "quit" and self.execute(name, value.strip())
         words = line.removeprefix("/" if line.startswith("//") else "").replace("\\n", "\n")
-        if isinstance(self.chat, MessageChat) and not words.strip():
-            self.write("\n")  # no message, no answer; but a line for each line, if both are piped
+        if isinstance(self.chat, MessageChat):
+            self.answer_message(words)
         else:
             self.answer(self.chat.say(words))
         return True
+
+    def answer_message(self, words: str) -> None:
+        """Answer a message; an empty or refused one gives an empty line, so that piped lines keep their places."""
+        try:
+            if words.strip():
+                self.answer(self.chat.say(words))
+            else:
+                self.write("\n")
+        except ValueError:
+            self.write("\n")
+            raise
 
     def execute(self, name: str, value: str) -> bool:
         """Execute a command; returns True. ValueError for an unknown command or a wrong value."""
@@ -110,8 +121,8 @@ class Repl:
             case "system":
                 if not isinstance(chat, MessageChat):
                     raise ValueError("This model completes text; it takes no system message. /style is its template.")
-                chat.system = value.replace("\\n", "\n")
-                self.note(f"system {value}" if value else "No system message.")
+                chat.system = value.replace("\\n", "\n").strip()
+                self.note(f"system {value}" if chat.system else "No system message.")
             case "style" if isinstance(chat, MessageChat):
                 raise ValueError("This model answers messages; it needs no style. /system says who it is.")
             case "style":
@@ -121,10 +132,11 @@ class Repl:
                 self.answer(chat.retry())
             case "undo":
                 chat.undo()
-                self.note(f"The text now ends with {chat.text[-60:]!r}." if chat.text else EMPTY)
+                self.note(self.undone())
             case "clear":
                 chat.clear()
-                self.note(EMPTY)
+                self.warned = False
+                self.note("The conversation is empty." if isinstance(chat, MessageChat) else EMPTY)
             case "show":
                 self.show()
             case "save" | "save!":
@@ -162,6 +174,12 @@ class Repl:
                 f"The text is longer now than the {context} tokens that this model sees; it ignores the beginning."
             )
 
+    def undone(self) -> str:
+        """What is left after a turn was taken back."""
+        if isinstance(self.chat, MessageChat):
+            return "The last message and its answer are removed."
+        return f"The text now ends with {self.chat.text[-60:]!r}." if self.chat.text else EMPTY
+
     def note_messages(self, turn: ChatTurn) -> None:
         """What there is to say about an answer, if anything."""
         if turn.ended == "interrupted":
@@ -172,7 +190,7 @@ class Repl:
             self.warned = True
             self.note(
                 f"The conversation is longer now than the {self.chat.model.config.context_length} tokens that this "
-                "model sees; it no longer knows the oldest turns."
+                "model sees; the oldest turns are no longer in the prompt."
             )
 
     def show(self) -> None:

@@ -7,7 +7,6 @@ prompt is the system message and as many of the last turns as fit. `retry`, `und
 out: the terminal (repl.py).
 """
 
-import itertools
 import json
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tinygpt.chat.context import fitting
+from tinygpt.chat.context import fitting, messages_of
 from tinygpt.chat.conversation import Conversation, Turn
 from tinygpt.files.text import write_text
 from tinygpt.generation import generate
@@ -24,7 +23,6 @@ from tinygpt.generation.sampling import Sampling
 from tinygpt.generation.stream import split_at_stop
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
-from tinygpt.tokenizer.chat_template import Message
 
 HEADING = r"\n\n[A-Z][^\n:]{0,40}:\n"  # of the next speech in a play: a name on a line of its own
 INTEGER_SETTINGS, MAX_SEED = {"top-k": 20, "length": 200, "seed": 7}, 2**62  # name → example
@@ -81,6 +79,7 @@ class ChatTurn(Turn):
     length: int
     style: Style
     ended: str = "interrupted"  # the reason; or: length, style, end of text
+    prompt: generate.Prompt = ""  # what the model saw
     left_out: int = 0  # earlier messages that did not fit into the context
 
 
@@ -138,8 +137,8 @@ class Chat(Conversation[ChatTurn]):
 
     def records(self) -> Iterator[Record]:
         """A record for each turn, as in `tinygpt generate --json`, with its style and the reason why it ended."""
-        for number, turn in enumerate(self.turns):
-            completion = generate.Completion(self.prompt_of(turn, self.turns[:number]), turn.answer, turn.seed)
+        for turn in self.turns:
+            completion = generate.Completion(turn.prompt, turn.answer, turn.seed)
             yield record(completion, turn.sampling, turn.length, self.hashes) | {
                 "style": turn.style.name,
                 "ended": turn.ended,
@@ -165,6 +164,7 @@ class Chat(Conversation[ChatTurn]):
     def _answer(self, turn: ChatTurn, before: Sequence[ChatTurn], keep: Callable[[ChatTurn], None]) -> Generator[str]:
         settings: dict[str, Any] = {"max_new_tokens": turn.length, "seed": turn.seed, **asdict(turn.sampling)}
         prompt, pending = self.prompt_of(turn, before), ""
+        turn.prompt = prompt
         try:
             for count, piece in enumerate(generate.stream(self.model, self.tokenizer, prompt, **settings)):
                 if not count:
@@ -188,23 +188,12 @@ class MessageChat(Chat):
 
     system = ""
 
-    def say(self, words: str) -> Generator[str]:
-        """As `Chat.say`; ValueError for a message that is empty, or too long for the context."""
-        yield from self._answer(self._turn(words, self.style), self.turns, self.add)
-
     def prompt_of(self, turn: ChatTurn, before: Sequence[ChatTurn]) -> generate.Prompt:
-        """The system message, the turns that fit, and what is said in this one."""
+        """The system message, the turns that fit, and what is said in this one; `turn.left_out` counts the others."""
+        messages = messages_of(self.system, ((earlier.said, earlier.answer) for earlier in before), turn.said)
         context = self.model.config.context_length
-        messages, turn.left_out = fitting(
-            self.tokenizer, self.messages([*before, turn])[:-1], context, min(turn.length, context // 2)
-        )
-        return messages
-
-    def messages(self, turns: Sequence[ChatTurn]) -> list[Message]:
-        """The system message if there is one, and the user's and the assistant's of each turn."""
-        said = [(("user", turn.said), ("assistant", turn.answer)) for turn in turns]
-        pairs = [*([("system", self.system)] if self.system else []), *itertools.chain(*said)]
-        return [{"role": role, "content": content} for role, content in pairs]
+        kept, turn.left_out = fitting(self.tokenizer, messages, context, turn.length)
+        return kept
 
     @property
     def text(self) -> str:

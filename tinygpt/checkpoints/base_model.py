@@ -29,7 +29,8 @@ def open_base(name: str, tokenizer: Tokenizer, section: Model) -> tuple[GPT, dic
     """
     folder = locate.locate(name)
     model, base_tokenizer = load(folder)
-    if tokenizer.to_json() not in (base_tokenizer.to_json(), base_tokenizer.with_roles().to_json()):
+    wanted = base_tokenizer.with_roles() if tokenizer.has_roles else base_tokenizer
+    if tokenizer.to_json() != wanted.to_json():
         raise ValueError(f"data/tokenizer differs from the tokenizer of {name}. Set tokenize.from to {name}.")
     if section.context_length > model.config.context_length:
         raise ValueError(

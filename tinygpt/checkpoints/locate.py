@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from tinygpt.checkpoints.hf_tokenizer import read_tokenizer
 from tinygpt.config import Params
 from tinygpt.files.checksums import SUMS
@@ -68,10 +70,10 @@ def check_writable(params: Params, tokenizer: Tokenizer) -> None:
         if isinstance(prompt, str):
             check_texts(tokenizer, [prompt], "sample.prompts")
         else:
-            check_messages(tokenizer, [message.model_dump() for message in prompt], "sample.prompts")
+            messages = [message.model_dump() for message in prompt]
+            check_messages(tokenizer, messages, params.model.context_length, "sample.prompts")
     if params.train.init_from and params.evaluate.base_text and isinstance(tokenizer, CharTokenizer):
-        import pyarrow.parquet as pq  # not corpus.read_rows, which would make data/corpus.py a dep of training
-
+        # not corpus.read_rows, which would make data/corpus.py a dep of training
         batches = pq.ParquetFile(find_text(params.evaluate.base_text)).iter_batches(columns=["text"])
         texts = (text for batch in batches for text in batch["text"].to_pylist())
         check_texts(tokenizer, texts, "evaluate.base_text")
@@ -94,6 +96,8 @@ def find_text(corpus: str) -> Path:
         raise FileNotFoundError(
             f"There is no text in {corpus}. Set evaluate.base_text to a corpus folder, such as data/corpus, or to null."
         )
+    if "text" not in pq.read_schema(folder / "validation.parquet").names:
+        raise ValueError(f"evaluate.base_text is {corpus}, which holds conversations. Name a corpus of texts, or null.")
     return folder / "validation.parquet"
 
 

@@ -126,12 +126,12 @@ def chat(
 
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         gpt, tokenizer = checkpoint.load(model, hardware.pick_device(device, "--device"), weights)
+    if system and not tokenizer.has_roles:
+        raise ValueError(f"{model} completes text; --system needs a chat model, which `dvc repro chat/dvc.yaml` makes.")
     _compile_decoder(next(gpt.parameters()).device, weights)
     session = open_chat(gpt, tokenizer, checkpoint.hashes(model, weights), sampling, max_new_tokens, seed)
     if isinstance(session, MessageChat):
-        session.system = system
-    elif system:
-        raise ValueError(f"{model} completes text; --system needs a chat model, which `dvc repro chat/dvc.yaml` makes.")
+        session.system = system.strip()
     repl = Repl(session, reader(sys.stdin, sys.stdout, sys.stderr), sys.stdout, sys.stderr)
     repl.note(greeting(gpt, str(model), tokenizer.has_roles))
     repl.run()

@@ -56,7 +56,9 @@ def plain(messages: Messages) -> str:
 
 
 def has_conversations(path: Path) -> bool:
-    """Whether a corpus file holds conversations."""
+    """Whether a corpus file holds conversations. Raises FileNotFoundError if there is no file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"No text at {path}. Run `dvc repro download`.")
     return "messages" in pq.read_schema(path).names
 
 

@@ -2,7 +2,8 @@
 
 Records of a token file differ in length, so several are packed into one row, each whole; what is left of a row is
 padding. A record longer than a row is cut before a user's message, and every part begins with the system message. Where
-the mask is 0, the target is IGNORED, so that only the assistant's words count. scratch/chat.py is the same to be read.
+the mask is 0, the target is IGNORED, so that only the assistant's words count. scratch/chat.py is the
+readable reference implementation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,11 +28,13 @@ Part = list[Span]  # a record, or what is kept together of it
 def open_examples(ids: Path, mask: Path, context_length: int, tokenizer: Tokenizer) -> Examples:
     """The examples of a split: windows of a text, or packed conversations if the file of a mask is there.
 
-    Raises FileNotFoundError or ValueError for a missing or damaged file, ValueError if there is too little for a model
-    of this context.
+    Raises FileNotFoundError or ValueError for a missing or damaged file, the mask of conversations included;
+    ValueError if there is too little for a model of this context.
     """
     tokens = open_tokens(ids)
     if not mask.exists():
+        if tokenizer.has_roles and (tokens == tokenizer.role_token(USER)).any():  # no text contains it
+            raise FileNotFoundError(f"{ids} holds conversations, but there is no {mask}. Run `dvc repro tokenize`.")
         return TokenDataset(tokens, context_length, ids.stem)
     counted = open_array(mask, (np.dtype("u1"),))
     if len(counted) != len(tokens):

@@ -18,6 +18,7 @@ from tinygpt.data.dataset import Batch
 from tinygpt.model.gpt import GPT
 from tinygpt.model.loss import IGNORED, token_losses
 from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.chat_template import END
 
 UNICODE = 0x110000  # code points: naming a character is a choice among so many
 
@@ -29,7 +30,7 @@ class Evaluation:
     nats: np.ndarray  # (windows,) float64: summed over a window's tokens
     bytes: np.ndarray  # (windows,) int64: size of the text of these tokens
     unknown: np.ndarray  # (windows,) int64: number of tokens for characters outside the vocabulary
-    by_position: np.ndarray  # (T,) float64: mean nats of the token after 1, 2, … T tokens of context
+    by_position: np.ndarray  # (T,) float64: mean nats of the token after 1, 2, … T tokens; NaN where none counts
     tokens: int  # number of predicted tokens
 
     @property
@@ -62,10 +63,13 @@ def evaluate(
 ) -> Evaluation:
     """Run the model over all windows: batches of inputs and targets, int64 (B, T'), T' ≤ context_length; at least one.
 
-    Targets that are IGNORED are left out. cast: the context manager for the precision, from hardware.autocast.
-    separator: as in GPT.forward. The model is left in eval mode.
+    Targets that are IGNORED are left out. An <|end|> counts as one byte: it stands for the end of a line. cast: the
+    context manager for the precision, from hardware.autocast. separator: as in GPT.forward. The model is left in eval
+    mode.
     """
     device, byte_lengths = next(model.parameters()).device, tokenizer.byte_lengths()
+    if tokenizer.has_roles:
+        byte_lengths[tokenizer.role_token(END)] = 1
     model.eval()
     nats: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
@@ -81,12 +85,12 @@ def evaluate(
         unknown.append((ids == tokenizer.unknown).sum(axis=1))
         sums[: losses.shape[1]] += losses.sum(axis=0)
         counts[: losses.shape[1]] += counted.sum(axis=0)
-    reached = counts > 0
+    reached = int(counts.nonzero()[0][-1]) + 1
     return Evaluation(
         nats=np.concatenate(nats),
         bytes=np.concatenate(sizes),
         unknown=np.concatenate(unknown),
-        by_position=sums[reached] / counts[reached],
+        by_position=np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)[:reached],
         tokens=int(counts.sum()),
     )
 
@@ -94,10 +98,8 @@ def evaluate(
 def metrics(evaluation: Evaluation, baselines: dict[str, Any], chat: bool = False) -> dict[str, Any]:
     """The content of data/evaluation/metrics.json; `baselines` is that of data/corpus/baselines.json.
 
-    chat: bytes and tokens are those of the assistant's answers.
-
     `loss` is in nats per token, `perplexity` is exp(loss), at most e^700; `bits_per_byte` and the baselines are in bits
-    per UTF-8 byte of the held-out text.
+    per UTF-8 byte of the held-out text. chat: `bytes`, `tokens` and all losses are those of the assistant's answers.
     """
     size = int(evaluation.bytes.sum()) if chat else baselines["validation_bytes"]
     bits, error = evaluation.bits_per_byte(size)

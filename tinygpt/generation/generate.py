@@ -253,7 +253,11 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     if not isinstance(prompt, list | tuple) or any(isinstance(each, str) for each in prompt):
         what = f"{type(prompt).__name__}{' of strings' if isinstance(prompt, list | tuple) else ''}"
         raise TypeError(f"A prompt is a {what}; pass a string, messages, or several prompts to `generate_batch`.")
-    return tokenizer.encode_messages(check(prompt, answered=False), add_generation_prompt=True)[0]
+    try:
+        check(prompt, answered=False)
+    except ValueError as problem:
+        raise ValueError(f"The prompt is no conversation to answer: {problem}. Correct it.") from None
+    return tokenizer.encode_messages(prompt, add_generation_prompt=True)[0]
 
 
 def most_new_tokens(model: GPT, tokenizer: Tokenizer, prompt: Prompt, length: int) -> int:

@@ -41,7 +41,7 @@ WITHOUT_MARKS = re.sub(r"{% (end)?generation %}", "", TEMPLATE)  # for programs 
 
 
 def check(messages: Any, answered: bool = True) -> Messages:
-    """The messages, if they are a conversation; ValueError, a sentence without a full stop at its end, if not.
+    """The messages, if they are a conversation; ValueError, a clause that says why, if not.
 
     answered: the last message must be the assistant's (to train on), else it must be the user's (to be answered).
     """

@@ -45,12 +45,14 @@ def check_texts(tokenizer: Tokenizer, texts: Iterable[str], key: str) -> None:
             raise ValueError(f"{key} holds {text!r:.60}. {problem}") from None
 
 
-def check_messages(tokenizer: Tokenizer, messages: Messages, key: str) -> None:
-    """Raise ValueError for messages that a model with this tokenizer cannot answer; `key`: the parameter."""
+def check_messages(tokenizer: Tokenizer, messages: Messages, context_length: int, key: str) -> None:
+    """Raise ValueError for messages that a model of this context cannot answer; `key`: the parameter."""
     try:
-        tokenizer.encode_messages(check(messages, answered=False))
+        size = len(tokenizer.encode_messages(check(messages, answered=False), add_generation_prompt=True)[0])
     except ValueError as problem:
-        raise ValueError(f"{key} holds {messages!r:.60}: {problem}") from None
+        raise ValueError(f"{key} holds {messages!r:.60}: {str(problem).removesuffix('.')}. Correct it.") from None
+    if size > context_length:
+        raise ValueError(f"{key} holds messages of {size} tokens; the context is {context_length}. Shorten them.")
 
 
 def _hf_metadata(folder: Path) -> dict[str, Any] | None:

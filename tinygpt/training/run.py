@@ -57,8 +57,8 @@ class Prepared:
 
     @property
     def separator(self) -> int | None:
-        """The id that begins a document, if documents in one sequence are trained apart from each other."""
-        return self.tokenizer.end_of_text if self.settings.document_mask else None
+        """The id that begins a conversation, if those in one sequence are trained apart from each other."""
+        return self.data["train"].separator if self.settings.document_mask else None
 
     @property
     def new_tokens(self) -> list[int]:

@@ -82,7 +82,9 @@ def _limited(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if byte_count(made) <= MAX_BYTES:
             break
         turn["ids"] = []
-    return made if byte_count(made) <= MAX_BYTES else []
+    while byte_count(made) > MAX_BYTES:
+        del made[0]
+    return made
 
 
 def from_json(value: object) -> list[WebTurn]:

@@ -229,8 +229,7 @@ def fitted_prompt(turn: WebTurn, request: GenerationRequest, loaded: LoadedModel
     if isinstance(request.prompt, str):
         return request.prompt
     context = loaded.model.config.context_length
-    room = min(request.max_new_tokens, context // 2)  # as `tinygpt chat` keeps
-    messages, turn.left_out = fitting(loaded.tokenizer, request.prompt, context, room)
+    messages, turn.left_out = fitting(loaded.tokenizer, request.prompt, context, request.max_new_tokens)
     return messages
 
 

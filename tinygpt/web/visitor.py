@@ -4,10 +4,10 @@ Both grow by turns (chat/conversation.py) and know the prompt of each turn: of a
 messages that fit into the context. service.py generates the answers. This module does not use Gradio.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tinygpt.chat.context import messages_of
 from tinygpt.chat.conversation import Conversation, Turn
 from tinygpt.generation.generate import Prompt
 from tinygpt.generation.sampling import Sampling
@@ -120,7 +120,5 @@ def answered(turn: WebTurn) -> bool:
 
 
 def chat_messages(system: str, turns: Sequence[WebTurn]) -> list[Message]:
-    """The system message if there is one, then question and answer of each turn that has an answer."""
-    said = [(("user", turn.said), ("assistant", turn.answer)) for turn in turns if answered(turn)]
-    pairs = [*([("system", system)] if system else []), *itertools.chain(*said)]
-    return [{"role": role, "content": content} for role, content in pairs]
+    """The messages of turns, as `tinygpt chat` has them."""
+    return messages_of(system, ((turn.said, turn.answer) for turn in turns))

@@ -146,12 +146,12 @@ def test_items_are_the_same_on_every_machine() -> None:
     assert {kind: drawn(kind, 1)[0].question for kind in KINDS} == {
         "add": "What is 59 + 43?",
         "brackets": "Close the brackets: [ [ ( [ { { {",
-        "copy": "Repeat: youth sun",
+        "copy": "Repeat: wonimu age",
         "count": "How many o are in o k w o o o?",
         "larger": "Which is larger, 949 or 184?",
-        "reverse": "Say backwards: thought friend",
+        "reverse": "Say backwards: anon work case both",
         "sort_numbers": "Sort these numbers: 87 78",
-        "sort_words": "Sort these words: brother dream",
+        "sort_words": "Sort these words: general quick mother",
     }
 
 

@@ -1,9 +1,9 @@
 """Generated tasks in words, whose answers can be checked: `for item in items("add", 100, held_out=False, seed=0)`.
 
-An item is a question, its answer and three wrong answers that look alike. The kinds are in TASKS. Each has far more
-items than a small model can memorise; a tenth of them, chosen by a rule on their content (`is_held_out`), is never
-trained on, so that a right answer to one of those is not a memory. Used for chat fine-tuning (conversations.py) and as
-an evaluation (evaluation/tasks). Only for evaluation there are MINIMAL_PAIRS, of a right and a wrong sentence.
+An item is a question, its answer and three wrong answers that look alike. The kinds are in TASKS. About a tenth of the
+items of each kind, chosen by their content (`is_held_out`), is never trained on, so a right answer to one of them was
+not memorised. Most kinds have millions of items, `add` has 8,100. Used for chat fine-tuning (chat_mixture.py) and for
+evaluation (evaluation/tasks). MINIMAL_PAIRS, a right and a wrong sentence each, are for evaluation only.
 
 Where all words of an answer could be others, one is replaced, two are exchanged, or both. So each of the four answers
 differs in one such step from two others, and without the question none can be told from the rest: a model that prefers
@@ -61,6 +61,7 @@ VERBS = (
     ("has", "have", "come"), ("has", "have", "no fear"), ("comes", "come", "to court"), ("does", "do", "not love me"),
     ("knows", "know", "the truth"), ("speaks", "speak", "of war"),
 )  # fmt: skip
+INVENTED = 0.15  # of the words to repeat
 CONSONANTS, VOWELS = "bcdfghjklmnprstvwz", "aeiou"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
@@ -77,12 +78,12 @@ class Item(NamedTuple):
 
 
 def copy(r: Random) -> Item:
-    words = _any_words(r, r.randint(2, 6))
+    words = _any_words(r, r.randint(2, 5))
     return _item("Repeat: " + " ".join(words), " ".join(words), _alike(words, r))
 
 
 def reverse(r: Random) -> Item:
-    words = _any_words(r, r.randint(2, 4))
+    words = r.sample(WORDS, r.randint(2, 4))
     backwards = words[::-1]
     return _item("Say backwards: " + " ".join(words), " ".join(backwards), _alike(backwards, r))
 
@@ -115,7 +116,7 @@ def count(r: Random) -> Item:
 
 def add(r: Random) -> Item:
     a, b = r.randint(10, 99), r.randint(10, 99)
-    return _item(f"What is {a} + {b}?", str(a + b), _near(a + b, r))
+    return _item(f"What is {a} + {b}?", str(a + b), _near(a + b, r, carry=True))
 
 
 def brackets(r: Random) -> Item:
@@ -176,17 +177,18 @@ def _item(question: str, answer: str, wrong: Callable[[], str]) -> Item:
 
 
 def _any_words(r: Random, number: int) -> list[str]:
-    """Different words, a third of them invented: one who only knows WORDS by heart cannot repeat a new one."""
+    """Different words, some of them invented: a model that only knows WORDS by heart cannot repeat a new one."""
     words: dict[str, None] = {}
     while len(words) < number:
         invented = "".join(r.choice(CONSONANTS) + r.choice(VOWELS) for _ in range(r.randint(1, 3)))
-        words[invented if r.random() < 1 / 3 else r.choice(WORDS)] = None
+        words[invented if r.random() < INVENTED else r.choice(WORDS)] = None
     return list(words)
 
 
-def _near(number: int, r: Random) -> Callable[[], str]:
-    """Draws numbers near `number`: one or ten away, as in a wrong carry, or a few."""
-    return lambda: str(abs(number + r.choice((-10, -3, -2, -1, 1, 2, 3, 10))))
+def _near(number: int, r: Random, carry: bool = False) -> Callable[[], str]:
+    """Draws numbers at most three from `number`; carry: or ten, as a wrong carry gives."""
+    steps = (-3, -2, -1, 1, 2, 3) + (-10, 10) * carry
+    return lambda: str(abs(number + r.choice(steps)))
 
 
 def _alike(words: list[str], r: Random) -> Callable[[], str]:

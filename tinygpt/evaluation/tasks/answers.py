@@ -27,7 +27,8 @@ def most_frequent(questions: Sequence[Question]) -> float:
 def ended(
     model: GPT, tokenizer: Tokenizer, prompts: Sequence[Messages], temperature: float, max_new_tokens: int
 ) -> list[float]:
-    """1 where the answer ends by itself within `max_new_tokens` and the context, else 0."""
+    """1 where an answer that is not blank ends by itself within `max_new_tokens` and the context, else 0."""
     found = generate_batch(model, tokenizer, prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=0)
     most = (most_new_tokens(model, tokenizer, prompt, max_new_tokens) for prompt in prompts)
-    return [float(len(each.ids) < limit) for each, limit in zip(found, most, strict=True)]
+    ends = (len(each.ids) < limit and each.completion.strip() for each, limit in zip(found, most, strict=True))
+    return [float(bool(each)) for each in ends]

@@ -91,7 +91,7 @@ def of_ngram(train: Path, questions: Sequence[Question], chat: bool) -> Scores:
 
 
 def of_oracle(questions: Sequence[Question]) -> Scores:
-    """The scores of one who knows: 0 for the true answer, −1 for any other text."""
+    """The scores of an oracle: 0 for the true answer, −1 for any other text."""
     return [np.array([-float(option != question.options[0]) for option in question.options]) for question in questions]
 
 

@@ -92,7 +92,8 @@ def _of_conversations(path: Path) -> Iterator[Reply]:
         for user, answer in itertools.pairwise(messages):
             if answer["role"] == "assistant":
                 text = f"{user['content']}\n\n{heading}"
-                yield Reply(name, play[1] if play else "", text, [*system, user], answer["content"])
+                exchange = name.rpartition("/")[0] if play else name  # the same speeches, with either one answering
+                yield Reply(exchange, play[1] if play else "", text, [*system, user], answer["content"])
 
 
 def _of_texts(path: Path) -> Iterator[Reply]:

@@ -65,10 +65,20 @@ def measure(
 def _questions(subject: Subject, section: Evaluate, say: Callable[[str], object]) -> dict[str, list[Question]]:
     """The questions of each task that is not left out."""
     kinds: list[str] = [kind for kind in section.tasks if kind != ENDS]
-    questions = {kind: generated(kind, section.task_items) for kind in kinds}
+    tokenizer, context = subject.tokenizer, subject.model.config.context_length
+    fits = partial(likelihood.fits, tokenizer, context_length=context)
+    questions = {}
+    for kind in kinds:
+        try:
+            asked = [question for question in generated(kind, section.task_items) if fits(question)]
+        except ValueError as problem:  # a character that the tokenizer cannot encode
+            say(f"{kind} is left out: {problem}")
+            continue
+        if asked:
+            questions[kind] = asked
+        else:
+            say(f"{kind} is left out: its questions do not fit into the model's context of {context} tokens.")
     if section.next_utterance:
-        tokenizer, context = subject.tokenizer, subject.model.config.context_length
-        fits = partial(likelihood.fits, tokenizer, context_length=context)
         if replies := next_utterances(subject.held_out, section.next_utterance, fits):
             questions["next_utterance"] = replies
         else:

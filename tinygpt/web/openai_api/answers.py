@@ -178,7 +178,7 @@ def fitting_prompts(body: Body, loaded: LoadedModel) -> tuple[Sequence[Prompt], 
         )
     context = loaded.model.config.context_length
     (messages,) = body.prompts
-    kept, left_out = fitting(loaded.tokenizer, cast(Any, messages), context, min(body.max_new_tokens, context // 2))
+    kept, left_out = fitting(loaded.tokenizer, cast(Any, messages), context, body.max_new_tokens)
     return [kept], left_out
 
 

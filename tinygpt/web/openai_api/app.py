@@ -94,7 +94,10 @@ def event(value: dict[str, Any]) -> str:
 
 def model_json(entry: ModelEntry) -> dict[str, Any]:
     """A model in the list; an experiment that was not used yet has no folder, and so no date."""
-    created = int(entry.folder.stat().st_mtime) if entry.folder.is_dir() else 0
+    try:
+        created = int(entry.folder.stat().st_mtime)
+    except OSError:  # also while DVC replaces it
+        created = 0
     return {"id": entry.name, "object": "model", "created": created, "owned_by": "tinygpt"}
 
 
