@@ -25,6 +25,7 @@ from tinygpt.generation.generate import generate
 from tinygpt.model.gpt import GPT
 from tinygpt.model.loss import cross_entropy
 from tinygpt.tokenizer.base import Tokenizer
+from tinygpt.tokenizer.char import CharTokenizer
 
 KINDS = [*tasks.TASKS, *tasks.MINIMAL_PAIRS]
 ITEMS = 200
@@ -322,6 +323,19 @@ def test_a_text_model_is_scored_by_likelihood_only(tmp_path: Path) -> None:
     assert set(found["add"]) == {"score", "low", "high", "items", "chance", "five_gram", "oracle"}
     assert (found["add"]["oracle"], found["add"]["chance"], found["agreement"]["chance"]) == (1, 0.25, 0.5)
     assert said == ["ends is left out: it needs a chat model, and held-out conversations that fit into its context."]
+
+
+def test_a_task_that_does_not_fit_or_cannot_be_written_is_left_out_with_a_sentence(tmp_path: Path) -> None:
+    letters = CharTokenizer("abcdefghijklmnopqrstuvwxyz:RT ", "error")
+    for tokenizer, context, why in (
+        (words(), 4, "add is left out: its questions do not fit into the model's context of 4 tokens."),
+        (letters, 64, "add is left out: The tokenizer's vocabulary lacks"),
+    ):
+        model = gpt(tokenizer.vocab_size, context_length=context)
+        (tmp_path / str(context)).mkdir()
+        found, said = measured(tmp_path / str(context), model, tokenizer, None, section(["add"]))
+        assert not found
+        assert said[0].startswith(why)
 
 
 def test_a_chat_model_is_scored_on_its_answers_too_and_beside_its_base(

@@ -45,11 +45,10 @@ def row(tokenizer: Tokenizer, question: Question, option: str, chat: bool) -> Ro
 
 
 def fits(tokenizer: Tokenizer, question: Question, context_length: int) -> bool:
-    """Whether the question takes at most half of the context, as text and in messages, and each option likewise."""
-    most = context_length // 2
+    """Whether the question fits into the context with each option, as text and in messages."""
     forms = (False, True) if tokenizer.has_roles else (False,)
-    rows = [row(tokenizer, question, option, chat) for option in question.options for chat in forms]
-    return all(each.first <= most and len(each.ids) - each.first <= most for each in rows)
+    rows = (row(tokenizer, question, option, chat) for option in question.options for chat in forms)
+    return all(len(each.ids) <= context_length for each in rows)
 
 
 @torch.no_grad()
