@@ -46,3 +46,10 @@ def test_a_damaged_conversation_is_refused_as_a_whole(value: Any) -> None:
         ValueError, match=r"^The conversation stored in this browser is damaged. A new one has started\.$"
     ):
         from_json(value)
+
+
+def test_of_a_conversation_too_long_to_store_the_last_turns_are_kept() -> None:
+    turns = [WebTurn(f"{number} " + "🙂" * 9000, "a") for number in range(9)]
+    kept = from_json(to_json(turns))
+    assert 0 < len(kept) < 9
+    assert [turn.said for turn in kept] == [turn.said for turn in turns[-len(kept) :]]

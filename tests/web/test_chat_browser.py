@@ -79,14 +79,14 @@ def test_an_example_asks_in_one_click_and_the_conversation_survives_a_reload(ope
     opened.limit(20)
     opened.button("To JULIET: Who art thou?").click()
     first = opened.answer()
-    assert opened.page.get_by_label("Who is the model?").input_value() == "You are JULIET."
+    assert opened.page.get_by_label("System message").input_value() == "You are JULIET."
     assert opened.bubbles("system") == ["You are JULIET."]
     assert opened.bubbles("user") == ["Who art thou?"]
     assert opened.page.locator("#chat .assistant .speaker").text_content() == "JULIET"
     assert not opened.button("What is 23 + 41?").is_visible()  # once there is a conversation
     opened.page.reload()
     assert opened.answer() == first
-    assert opened.page.get_by_label("Who is the model?").input_value() == "You are JULIET."
+    assert opened.page.get_by_label("System message").input_value() == "You are JULIET."
     assert opened.bubbles("user") == ["Who art thou?"]
     opened.button("Clear").click()
     opened.button("What is 23 + 41?").wait_for()
@@ -146,7 +146,7 @@ def test_a_message_is_copied_as_it_is(opened: OpenChat) -> None:
 
 
 def test_hostile_messages_are_shown_as_they_are(opened: OpenChat) -> None:
-    opened.page.get_by_label("Who is the model?").fill("You are <b>B</b>.")
+    opened.page.get_by_label("System message").fill("You are <b>B</b>.")
     opened.page.get_by_label("Your message").fill(HOSTILE)
     opened.limit(5)
     opened.button("Send").click()

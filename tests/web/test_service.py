@@ -257,17 +257,17 @@ NUMBERS: list[Any] = [math.nan, math.inf, -math.inf, -1, 1e308, 10**400, "0.8", 
 def test_a_setting_that_config_does_not_allow_is_refused_in_a_sentence(name: str, value: Any) -> None:
     settings = dict(zip(LABELS, SETTINGS, strict=True)) | {name: value}
     if name in SLIDERS and SAMPLING[name].fits(value):  # a slider may end earlier
-        assert getattr(make_request("x", "model", [*settings.values()]).sampling, name) == value
+        assert getattr(make_request("x", "model", [*settings.values()], 1).sampling, name) == value
         return
     with pytest.raises(ValueError, match=rf"^{LABELS[name]} is .{{1,30}}; it must be a (whole )?number(,| from) .+\.$"):
-        make_request("x", "model", [*settings.values()])
+        make_request("x", "model", [*settings.values()], 1)
 
 
 @pytest.mark.parametrize(("name", "value"), [("top_k", 1.5), ("seed", 0.1), ("max_new_tokens", 2.000001)])
 def test_counts_must_be_whole_numbers(name: str, value: float) -> None:
     settings = dict(zip(LABELS, SETTINGS, strict=True)) | {name: value}
     with pytest.raises(ValueError, match="must be a whole number"):
-        make_request("x", "model", [*settings.values()])
+        make_request("x", "model", [*settings.values()], 1)
 
 
 @pytest.mark.parametrize("name", SLIDERS)
@@ -294,7 +294,7 @@ def test_an_invalid_text_is_refused_in_a_sentence(value: Any, says: str) -> None
 
 def test_the_limit_counts_the_conversation_and_the_new_text() -> None:
     with pytest.raises(ValueError, match="The whole text would have 20,001 characters"):
-        make_request("x" * (MAX_CHARACTERS + 1), "data/model", SETTINGS)
+        make_request("x", "data/model", SETTINGS, MAX_CHARACTERS + 1)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc", "", None, 3, ["data/model"], "data/model\0"])

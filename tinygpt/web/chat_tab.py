@@ -35,7 +35,7 @@ class ChatComponents:
         """folder: a key for the project's folder, as in app.Components."""
         self.stored = gr.BrowserState(None, storage_key=f"tinygpt-{folder}-chat", secret=folder)
         self.system = gr.Textbox(
-            "", label="Who is the model?", placeholder="nobody in particular", lines=1, max_lines=4, elem_id="system",
+            "", label="System message", placeholder="You are JULIET.", lines=1, max_lines=4, elem_id="system",
             render=False,
         )  # fmt: skip
         self.message = textbox("Your message", 8, "message")

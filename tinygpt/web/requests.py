@@ -59,13 +59,12 @@ class GenerationRequest:
     stop: threading.Event = field(default_factory=threading.Event)  # set to end generation
 
 
-def make_request(prompt: Prompt, model: object, settings: Sequence[object]) -> GenerationRequest:
-    """Validate all parts of a request; settings in the order of LABELS."""
-    size = len(prompt) if isinstance(prompt, str) else sum(len(one["content"]) for one in prompt)
+def make_request(prompt: Prompt, model: object, settings: Sequence[object], size: int) -> GenerationRequest:
+    """Validate all parts of a request; settings in the order of LABELS. size: of the whole conversation, characters."""
     if size > MAX_CHARACTERS:
         raise ValueError(
             f"The whole text would have {size:,} characters; the page accepts {MAX_CHARACTERS:,}. Shorten it, "
-            "or press Clear."
+            "undo some turns, or press Clear."
         )
     *sampling, new_tokens, seed = settings
     return GenerationRequest(

@@ -101,7 +101,8 @@ class Service:
         settings: Sequence[object],
     ) -> GenerationRequest:
         """The request for a turn that follows others; the turn notes its model and sampling settings."""
-        request = make_request(visitor.prompt_of(turn, before), model, settings)
+        size = len(turn.system) + sum(len(each.said) + len(each.answer) for each in [*before, turn])
+        request = make_request(visitor.prompt_of(turn, before), model, settings, size)
         turn.model, turn.sampling = self.models.entry(model).name, request.sampling
         return request
 

@@ -4,6 +4,7 @@ Both grow by turns (chat/conversation.py) and know the prompt of each turn: of a
 messages that fit into the context. service.py generates the answers. This module does not use Gradio.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from tinygpt.generation.generate import Prompt
 from tinygpt.generation.sampling import Sampling
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.chat_template import Message, render
-from tinygpt.web.requests import MAX_CHARACTERS, GenerationRequest, message, text
+from tinygpt.web.requests import MAX_CHARACTERS, GenerationRequest, conversation, message, text
 
 UNCHANGED = Sampling(temperature=1.0, top_p=1.0)  # the model's own distribution
 
@@ -96,12 +97,16 @@ class WebChat(WebConversation):
 
     @property
     def text(self) -> str:
-        """The conversation with its role tokens spelled out; of a long one, the last turns, in MAX_CHARACTERS."""
+        """The conversation with its role tokens spelled out; of a long one, the last turns, in MAX_CHARACTERS.
+
+        Empty if that would read as another conversation, because somebody wrote a role token.
+        """
         system = self.turns[-1].system if self.turns else ""
         for first in range(len(self.turns)):
-            shown = render(chat_messages(system, self.turns[first:]))
+            messages = chat_messages(system, self.turns[first:])
+            shown = render(messages)
             if len(shown) <= MAX_CHARACTERS:
-                return shown
+                return shown if reads_as(shown, messages) else ""
         return ""
 
 
@@ -122,3 +127,10 @@ def answered(turn: WebTurn) -> bool:
 def chat_messages(system: str, turns: Sequence[WebTurn]) -> list[Message]:
     """The messages of turns, as `tinygpt chat` has them."""
     return messages_of(system, ((turn.said, turn.answer) for turn in turns))
+
+
+def reads_as(written: str, messages: list[Message]) -> bool:
+    """Whether a text that spells a conversation is read as these messages."""
+    with contextlib.suppress(ValueError):
+        return conversation(written) == messages
+    return False

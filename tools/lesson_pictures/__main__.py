@@ -1,13 +1,13 @@
 """The lessons' figures, one function each: `python -m tools.lesson_pictures` draws all, `… 04` those of lesson 4.
 
 They use the pipeline's outputs (run `make` first) and the style of tinygpt/plots/style.py. The functions are in
-text.py, models.py and runs.py.
+text.py, models.py, runs.py and chat.py; chat.py needs `dvc repro chat/dvc.yaml`, too.
 """
 
 import sys
 from pathlib import Path
 
-from tools.lesson_pictures import models, runs, text
+from tools.lesson_pictures import chat, models, runs, text
 
 LESSONS = Path(__file__).parents[2] / "docs/lessons"
 
@@ -24,6 +24,7 @@ PICTURES = {
     "08_memory": runs.memory,
     "09_ablation": runs.ablation,
     "10_overfitting": runs.overfitting,
+    "11_mask": chat.mask,
 }
 
 if __name__ == "__main__":
