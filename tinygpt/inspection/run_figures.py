@@ -6,7 +6,7 @@ from typing import Any
 from tinygpt.evaluation.tasks.table import label
 from tinygpt.files.atomic import writing
 from tinygpt.files.paths import Paths
-from tinygpt.files.text import read_json, read_table, write_table
+from tinygpt.files.text import read_json, read_table, write_table, write_text
 from tinygpt.inspection import figures
 from tinygpt.inspection.activations import EXAMPLE, VIEWS
 from tinygpt.inspection.text import Subject
@@ -25,8 +25,11 @@ def draw(
     train, validation = (read_table(paths.training / f"{split}.tsv") for split in ("train", "validation"))
     trained = read_json(paths.training / "metrics.json")
     by_compute = curves.by_compute(validation, trained["flops"] / trained["step"], size)
-    by_position = [] if subject.by_position is None else enumerate(subject.by_position, start=1)
-    write_table(paths.evaluation / "by_position.tsv", [{"position": x, "loss": y} for x, y in by_position])
+    if subject.by_position is None:
+        write_text(paths.evaluation / "by_position.tsv", "position\tloss\n")
+    else:
+        by_position = [{"position": x, "loss": y} for x, y in enumerate(subject.by_position, start=1)]
+        write_table(paths.evaluation / "by_position.tsv", by_position)
     write_table(paths.evaluation / "by_compute.tsv", [{"tflop": x, "bits_per_byte": y} for x, y in by_compute])
     with writing(paths.evaluation / "figures") as folder:
         folder.mkdir()
