@@ -90,7 +90,10 @@ def check_not_own(name: str, paths: Paths) -> None:
 
 
 def find_text(corpus: str) -> Path:
-    """validation.parquet of a corpus folder, here or in the repository. Raises FileNotFoundError if there is none."""
+    """validation.parquet of a corpus folder, here or in the repository.
+
+    Raises FileNotFoundError if there is none, ValueError if it holds conversations.
+    """
     folder = find_folder(corpus)
     if not folder or not (folder / "validation.parquet").is_file():
         raise FileNotFoundError(
