@@ -49,9 +49,9 @@ def take(window: Any, address: str, name: str, options: dict[str, Any], show: An
 
 def chat(page: Any) -> None:
     page.get_by_label("number input for Temperature").fill("0")
-    texts = ("What is 23 + 41?", "Sort these words: king sword sea", "Who art thou?")
+    texts = ("Who art thou?", "Sort these words: king sword sea", "What is 58 + 37?")
     for number, text in enumerate(texts, 1):
-        page.get_by_label("System message").fill("You are JULIET." if number == len(texts) else "")
+        page.get_by_label("System message").fill("You are JULIET." if number == 1 else "")
         page.get_by_label("Your message").fill(text)
         page.get_by_role("button", name="Send", exact=True).click()
         page.get_by_label(f"Answer {number}, token by token").wait_for()
