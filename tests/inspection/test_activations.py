@@ -80,6 +80,7 @@ class Known:
     """As much of a tokenizer as evaluation asks for."""
 
     unknown: int | None = None
+    has_roles = False
 
     def byte_lengths(self) -> np.ndarray:
         return np.ones(61, dtype=np.int64)

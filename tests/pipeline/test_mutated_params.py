@@ -122,7 +122,10 @@ def remove(rng: random.Random, values: dict[str, Any], place: tuple[str, ...]) -
 
 def move(rng: random.Random, values: dict[str, Any], place: tuple[str, ...]) -> str:
     """The key in another section."""
-    values[rng.choice(["train", "model", "sample", "runtime"])][place[-1] + "_"] = parent(values, place).pop(place[-1])
+    moved = parent(values, place).pop(place[-1])
+    values[rng.choice([name for name in ("train", "model", "sample", "runtime") if name in values])][
+        place[-1] + "_"
+    ] = moved
     return place[-1]
 
 

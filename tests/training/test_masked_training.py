@@ -226,6 +226,7 @@ def test_answers_that_do_not_fit_are_announced() -> None:
         settings=chosen,
         data=examples,
         precision="fp32",
+        separator=None,
         config=state.model.config,
         compiled=False,
         machine="m",
