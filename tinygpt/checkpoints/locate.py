@@ -11,8 +11,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from tinygpt.checkpoints.hf_tokenizer import read_tokenizer
 from tinygpt.config import Params
 from tinygpt.files.checksums import SUMS
@@ -73,7 +71,8 @@ def check_writable(params: Params, tokenizer: Tokenizer) -> None:
             messages = [message.model_dump() for message in prompt]
             check_messages(tokenizer, messages, params.model.context_length, "sample.prompts")
     if params.train.init_from and params.evaluate.base_text and isinstance(tokenizer, CharTokenizer):
-        # not corpus.read_rows, which would make data/corpus.py a dep of training
+        import pyarrow.parquet as pq  # not corpus.read_rows, which would make data/corpus.py a dep of training
+
         batches = pq.ParquetFile(find_text(params.evaluate.base_text)).iter_batches(columns=["text"])
         texts = (text for batch in batches for text in batch["text"].to_pylist())
         check_texts(tokenizer, texts, "evaluate.base_text")
@@ -94,6 +93,8 @@ def find_text(corpus: str) -> Path:
 
     Raises FileNotFoundError if there is none, ValueError if it holds conversations.
     """
+    import pyarrow.parquet as pq  # here, because every command imports this module, and few need pyarrow
+
     folder = find_folder(corpus)
     if not folder or not (folder / "validation.parquet").is_file():
         raise FileNotFoundError(
