@@ -17,7 +17,6 @@ from tinygpt.web.handlers import Handlers, caught_errors
 from tinygpt.web.visitor import WebChat, WebConversation, WebTurn
 
 TABS = {True: "Chat", False: "Write"}  # whether a model has a chat template → the tab to use it in
-WAITING = "Waiting in the queue …"
 
 
 class ChatHandlers(Handlers):
@@ -56,24 +55,14 @@ class ChatHandlers(Handlers):
     def send(
         self, request: gr.Request, stored: object, said: object, system: object, model: object, *settings: object
     ) -> tuple[Any, ...]:
-        """Queue a request: (message box, conversation)."""
-        chat = self.restored(request, stored)
-        with caught_errors() as errors:
-            self.service.submit(chat, said, model, *settings, system=system)
-        if errors:
-            return gr.skip(), *self.only_status(errors[0])
-        return "", *self.conversation(chat, token_html.status(WAITING))
+        """`submit`, with its values in the order of the tab."""
+        return self.submit(request, stored, said, model, *settings, system=system)
 
     def send_again(
         self, request: gr.Request, stored: object, system: object, model: object, *settings: object
     ) -> tuple[Any, ...]:
-        """Queue a request for another answer: (seed, conversation)."""
-        chat = self.restored(request, stored)
-        with caught_errors() as errors:
-            seed = self.service.retry(chat, model, *settings, system=system)
-        if errors:
-            return gr.skip(), *self.only_status(errors[0])
-        return seed, *self.conversation(chat, token_html.status(WAITING))
+        """`retry`, with its values in the order of the tab."""
+        return self.retry(request, stored, model, *settings, system=system)
 
     def current(self, request: gr.Request) -> WebConversation:
         return self.service.visitor(request.session_hash).chat

@@ -23,6 +23,7 @@ from tinygpt.web.requests import MAX_CHARACTERS
 from tinygpt.web.service import Service
 from tinygpt.web.visitor import Visitor, WebConversation, WebTurn
 
+WAITING = "Waiting in the queue …"
 CONVERSATION = 11  # components that show a conversation: as many values as `Handlers.conversation` returns
 
 
@@ -73,23 +74,27 @@ class Handlers:
         prompt = gr.Textbox(placeholder=example_prompt(loaded.example))
         return token_html.status(model_summary(loaded)), *choices, prompt, *examples, turns
 
-    def submit(self, request: gr.Request, stored: object, prompt: object, model: object, *settings: object) -> Any:
-        """Queue a request: (prompt, conversation)."""
-        visitor = self.visitor(request, stored)
+    def submit(
+        self, request: gr.Request, stored: object, said: object, model: object, *settings: object, system: object = ""
+    ) -> tuple[Any, ...]:
+        """Queue a request: (text box, conversation). system: of a chat, its system message."""
+        visitor = self.restored(request, stored)
         with caught_errors() as errors:
-            self.service.submit(visitor, prompt, model, *settings)
+            self.service.submit(visitor, said, model, *settings, system=system)
         if errors:
             return gr.skip(), *self.only_status(errors[0])
-        return "", *self.conversation(visitor, token_html.status("Waiting in the queue …"))
+        return "", *self.conversation(visitor, token_html.status(WAITING))
 
-    def retry(self, request: gr.Request, stored: object, model: object, *settings: object) -> Any:
-        """Queue a request for another answer: (seed, conversation)."""
-        visitor = self.visitor(request, stored)
+    def retry(
+        self, request: gr.Request, stored: object, model: object, *settings: object, system: object = ""
+    ) -> tuple[Any, ...]:
+        """Queue a request for another answer: (seed, conversation). system: as for `submit`."""
+        visitor = self.restored(request, stored)
         with caught_errors() as errors:
-            seed = self.service.retry(visitor, model, *settings)
+            seed = self.service.retry(visitor, model, *settings, system=system)
         if errors:
             return gr.skip(), *self.only_status(errors[0])
-        return seed, *self.conversation(visitor, token_html.status("Waiting in the queue …"))
+        return seed, *self.conversation(visitor, token_html.status(WAITING))
 
     def generate(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Run the queued request and stream its text: conversation."""

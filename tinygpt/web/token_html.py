@@ -42,11 +42,9 @@ def transcript(turns: Sequence[WebTurn], example: str = "") -> str:
     )
 
 
-def live_turn(turn: WebTurn | None) -> str:
-    """The turn that is being generated, without token details; "" for None."""
-    return (
-        "" if turn is None else visitor_html(turn) + model_html(f'{text_html(turn.answer)}<span class="caret"></span>')
-    )
+def live_turn(turn: WebTurn) -> str:
+    """The turn that is being generated, without token details."""
+    return visitor_html(turn) + model_html(f'{text_html(turn.answer)}<span class="caret"></span>')
 
 
 def visitor_html(turn: WebTurn) -> str:
