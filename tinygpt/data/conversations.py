@@ -36,7 +36,12 @@ def messages(value: Any, place: str) -> Conversation:
         check(value)
     except ValueError as problem:
         raise ValueError(f"{place}: {problem}. Correct or remove it.") from None
-    return Conversation([{"role": each["role"], "content": _plain_ends(each["content"])} for each in value])
+    return Conversation([{"role": each["role"], "content": unix_line_ends(each["content"])} for each in value])
+
+
+def unix_line_ends(text: str) -> str:
+    """A text with \\n for \\r\\n and \\r."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def as_row(conversation: Conversation) -> str:
@@ -73,10 +78,6 @@ def read_conversations(path: Path) -> Iterator[tuple[str, Messages]]:
 def answers_of(messages: Messages) -> str:
     """What the assistant says, a turn per line: what a model is scored on."""
     return "".join(answer + "\n" for answer in answers(messages))
-
-
-def _plain_ends(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _renamed(message: dict[str, Any]) -> dict[str, Any]:

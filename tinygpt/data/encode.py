@@ -37,12 +37,13 @@ def write_tokens(
     (number of tokens,), uint16, or uint32 for a vocabulary above 65,535. `advance` is called with the bytes of text
     (UTF-8) of each finished task. Raises ValueError if there is no text.
     """
-    dtype = id_type(tokenizer)
+    dtype, count = id_type(tokenizer), 0
     with array_file(path, dtype) as append:
         for ids, size in _in_threads(lambda task: _encoded(task, tokenizer, dtype), _tasks(rows)):
             append(ids)
+            count += len(ids)
             advance(size)
-    return len(np.load(path, mmap_mode="r"))
+    return count
 
 
 def write_conversations(
@@ -55,15 +56,16 @@ def write_conversations(
     """Encode conversations (document, messages) into a file of ids and one of the mask, uint8; return the number of ids
     and of those that the assistant writes. `advance` is called with the bytes (UTF-8) of what it says.
     """
-    counted = 0
+    count = counted = 0
     with array_file(path, id_type(tokenizer)) as append_ids, array_file(mask_path, np.dtype("u1")) as append_mask:
         for _, messages in conversations:
             ids, mask = tokenizer.encode_messages(messages)
             append_ids(np.array(ids))
             append_mask(np.array(mask))
+            count += len(ids)
             counted += sum(mask)
             advance(sum(len(answer.encode()) + 1 for answer in answers(messages)))
-    return len(np.load(path, mmap_mode="r")), counted
+    return count, counted
 
 
 def id_type(tokenizer: Tokenizer) -> np.dtype[Any]:

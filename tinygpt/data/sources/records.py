@@ -20,7 +20,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinygpt.data.conversations import Conversation, messages
+from tinygpt.data.conversations import Conversation, messages, unix_line_ends
 from tinygpt.data.sources.encodings import not_text, open_text
 
 LARGEST_FIELD = 2**28  # characters of a .csv field; a longer one means an unclosed quote
@@ -71,7 +71,7 @@ def _plain(text: Any, column: str, place: str) -> str:
         text = text.decode() if isinstance(text, bytes) else text  # some programs write text to Parquet as bytes
         if isinstance(text, str):
             text.encode()
-            return text.replace("\r\n", "\n").replace("\r", "\n")
+            return unix_line_ends(text)
     except UnicodeDecodeError as problem:
         raise ValueError(f"{place}: {column!r} is not UTF-8 (byte {problem.start}). Correct or remove it.") from None
     except UnicodeEncodeError:
