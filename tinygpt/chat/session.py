@@ -176,7 +176,8 @@ class Chat(Conversation[ChatTurn]):
                     turn.ended = "style"
                     return
             turn.answer += pending
-            most = generate.most_new_tokens(self.model, self.tokenizer, prompt, turn.length)
+            ids = generate.prompt_ids(self.tokenizer, prompt)
+            most = generate.most_new_tokens(self.model, prompt, ids, turn.length)
             turn.ended = "length" if count == most else "end of text"  # one piece per token, then the rest
         finally:
             self.settle()

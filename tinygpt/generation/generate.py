@@ -191,7 +191,7 @@ def _complete(
     length, seeds = validated_integer("max_new_tokens", max_new_tokens, 1), _seeds(seed, len(prompts))
     starts, rows = _ids(tokenizer, prompts), [StoppingDecoder(tokenizer, stop) for _ in prompts]
     settings, ends = [sampling] * len(rows), tokenizer.ends
-    most = [most_new_tokens(model, tokenizer, prompt, length) for prompt in prompts]
+    most = [most_new_tokens(model, *each, length) for each in zip(prompts, starts, strict=True)]
     ids: list[list[int]] = [[] for _ in rows]
     texts = [""] * len(rows)
 
@@ -225,7 +225,7 @@ def stream(
     """
     sampling, length = from_keywords(stream, settings), validated_integer("max_new_tokens", max_new_tokens, 1)
     seeds, start, text = _seeds(seed, 1), _ids(tokenizer, [prompt]), StoppingDecoder(tokenizer, stop)
-    length = most_new_tokens(model, tokenizer, prompt, length)
+    length = most_new_tokens(model, prompt, start[0], length)
     steps = generate_ids(model, start, [sampling], seeds, length, tokenizer.ends, ended=lambda _: text.ended)
 
     def pieces() -> Iterator[str]:
@@ -260,19 +260,21 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     return tokenizer.encode_messages(prompt, add_generation_prompt=True)[0]
 
 
-def most_new_tokens(model: GPT, tokenizer: Tokenizer, prompt: Prompt, length: int) -> int:
-    """At most `length`: an answer to messages ends where the context is full, because without their beginning the rest
-    would not be the same conversation. ValueError for messages longer than the context (chat.context.fitting shortens).
+def most_new_tokens(model: GPT, prompt: Prompt, ids: Sequence[int], length: int) -> int:
+    """How many tokens may follow a prompt whose tokens are `ids` (prompt_ids): at most `length`.
+
+    An answer to messages ends where the context is full, because without their beginning the rest would not be the same
+    conversation. ValueError for messages longer than the context (chat.context.fitting shortens).
     """
     if isinstance(prompt, str):
         return length
-    size, context = len(prompt_ids(tokenizer, prompt)), model.config.context_length
-    if size > context:
+    context = model.config.context_length
+    if len(ids) > context:
         raise ValueError(
-            f"The messages take {size} tokens, and this model sees {context}. Leave out the oldest: "
+            f"The messages take {len(ids)} tokens, and this model sees {context}. Leave out the oldest: "
             "tinygpt.chat.context.fitting does."
         )
-    return min(length, context - size + 1)
+    return min(length, context - len(ids) + 1)
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:

@@ -131,7 +131,7 @@ class Service:
         decoder, updated = StreamingDecoder(loaded.tokenizer), time.monotonic()
         deadline = updated + MAX_SECONDS
         ends = loaded.tokenizer.ends
-        length = most_new_tokens(loaded.model, loaded.tokenizer, fitted, request.max_new_tokens)
+        length = most_new_tokens(loaded.model, fitted, prompt, request.max_new_tokens)
         steps = generate_ids(loaded.model, [prompt], [request.sampling], [request.seed], length, ends)
         with contextlib.closing(cast(Generator[list[int | None]], steps)):
             for (token,) in steps:

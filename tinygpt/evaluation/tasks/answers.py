@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tinygpt.evaluation.tasks.questions import Question
-from tinygpt.generation.generate import generate_batch, most_new_tokens
+from tinygpt.generation.generate import generate_batch, most_new_tokens, prompt_ids
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.chat_template import Messages
@@ -29,6 +29,6 @@ def ended(
 ) -> list[float]:
     """1 where an answer that is not blank ends by itself within `max_new_tokens` and the context, else 0."""
     found = generate_batch(model, tokenizer, prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=0)
-    most = (most_new_tokens(model, tokenizer, prompt, max_new_tokens) for prompt in prompts)
+    most = (most_new_tokens(model, each, prompt_ids(tokenizer, each), max_new_tokens) for each in prompts)
     ends = (len(each.ids) < limit and each.completion.strip() for each, limit in zip(found, most, strict=True))
     return [float(bool(each)) for each in ends]

@@ -158,7 +158,7 @@ def generated(body: Body, loaded: LoadedModel, stop: threading.Event) -> Iterato
     ids = [prompt_ids(loaded.tokenizer, prompt) for prompt in prompts]
     yield Start(loaded.entry.name, loaded.version, sum(map(len, ids)), left_out)
     rows = [row for row in range(len(prompts)) for _ in range(body.n)]
-    limits = [most_new_tokens(loaded.model, loaded.tokenizer, prompts[row], body.max_new_tokens) for row in rows]
+    limits = [most_new_tokens(loaded.model, prompts[row], ids[row], body.max_new_tokens) for row in rows]
     yield from choices(body, loaded, [ids[row] for row in rows], limits, stop)
 
 
