@@ -86,9 +86,9 @@ def write_corpus(
         if is_held_out:
             starts = np.where([is_held_out(name) for name, _ in _read(spool)], 0, np.array(sizes))  # a row each
         else:
-            plain = (conversations.plain(conversations.from_row(row)) if chat else row for _, row in _read(spool))
-            numbers = (number for number, *_ in _numbered(_read(spool), sizes))
-            groups = overlap.near_duplicates(zip(numbers, plain, strict=True), len(sizes))
+            rows = _numbered(_read(spool), sizes)
+            chunks = ((n, conversations.plain(conversations.from_row(row)) if chat else row) for n, _, _, row in rows)
+            groups = overlap.near_duplicates(chunks, len(sizes))
             starts = _held_from(np.array(sizes), groups, section.validation_fraction)
         if chat and ((starts > 0) & (starts < sizes)).any():
             raise ValueError(
