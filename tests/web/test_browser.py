@@ -8,7 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -24,6 +24,7 @@ from tinygpt.web.service import MAX_CONCURRENT, Service
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="needs a browser: apt-get install chromium")
 SERIOUS = {"serious", "critical"}
+AnyOpen = TypeVar("AnyOpen", bound="Open")
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +104,18 @@ class Open:
         return [f"{one['id']}: {one['nodes'][0]['html'][:120]}" for one in found if one["impact"] in SERIOUS]
 
 
-@pytest.fixture
-def opened(window: Any, site: tuple[str, Service], request: pytest.FixtureRequest) -> Iterator[Open]:
-    """The page. After the test, asserts that it had no error and sent no request elsewhere."""
-    one = Open(window, site[0], **getattr(request, "param", {}))
+def visited(one: AnyOpen, address: str) -> Iterator[AnyOpen]:
+    """A page for a test; after it, asserts that the page had no error and sent no request to another address."""
     yield one
     one.context.close()
     assert one.errors == []
-    assert [url for url in one.requests if not url.startswith((site[0], "data:", "blob:"))] == []
+    assert [url for url in one.requests if not url.startswith((address, "data:", "blob:"))] == []
+
+
+@pytest.fixture
+def opened(window: Any, site: tuple[str, Service], request: pytest.FixtureRequest) -> Iterator[Open]:
+    """The page. After the test, asserts that it had no error and sent no request elsewhere."""
+    yield from visited(Open(window, site[0], **getattr(request, "param", {})), site[0])
 
 
 @pytest.fixture

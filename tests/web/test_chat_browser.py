@@ -12,20 +12,14 @@ import pytest
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install -c requirements.lock -e '.[web]'")
 pytest.importorskip("playwright", reason="needs Playwright: pip install -c requirements.lock -e '.[test]'")
 
-from tests.visiting import browser, chromium, served, until
+from tests.visiting import chromium, served, until
 from tests.web.chat_model import save_chat_model
-from tests.web.test_browser import DISPLAYS, Open, resume
+from tests.web.test_browser import DISPLAYS, Open, resume, visited, window
 from tinygpt.web.service import Service
 
-__all__ = ["resume"]  # a fixture
+__all__ = ["resume", "window"]  # fixtures
 pytestmark = pytest.mark.skipif(chromium() is None, reason="needs a browser: apt-get install chromium")
 HOSTILE = "<img src=x onerror=a()>**b**${1}"
-
-
-@pytest.fixture(scope="module")
-def window() -> Iterator[Any]:
-    with browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +61,7 @@ class OpenChat(Open):
 @pytest.fixture
 def opened(window: Any, site: tuple[str, Service], request: pytest.FixtureRequest) -> Iterator[OpenChat]:
     """The page. After the test, asserts that it had no error and sent no request elsewhere."""
-    one = OpenChat(window, site[0], **getattr(request, "param", {}))
-    yield one
-    one.context.close()
-    assert one.errors == []
-    assert [url for url in one.requests if not url.startswith((site[0], "data:", "blob:"))] == []
+    yield from visited(OpenChat(window, site[0], **getattr(request, "param", {})), site[0])
 
 
 def test_an_example_asks_in_one_click_and_the_conversation_survives_a_reload(opened: OpenChat) -> None:
