@@ -86,8 +86,10 @@ def write_corpus(
         if is_held_out:
             starts = np.where([is_held_out(name) for name, _ in _read(spool)], 0, np.array(sizes))  # a row each
         else:
-            rows = _numbered(_read(spool), sizes)
-            chunks = ((n, conversations.plain(conversations.from_row(row)) if chat else row) for n, _, _, row in rows)
+            numbered = _numbered(_read(spool), sizes)
+            chunks = (
+                (n, conversations.plain(conversations.from_row(row)) if chat else row) for n, _, _, row in numbered
+            )
             groups = overlap.near_duplicates(chunks, len(sizes))
             starts = _held_from(np.array(sizes), groups, section.validation_fraction)
         if chat and ((starts > 0) & (starts < sizes)).any():
