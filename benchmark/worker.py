@@ -110,7 +110,7 @@ class TinyGPT:
 
         def decoding() -> int:
             prompts, seeds = [[1]] * sequences, list(range(sequences))
-            steps = generate_ids(model, prompts, greedy, seeds, count, ends=())  # no token ends it
+            steps = generate_ids(model, prompts, greedy, seeds, count, stop_tokens=())  # no token ends it
             return sum(len(step) for step in steps)
 
         return decoding

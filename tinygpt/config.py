@@ -44,6 +44,7 @@ class Mixture(Section):
     larger: NotNegativeInt
     count: NotNegativeInt
     add: NotNegativeInt
+    add_mixed: NotNegativeInt
     brackets: NotNegativeInt
 
 
@@ -162,7 +163,17 @@ class Train(Section):
 
 
 Task = Literal[
-    "copy", "reverse", "sort_words", "sort_numbers", "larger", "count", "add", "brackets", "agreement", "ends"
+    "copy",
+    "reverse",
+    "sort_words",
+    "sort_numbers",
+    "larger",
+    "count",
+    "add",
+    "add_mixed",
+    "brackets",
+    "agreement",
+    "ends",
 ]  # data/sources/tasks.py, and whether answers end (evaluation/tasks/answers.py)
 
 

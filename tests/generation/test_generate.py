@@ -187,7 +187,7 @@ def test_a_batch_of_prompts_gives_what_each_gives_alone(model_folder: Path, stop
 
 def test_rows_with_settings_of_their_own_are_what_they_are_alone() -> None:
     rows = [Sampling(), Sampling(temperature=0), Sampling(temperature=1.5), Sampling(repetition_penalty=1.5)]
-    together = list(zip(*generate_ids(gpt(), [[5, 6]] * 4, rows, [1, 2, 3, 4], 30, ends=()), strict=True))
+    together = list(zip(*generate_ids(gpt(), [[5, 6]] * 4, rows, [1, 2, 3, 4], 30, stop_tokens=()), strict=True))
     for row, one, seed in zip(together, rows, [1, 2, 3, 4], strict=True):
         assert [(token,) for token in row] == [*map(tuple, generate_ids(gpt(), [[5, 6]], [one], [seed], 30, ()))]
 
@@ -213,7 +213,7 @@ def test_generate_stream_and_generate_batch_take_all_settings_as_keywords(model_
     settings = Sampling(**settings)
     seed, length = int(keywords.get("seed", 1337)), int(keywords.get("max_new_tokens", 200))
     start = tokenizer.encode("ROMEO:")
-    steps = generate_ids(model, [start], [settings], [seed], length, tokenizer.ends)
+    steps = generate_ids(model, [start], [settings], [seed], length, tokenizer.stop_tokens)
     plain = tokenizer.decode([one for (one,) in steps if one is not None])
     ends = [plain.find(stop) for stop in keywords.get("stop") or () if stop in plain]
     assert made.completion == plain[: min(ends, default=None)]

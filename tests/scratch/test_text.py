@@ -170,7 +170,7 @@ def test_the_same_seed_writes_the_same_tokens_also_when_the_window_slides(name: 
     ref = GPT(model.config)
     ref.load_state_dict(model.state_dict())
     for prompt in ([], [5], list(range(20))):
-        written = generate_ids(model, [prompt or [60]], [chosen], [7], 30, ends={60})
+        written = generate_ids(model, [prompt or [60]], [chosen], [7], 30, stop_tokens={60})
         found = slow.generate(ref, prompt, chosen, seed=7, max_new_tokens=30, end_of_text=60)
         assert found == [token for (token,) in written]
 

@@ -15,7 +15,16 @@ from tests.conftest import TEXT
 from tests.small_conversations import said, tokenizer
 from tinygpt.tokenizer.base import END_OF_TEXT, Tokenizer
 from tinygpt.tokenizer.char import CharTokenizer
-from tinygpt.tokenizer.chat_template import ASSISTANT, END, ROLE_TOKENS, ROLES, Messages, answers, check, render
+from tinygpt.tokenizer.chat_template import (
+    ASSISTANT,
+    END,
+    ROLE_TOKENS,
+    ROLES,
+    Messages,
+    answers,
+    check_conversation,
+    render,
+)
 from tinygpt.tokenizer.folder import load
 from tinygpt.tokenizer.sentencepiece import HFTokenizer, SentencePieceTokenizer
 
@@ -70,7 +79,7 @@ def spoken(messages: Messages, known: Tokenizer) -> list[tuple[str, str]]:
     while place < len(ids):
         role, after = roles[ids[place]], ids.index(end, place)
         content = ids[place + 1 : after]
-        assert not known.ends & set(content)
+        assert not known.stop_tokens & set(content)
         assert mask[place : after + 1] == [0, *[int(role == "assistant")] * (after - place)]
         found.append((role, known.decode(content)))
         place = after + 1
@@ -116,20 +125,20 @@ def expected(messages: Messages) -> list[tuple[str, str]]:
 )
 def test_what_is_no_conversation_is_refused_with_the_message_that_is_wrong(messages: Any, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        check(messages)
+        check_conversation(messages)
 
 
 def test_messages_may_have_more_keys_and_be_a_tuple() -> None:
     messages = tuple(message | {"weight": 1, "name": None} for message in said("a", "b", system="c"))
-    assert check(messages) is messages
+    assert check_conversation(messages) is messages
 
 
 def test_a_conversation_to_be_answered_ends_with_the_user() -> None:
-    assert check(said("a", "b", "c"), answered=False) == said("a", "b", "c")
+    assert check_conversation(said("a", "b", "c"), answered=False) == said("a", "b", "c")
     with pytest.raises(ValueError, match="the last message must be the user's"):
-        check(said("a", "b"), answered=False)
+        check_conversation(said("a", "b"), answered=False)
     with pytest.raises(ValueError, match="the last message must be the user's"):
-        check([{"role": "system", "content": "a"}], answered=False)
+        check_conversation([{"role": "system", "content": "a"}], answered=False)
 
 
 def test_what_the_assistant_says_and_a_conversation_as_text() -> None:
@@ -164,9 +173,9 @@ def test_a_tokenizer_with_role_tokens_opens_again_as_it_was(kind: str, tmp_path:
     known = KINDS[kind]()
     assert known.has_roles
     assert known.with_roles() is known
-    assert known.decode(known.ends) == ""
-    assert len(known.ends) == 5
-    assert max(known.ends) < known.vocab_size
+    assert known.decode(known.stop_tokens) == ""
+    assert len(known.stop_tokens) == 5
+    assert max(known.stop_tokens) < known.vocab_size
     known.save(tmp_path)
     again = load(tmp_path)
     messages = said(*HOSTILE[:12])
@@ -206,7 +215,7 @@ def test_without_role_tokens_there_are_no_messages() -> None:
     plain = CharTokenizer({"a": 0}, "error")
     with pytest.raises(ValueError, match=r"has no chat template.*fine-tune it on conversations"):
         plain.encode_messages(said("a", "a"))
-    assert plain.ends == {plain.end_of_text}
+    assert plain.stop_tokens == {plain.end_of_text}
 
 
 # Nothing speaks in another's role
@@ -254,7 +263,7 @@ well_ordered = st.builds(
 
 def refusal(messages: Any) -> ValueError | None:
     try:
-        check(messages)
+        check_conversation(messages)
     except ValueError as problem:
         return problem
     return None
@@ -289,6 +298,6 @@ def test_among_hostile_conversations_many_are_encoded_and_many_refused() -> None
 
 def test_a_conversation_of_very_many_turns_is_encoded() -> None:
     messages = said(*["a", "b"] * 10_000)
-    ids, mask = tokenizer().encode_messages(check(messages))
+    ids, mask = tokenizer().encode_messages(check_conversation(messages))
     assert len(ids) == 1 + 3 * 20_000
     assert sum(mask) == 2 * 10_000

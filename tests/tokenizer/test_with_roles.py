@@ -36,7 +36,7 @@ def test_all_other_ids_stay_as_they_are(kind: str) -> None:
     for text in ("O Romeo, Romeo!", " <|art|> thou\n 日本 "):
         assert before.encode(text) == after.encode(text)
     assert before.end_of_text == after.end_of_text
-    assert after.ends == {after.end_of_text, *ids(after)}
+    assert after.stop_tokens == {after.end_of_text, *ids(after)}
     assert after.decode(ids(after)) == ""
     assert before.has_roles is False
     assert after.with_roles() is after

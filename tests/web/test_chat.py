@@ -114,9 +114,9 @@ def test_an_answer_ends_by_itself_or_the_page_says_why_not(
 
     def answer(*what: Any) -> Iterator[list[int | None]]:
         """In place of the model's: so many letters, then <|end|>, at most what was asked for."""
-        *_, length, ends = what
+        *_, length, stop_tokens = what
         for token in [*[letter] * letters, end][:length]:
-            if token in ends:
+            if token in stop_tokens:
                 return
             yield [token]
 
@@ -155,7 +155,7 @@ def test_role_tokens_in_a_message_are_plain_text(service: Service) -> None:
     ask(service, chat, said)
     loaded = service.models.load(next(iter(service.models.find())))
     ids = prompt_ids(loaded.tokenizer, chat.prompt_of(chat.turns[0], []))
-    assert [token for token in ids if token in loaded.tokenizer.ends] == [
+    assert [token for token in ids if token in loaded.tokenizer.stop_tokens] == [
         loaded.tokenizer.end_of_text,
         *map(loaded.tokenizer.role_token, ("<|user|>", "<|end|>", "<|assistant|>")),
     ]
@@ -221,7 +221,7 @@ def test_a_conversation_is_scored_as_the_model_sees_it_and_only_its_answers_coun
     assert left_out == 0
     assert service.attention(render(messages), name, 1, 1)[1] == ids
     _, plain, _ = service.score("Hi" + render(messages), name)
-    assert all(one.counted and one.token not in loaded.tokenizer.ends for one in plain)  # role tokens in a text
+    assert all(one.counted and one.token not in loaded.tokenizer.stop_tokens for one in plain)  # role tokens in a text
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def decode(config: GPTConfig, sequences: int, device: torch.device, size: str = 
     model.initialise(torch.Generator().manual_seed(1))  # a CPU generator needs a model on the CPU
     model.to(device).eval()
     seeds, settings, count = list(range(sequences)), [Sampling()] * sequences, config.context_length - 1
-    steps = generate.generate_ids(model, [[0]] * sequences, settings, seeds, count, ends=())
+    steps = generate.generate_ids(model, [[0]] * sequences, settings, seeds, count, stop_tokens=())
     next(steps)
     since, done = hardware.clock(), 0
     while time.perf_counter() - since[0] < limit and next(steps, None):

@@ -6,7 +6,7 @@ The same for the terminal, the page and the server, so that their answers are th
 from collections.abc import Iterable
 
 from tinygpt.tokenizer.base import Tokenizer
-from tinygpt.tokenizer.chat_template import Message, Messages, check
+from tinygpt.tokenizer.chat_template import Message, Messages, check_conversation
 
 
 def messages_of(system: str, turns: Iterable[tuple[str, str]], last: str | None = None) -> list[Message]:
@@ -28,7 +28,7 @@ def fitting(tokenizer: Tokenizer, messages: Messages, context: int, max_new_toke
     conversation, or if those two alone do not fit. Each message is encoded once, so time is linear in their number.
     """
     try:
-        given = list(check(messages, answered=False))
+        given = list(check_conversation(messages, answered=False))
     except ValueError as problem:
         raise ValueError(f"This is no conversation to answer: {problem}. Correct it.") from None
     room = min(max_new_tokens, context // 2)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinygpt.tokenizer.chat_template import Messages, answers, check
+from tinygpt.tokenizer.chat_template import Messages, answers, check_conversation
 
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 SCHEMA = pa.schema([("document", pa.string()), ("messages", pa.list_(MESSAGE))])
@@ -28,12 +28,12 @@ class Conversation(NamedTuple):
 def messages(value: Any, place: str) -> Conversation:
     """A conversation from a record: `[{"role": …, "content": …}]`, or ShareGPT's `[{"from": …, "value": …}]`.
 
-    Other keys are dropped. Raises ValueError, which names `place`, if it is none; see chat_template.check.
+    Other keys are dropped. Raises ValueError, which names `place`, if it is none; see chat_template.check_conversation.
     """
     if isinstance(value, list | tuple):
         value = [_renamed(message) if isinstance(message, dict) else message for message in value]
     try:
-        check(value)
+        check_conversation(value)
     except ValueError as problem:
         raise ValueError(f"{place}: {problem}. Correct or remove it.") from None
     return Conversation([{"role": each["role"], "content": unix_line_ends(each["content"])} for each in value])

@@ -20,7 +20,7 @@ from tinygpt.generation.stream import StoppingDecoder
 from tinygpt.generation.windows import window_start
 from tinygpt.model.gpt import GPT
 from tinygpt.tokenizer.base import Tokenizer
-from tinygpt.tokenizer.chat_template import ASSISTANT, Messages, check, render
+from tinygpt.tokenizer.chat_template import ASSISTANT, Messages, check_conversation, render
 
 Prompt = str | Messages  # a text to continue, or messages to answer
 DRAWS_AT_ONCE = 64  # random numbers from each generator: one call instead of many
@@ -63,16 +63,16 @@ def generate_ids(
     settings: list[Sampling],
     seeds: list[int],
     max_new_tokens: int,
-    ends: Collection[int],
+    stop_tokens: Collection[int],
     use_cache: bool = True,
     ended: Callable[[int], bool] = lambda row: False,
 ) -> Iterator[list[int | None]]:
     """Continue all prompts in one batch, each with its settings and seed: yields each row's next id, None once ended.
 
-    A row ends after `max_new_tokens`, at a token of `ends` (which is not yielded), or when `ended(row)`, called after
-    each token, is true. Rows do not affect each other. Tokens are chosen on the CPU, so the same logits give the same
-    text on any device. prompts, at least one id each, settings and seeds have the same length. IndexError for an id
-    outside the vocabulary.
+    A row ends after `max_new_tokens`, at one of `stop_tokens` (which is not yielded), or when `ended(row)`, called
+    after each token, is true. Rows do not affect each other. Tokens are chosen on the CPU, so the same logits give the
+    same text on any device. prompts, at least one id each, settings and seeds have the same length. IndexError for an
+    id outside the vocabulary.
     """
     if not prompts:
         return
@@ -88,7 +88,7 @@ def generate_ids(
         ids = sample(logits, settings, seen, uniforms[:, count % DRAWS_AT_ONCE]).tolist()
         if seen is not None:
             seen[range(len(rows)), ids] = True
-        chosen = [None if token in ends else token for token in ids]
+        chosen = [None if token in stop_tokens else token for token in ids]
         step = dict(zip(rows, chosen, strict=True))
         if not any(token is not None for token in chosen):
             return
@@ -190,7 +190,7 @@ def _complete(
 ) -> list[Completion]:
     length, seeds = validated_integer("max_new_tokens", max_new_tokens, 1), _seeds(seed, len(prompts))
     starts, rows = _ids(tokenizer, prompts), [StoppingDecoder(tokenizer, stop) for _ in prompts]
-    settings, ends = [sampling] * len(rows), tokenizer.ends
+    settings, stop_tokens = [sampling] * len(rows), tokenizer.stop_tokens
     most = [most_new_tokens(model, *each, length) for each in zip(prompts, starts, strict=True)]
     ids: list[list[int]] = [[] for _ in rows]
     texts = [""] * len(rows)
@@ -198,7 +198,7 @@ def _complete(
     def ended(row: int) -> bool:
         return rows[row].ended or len(ids[row]) >= most[row]
 
-    for step in generate_ids(model, starts, settings, seeds, length, ends, ended=ended):
+    for step in generate_ids(model, starts, settings, seeds, length, stop_tokens, ended=ended):
         for row, token in enumerate(step):
             if token is not None:
                 ids[row].append(token)
@@ -226,7 +226,7 @@ def stream(
     sampling, length = from_keywords(stream, settings), validated_integer("max_new_tokens", max_new_tokens, 1)
     seeds, start, text = _seeds(seed, 1), _ids(tokenizer, [prompt]), StoppingDecoder(tokenizer, stop)
     length = most_new_tokens(model, prompt, start[0], length)
-    steps = generate_ids(model, start, [sampling], seeds, length, tokenizer.ends, ended=lambda _: text.ended)
+    steps = generate_ids(model, start, [sampling], seeds, length, tokenizer.stop_tokens, ended=lambda _: text.ended)
 
     def pieces() -> Iterator[str]:
         for step in steps:
@@ -254,7 +254,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
         what = f"{type(prompt).__name__}{' of strings' if isinstance(prompt, list | tuple) else ''}"
         raise TypeError(f"A prompt is a {what}; pass a string, messages, or several prompts to `generate_batch`.")
     try:
-        check(prompt, answered=False)
+        check_conversation(prompt, answered=False)
     except ValueError as problem:
         raise ValueError(f"The prompt is no conversation to answer: {problem}. Correct it.") from None
     return tokenizer.encode_messages(prompt, add_generation_prompt=True)[0]

@@ -51,7 +51,7 @@ class Tokenizer(ABC):
         return {self.end_of_text: END_OF_TEXT} | {token: name for name, token in self._roles.items()}
 
     @property
-    def ends(self) -> frozenset[int]:
+    def stop_tokens(self) -> frozenset[int]:
         """The special tokens, each of which ends a generated text."""
         return frozenset(self.special_tokens)
 
@@ -97,8 +97,9 @@ class Tokenizer(ABC):
         """
 
     def encode_messages(self, messages: Messages, add_generation_prompt: bool = False) -> tuple[list[int], list[int]]:
-        """The ids of a conversation (chat_template.check), and the mask, equally long: 1 where the assistant writes.
+        """The ids of a conversation, and the mask, equally long: 1 where the assistant writes.
 
+        messages: as chat_template.check_conversation returns them.
         add_generation_prompt: <|assistant|> follows, so that the model answers. ValueError without role tokens.
         """
         ids, mask = [self.end_of_text], [0]

@@ -1,4 +1,4 @@
-"""The form of a conversation, in messages and as text: `check(messages)`, TEMPLATE.
+"""The form of a conversation, in messages and as text: `check_conversation(messages)`, TEMPLATE.
 
 A conversation is a list of messages, `{"role": "system" | "user" | "assistant", "content": text}`: an optional system
 message, then user and assistant in turns. As text it is
@@ -40,7 +40,7 @@ TEMPLATE = (
 WITHOUT_MARKS = re.sub(r"{% (end)?generation %}", "", TEMPLATE)  # for programs with plain Jinja
 
 
-def check(messages: Any, answered: bool = True) -> Messages:
+def check_conversation(messages: Any, answered: bool = True) -> Messages:
     """The messages, if they are a conversation; ValueError, a clause that says why, if not.
 
     answered: the last message must be the assistant's (to train on), else it must be the user's (to be answered).

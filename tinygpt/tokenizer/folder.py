@@ -11,7 +11,7 @@ from tinygpt.files.text import check_fetched, read_json
 from tinygpt.tokenizer import bpe, sentencepiece
 from tinygpt.tokenizer.base import Tokenizer
 from tinygpt.tokenizer.char import CharTokenizer
-from tinygpt.tokenizer.chat_template import END, Messages, check
+from tinygpt.tokenizer.chat_template import END, Messages, check_conversation
 from tinygpt.tokenizer.sentencepiece import HFTokenizer
 
 
@@ -48,7 +48,8 @@ def check_texts(tokenizer: Tokenizer, texts: Iterable[str], key: str) -> None:
 def check_messages(tokenizer: Tokenizer, messages: Messages, context_length: int, key: str) -> None:
     """Raise ValueError for messages that a model of this context cannot answer; `key`: the parameter."""
     try:
-        size = len(tokenizer.encode_messages(check(messages, answered=False), add_generation_prompt=True)[0])
+        checked = check_conversation(messages, answered=False)
+        size = len(tokenizer.encode_messages(checked, add_generation_prompt=True)[0])
     except ValueError as problem:
         raise ValueError(f"{key} holds {messages!r:.60}: {str(problem).removesuffix('.')}. Correct it.") from None
     if size > context_length:

@@ -80,7 +80,8 @@ def held_out_file(folder: Path) -> Path | None:
 def generated(model: GPT, tokenizer: Tokenizer, prompt: Prompt = "") -> str:
     """What the model generates from a prompt; by default, the beginning of a document."""
     ids, deadline = list[int](), time.monotonic() + SECONDS
-    for (token,) in generate_ids(model, [prompt_ids(tokenizer, prompt)], [Sampling()], [SEED], TOKENS, tokenizer.ends):
+    prompts = [prompt_ids(tokenizer, prompt)]
+    for (token,) in generate_ids(model, prompts, [Sampling()], [SEED], TOKENS, tokenizer.stop_tokens):
         if token is None or time.monotonic() > deadline:
             break
         ids.append(token)

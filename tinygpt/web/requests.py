@@ -16,7 +16,7 @@ from tinygpt.config import SAMPLING
 from tinygpt.files.paths import Paths
 from tinygpt.generation.generate import Prompt
 from tinygpt.generation.sampling import Sampling
-from tinygpt.tokenizer.chat_template import END, ROLE_TOKENS, ROLES, Message, check
+from tinygpt.tokenizer.chat_template import END, ROLE_TOKENS, ROLES, Message, check_conversation
 
 MAX_CHARACTERS = 20_000  # of one text, and of a whole conversation
 MAX_NEW_TOKENS = 1000  # of one answer
@@ -148,7 +148,7 @@ def conversation(written: str) -> list[Message] | None:
     try:
         if ends != [END] * len(roles) or any(map(str.strip, between)):
             raise ValueError(f"each message begins with its role and ends with {END}")
-        check(messages, answered=messages[-1]["role"] == "assistant")
+        check_conversation(messages, answered=messages[-1]["role"] == "assistant")
     except ValueError as problem:
         raise ValueError(
             f"The text begins like a conversation, but is none: {problem}. Correct it, or remove the role tokens."

@@ -130,9 +130,9 @@ class Service:
         ids: list[int] = []
         decoder, updated = StreamingDecoder(loaded.tokenizer), time.monotonic()
         deadline = updated + MAX_SECONDS
-        ends = loaded.tokenizer.ends
+        stop_tokens = loaded.tokenizer.stop_tokens
         length = most_new_tokens(loaded.model, fitted, prompt, request.max_new_tokens)
-        steps = generate_ids(loaded.model, [prompt], [request.sampling], [request.seed], length, ends)
+        steps = generate_ids(loaded.model, [prompt], [request.sampling], [request.seed], length, stop_tokens)
         with contextlib.closing(cast(Generator[list[int | None]], steps)):
             for (token,) in steps:
                 if token is None or request.stop.is_set() or time.monotonic() > deadline:

@@ -13,7 +13,7 @@ from tinygpt import config
 from tinygpt.data.conversations import read_conversations
 from tinygpt.data.corpus import held_out_documents, read_rows, write_corpus
 from tinygpt.data.sources import chat_mixture, documents, shakespeare, tasks
-from tinygpt.tokenizer.chat_template import Messages, check
+from tinygpt.tokenizer.chat_template import Messages, check_conversation
 
 NONE = {"plays": 0, **dict.fromkeys(tasks.TASKS, 0)}
 PLAY = """A Play
@@ -100,7 +100,7 @@ def found(chosen: config.Download) -> dict[bool, dict[str, Messages]]:
     for name, conversation in chat_mixture.conversations(chosen):
         part = parts[chat_mixture.is_held_out(name)]
         assert name not in part
-        part[name] = check(conversation.messages)
+        part[name] = check_conversation(conversation.messages)
     return parts
 
 

@@ -52,6 +52,7 @@ ANSWERS: dict[str, Callable[[str], str]] = {  # found from the question alone
     "larger": lambda question: str(max(numbers(question))),
     "count": counted,
     "add": lambda question: str(sum(numbers(question))),
+    "add_mixed": lambda question: str(sum(numbers(question))),
     "brackets": closed,
 }
 
@@ -100,7 +101,7 @@ def test_held_out_and_training_items_never_overlap(kind: str, count: int) -> Non
 
 
 @pytest.mark.parametrize("count", MANY)
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"add"}))
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"add", "add_mixed"}))
 def test_the_same_words_in_another_order_are_held_out_together(kind: str, count: int) -> None:
     training, held_out = (
         {tuple(sorted(re.findall(r"\w+|[([{]", item.question))) for item in drawn(kind, count, part)}
@@ -128,6 +129,16 @@ def test_sums_are_held_out_by_the_rule_in_the_documentation() -> None:
     assert not {item.question for item in drawn("add", 20_000)} & held_out
 
 
+@pytest.mark.parametrize("kind", ["add", "add_mixed"])
+def test_no_trained_sum_ends_in_the_digits_of_a_held_out_one(kind: str) -> None:
+    training, held_out = (
+        {tuple(number % 10 for number in numbers(item.question)) for item in drawn(kind, 5000, part)}
+        for part in (False, True)
+    )
+    assert (len(training), len(held_out)) == (90, 10)
+    assert not training & held_out
+
+
 def test_of_four_in_five_held_out_sums_the_other_order_is_trained() -> None:
     held_out = [(a, b) for a in range(10, 100) for b in range(10, 100) if (7 * a + 11 * b) % 10 == 0]
     trained = [(a, b) for a, b in held_out if not is_held_out(Item(f"What is {b} + {a}?", str(a + b), ()))]
@@ -145,6 +156,7 @@ def test_the_same_arguments_give_the_same_items(kind: str) -> None:
 def test_items_are_the_same_on_every_machine() -> None:
     assert {kind: drawn(kind, 1)[0].question for kind in KINDS} == {
         "add": "What is 59 + 43?",
+        "add_mixed": "What is 499 + 701?",
         "brackets": "Close the brackets: [ [ ( [ { { {",
         "copy": "Repeat: wonimu age",
         "count": "How many o are in o k w o o o?",

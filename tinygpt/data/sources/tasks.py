@@ -62,6 +62,7 @@ VERBS = (
     ("knows", "know", "the truth"), ("speaks", "speak", "of war"),
 )  # fmt: skip
 INVENTED = 0.15  # of the words to repeat
+DIGITS = (1, 2, 3, 3)  # of a number in a mixed sum, at most
 CONSONANTS, VOWELS = "bcdfghjklmnprstvwz", "aeiou"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
@@ -115,8 +116,12 @@ def count(r: Random) -> Item:
 
 
 def add(r: Random) -> Item:
-    a, b = r.randint(10, 99), r.randint(10, 99)
-    return _item(f"What is {a} + {b}?", str(a + b), _near(a + b, r, carry=True))
+    return _sum(r.randint(10, 99), r.randint(10, 99), r)
+
+
+def add_mixed(r: Random) -> Item:
+    """A sum of numbers of one to three digits."""
+    return _sum(r.randrange(10 ** r.choice(DIGITS)), r.randrange(10 ** r.choice(DIGITS)), r)
 
 
 def brackets(r: Random) -> Item:
@@ -137,7 +142,7 @@ def agreement(r: Random) -> Item:
 
 
 TASKS: dict[str, Callable[[Random], Item]] = {
-    make.__name__: make for make in (copy, reverse, sort_words, sort_numbers, larger, count, add, brackets)
+    make.__name__: make for make in (copy, reverse, sort_words, sort_numbers, larger, count, add, add_mixed, brackets)
 }
 MINIMAL_PAIRS = {"agreement": agreement}
 
@@ -174,6 +179,10 @@ def _item(question: str, answer: str, wrong: Callable[[], str]) -> Item:
         if (other := wrong()) != answer:
             found[other] = None
     return Item(question, answer, tuple(found))
+
+
+def _sum(a: int, b: int, r: Random) -> Item:
+    return _item(f"What is {a} + {b}?", str(a + b), _near(a + b, r, carry=True))
 
 
 def _any_words(r: Random, number: int) -> list[str]:

@@ -194,8 +194,8 @@ def choices(
     def ended(row: int) -> bool:
         return texts[row].ended or counts[row] >= limits[row]
 
-    ends = loaded.tokenizer.ends
-    steps = generate_ids(loaded.model, prompts, settings, seeds, max(limits), ends, ended=ended)
+    stop_tokens = loaded.tokenizer.stop_tokens
+    steps = generate_ids(loaded.model, prompts, settings, seeds, max(limits), stop_tokens, ended=ended)
     with contextlib.closing(cast(Generator[list[int | None]], steps)):
         for step in steps:
             if cut := stop.is_set() or time.monotonic() > deadline:

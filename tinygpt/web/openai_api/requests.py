@@ -18,7 +18,7 @@ from tinygpt.config import SAMPLING, BelowOne, NotNegative, NotNegativeInt, Posi
 from tinygpt.errors import of_parameter
 from tinygpt.generation.generate import Prompt
 from tinygpt.generation.sampling import Sampling
-from tinygpt.tokenizer.chat_template import check
+from tinygpt.tokenizer.chat_template import check_conversation
 from tinygpt.web.openai_api.errors import ApiError
 from tinygpt.web.requests import DEFAULTS, MAX_CHARACTERS, MAX_NEW_TOKENS, shortened
 
@@ -187,7 +187,7 @@ class ChatBody(Body):
     @classmethod
     def _conversation(cls, messages: list[Message]) -> list[Message]:
         try:
-            check(_plain(messages), answered=False)
+            check_conversation(_plain(messages), answered=False)
         except ValueError as problem:
             raise ValueError(f"are not a conversation that can be answered: {problem}.") from None
         return messages
