@@ -13,9 +13,9 @@ def talk() -> Conversation[Turn]:
     return talk
 
 
-def test_the_text_is_that_of_all_turns_and_the_prompt_ends_before_the_last_answer(talk: Conversation[Turn]) -> None:
-    assert (talk.text, talk.prompt) == ("ROMEO: Ah me! Ah", "ROMEO: Ah me")
-    assert Conversation[Turn]().prompt == ""
+def test_the_text_is_that_of_all_turns(talk: Conversation[Turn]) -> None:
+    assert talk.text == "ROMEO: Ah me! Ah"
+    assert Conversation[Turn]().text == ""
 
 
 def test_the_last_turn_is_taken_back(talk: Conversation[Turn]) -> None:

@@ -31,11 +31,6 @@ class Conversation(Generic[AnyTurn]):
         return "".join(turn.said + turn.answer for turn in self.turns)
 
     @property
-    def prompt(self) -> str:
-        """The text before the last answer, which continues it."""
-        return self.text.removesuffix(self.turns[-1].answer) if self.turns else ""
-
-    @property
     def last(self) -> AnyTurn:
         """The last turn. ValueError if there is none."""
         if not self.turns:

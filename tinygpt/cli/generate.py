@@ -180,7 +180,7 @@ def export(
             messages = [f"{target} is written. Try it: llama-completion -m {shlex.quote(str(target))} -p 'ROMEO:'"]
         elif kind == "peft":
             hf.write_adapter(model, target)
-            messages = [f"{target} is written. peft's PeftModel.from_pretrained applies it to the base model."]
+            messages = [f"{target} is written. peft's AutoPeftModelForCausalLM.from_pretrained opens it with its base."]
         else:
             messages = hf.write(Paths(folder), model, target)
             messages.append(f"{target} is written. Read its README.md and add a licence before you publish it.")
