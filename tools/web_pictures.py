@@ -49,7 +49,7 @@ def take(window: Any, address: str, name: str, options: dict[str, Any], show: An
 
 def chat(page: Any) -> None:
     page.get_by_label("number input for Temperature").fill("0")
-    texts = ("Who art thou?", "Sort these words: king sword sea", "What is 58 + 37?")
+    texts = ("Who art thou?", "Sort these numbers: 41 7 23", "What is 58 + 37?")
     for number, text in enumerate(texts, 1):
         page.get_by_label("System message").fill("You are JULIET." if number == 1 else "")
         page.get_by_label("Your message").fill(text)

@@ -14,7 +14,7 @@ from tinygpt.web.components import bind, button, html, render, sampling_settings
 
 EXAMPLES = [  # message and system message; of the kinds that chat/params.yaml trains on
     ("What is 23 + 41?", ""),
-    ("Sort these words: king sword sea", ""),
+    ("Sort these numbers: 41 7 23", ""),
     ("Who art thou?", "You are JULIET."),
 ]
 HINT = (
