@@ -35,7 +35,7 @@ def mask(path: Path) -> None:
     }
     chosen = counted[1:].bool().numpy()
     places = np.arange(1, len(ids))[chosen]
-    height = 0.35 * max(values[chosen].max() for values in bits.values())  # of the tokens' boxes, on the axis of bits
+    height = 0.45 * max(values[chosen].max() for values in bits.values())  # of the tokens' boxes, on the axis of bits
     figure, axes = style.canvas()
     figure.set_size_inches(11, 3.8)
     for place, (token, counts) in enumerate(zip(ids.tolist(), counted.tolist(), strict=True)):
@@ -45,7 +45,7 @@ def mask(path: Path) -> None:
     for offset, (name, values), color in zip((-0.2, 0.2), bits.items(), (LIGHT, ACCENT), strict=True):
         axes.bar(places + offset, values[chosen], width=0.38, color=color, label=name)
     for place, value in zip(places, bits["chat model"][chosen], strict=True):
-        style.write(axes, place + 0.2, value + height / 12, f"{value:.1f}", ha="center", fontsize=7, color=ACCENT)
+        style.write(axes, place + 0.2, value + height / 12, f"{abs(value):.1f}", ha="center", fontsize=7, color=ACCENT)
     axes.set(xticks=[], xlim=(-0.6, len(ids) - 0.4), ylabel="loss, bits per token")
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= axes.get_ylim()[1]])
     axes.set_title("Dark: the tokens that count, and above them their loss")
