@@ -13,6 +13,7 @@ from tests.checkpoints.test_hf_model import write
 from tests.project import STAGES, Project
 from tinygpt.checkpoints.model_folder import hashes, load
 from tinygpt.experiments import compare, runs
+from tinygpt.experiments.artifacts import gather
 from tinygpt.web import models
 
 pytestmark = pytest.mark.slow
@@ -131,6 +132,11 @@ def test_its_experiments_are_compared_as_what_they_are_and_not_as_their_base(
     (slow,) = runs.of_experiments("slow")
     assert compare.differing([here, slow]) == {"train.learning_rate": [0.01, 0.001]}
     assert slow.bits_per_byte == read(project, "evaluation/metrics.json")["bits_per_byte"] != here.bits_per_byte
+    assert [one.identity for one in compare.named("HEAD:finetune", [])] == [here.identity]
+    with pytest.raises(ValueError, match=r"Commit the results of `dvc repro stages/dvc\.yaml`"):
+        compare.named("HEAD:stages", [])
+    assert gather(slow).evaluation == read(project, "evaluation/metrics.json")
+    assert {"data/training/train.tsv", "data/samples/samples.jsonl"} <= set(gather(slow).missing)  # not its base's
     assert models.experiments() == []  # their models are not in the cache
 
 

@@ -163,7 +163,7 @@ def compare(
 
     Settings select among all known runs: tinygpt compare train.optimizer=muon train.optimizer=adamw. Names are
     separated by commas: tinygpt compare muon-1,muon-2 "adamw-*". A git revision means the run committed there and the
-    experiments that start from it with other seeds. --html writes a report.
+    experiments that start from it with other seeds; main:chat is that of chat/dvc.yaml. --html writes a report.
     """
     must_be_file(html, "--html")
     if html is None and not sets:

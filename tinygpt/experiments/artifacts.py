@@ -83,13 +83,15 @@ def _reader(run: Run) -> tuple[Reader, Callable[[str], list[str]], str]:
             lambda path: sorted(file.relative_to(folder).as_posix() for file in (folder / path).glob("*.png")),
             "run `dvc repro` in its folder",
         )
-    return _of_revision(run.commit)
+    return _of_revision(run.commit, run.pipeline)
 
 
-def _of_revision(commit: str) -> tuple[Reader, Callable[[str], list[str]], str]:
+def _of_revision(commit: str, pipeline: str) -> tuple[Reader, Callable[[str], list[str]], str]:
     from dvc.api import DVCFileSystem
 
     hint = "the run did not make it, or DVC's cache has lost it (`dvc pull` fetches it from a remote)"
+    if pipeline:
+        hint = f"{pipeline}dvc.yaml keeps it only in the workspace, of the run that is there now"
     try:
         if not commit:
             raise FileNotFoundError
@@ -99,14 +101,15 @@ def _of_revision(commit: str) -> tuple[Reader, Callable[[str], list[str]], str]:
 
     def read(path: str) -> bytes:
         try:
-            data: bytes = system.read_bytes(path)
+            data: bytes = system.read_bytes(pipeline + path)
         except Exception as problem:  # git, the cache and remotes raise various ones
             raise FileNotFoundError(path) from problem
         return data
 
     def names(path: str) -> list[str]:
         try:
-            return sorted(name for name in system.ls(path, detail=False) if name.endswith(".png"))
+            found = system.ls(pipeline + path, detail=False)
+            return sorted(name.removeprefix(pipeline) for name in found if name.endswith(".png"))
         except Exception:
             return []
 
@@ -121,7 +124,7 @@ def _seconds(lock: bytes) -> dict[int, float]:
     """Step → seconds of the run that a dvc.lock describes, found by the hash of its training curve."""
     outs = yaml.safe_load(lock)["stages"]["train"]["outs"]
     curve = (Paths().training / "train.tsv").as_posix()
-    return seconds_of_curve(next((out["md5"] for out in outs if out["path"] == curve), ""))
+    return seconds_of_curve(next((out["md5"] for out in outs if out["path"].endswith(curve)), ""))
 
 
 def _table(data: bytes) -> Rows:

@@ -128,7 +128,7 @@ def named(names: str, rows: list[Run]) -> list[Run]:
     """The runs with these comma-separated names.
 
     A name is a folder; a pattern (`*` matches any characters) of experiments or rows; or a git revision: the run
-    committed there, and the experiments based on it that differ from it only in the seed.
+    committed there (`main:chat` is that of chat/), and the experiments based on it that differ only in the seed.
     """
     found: list[Run] = []
     for name in names.split(","):
@@ -142,7 +142,8 @@ def named(names: str, rows: list[Run]) -> list[Run]:
         matching = [run for run in rows if fnmatch.fnmatchcase(run.name, name)] or runs.of_experiments(name)
         if not matching:
             try:
-                first = runs.of_revision(name)
+                revision, _, pipeline = name.partition(":")
+                first = runs.of_revision(revision, name, pipeline and f"{pipeline.rstrip('/')}/")
             except FileNotFoundError as problem:
                 raise ValueError(f"{name!r} is not a folder, experiment or row of results, and {problem}") from None
             grown = runs.of_experiments(baseline=first.commit)

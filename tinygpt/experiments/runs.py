@@ -44,6 +44,7 @@ class Run:
     steps: int
     parameters: int
     tasks: dict[str, float] = field(default_factory=dict)  # name → score, in [0, 1]; empty if not measured
+    pipeline: str = ""  # of an experiment or a revision: the folder of its dvc.yaml, with a slash; "" for the top
 
     @property
     def identity(self) -> str:
@@ -85,7 +86,8 @@ def of_revision(revision: str, name: str = "", pipeline: str = "") -> Run:
     commit = git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
     if not commit:
         raise FileNotFoundError(f"git knows no revision {revision!r}.")
-    return _assemble(lambda path: git("show", f"{commit}:./{pipeline}{path}") or None, name or revision, commit)
+    place = f"{commit}:./{pipeline}"
+    return _assemble(lambda path: git("show", place + path) or None, name or revision, commit, pipeline)
 
 
 def of_experiments(pattern: str = "*", baseline: str = "*") -> list[Run]:
@@ -158,13 +160,18 @@ def commit_here() -> str:
     return git("rev-parse", "HEAD").strip()
 
 
-def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
+def _assemble(read: Callable[[str], str | None], name: str, commit: str, pipeline: str = "") -> Run:
     """A run from its files. Raises ValueError for results that dvc.lock does not record."""
-    texts = {path: read(path) for path in (LOCK, EVALUATION, TRAINING)}
+    texts = {path: read(path) for path in (LOCK, TRAINING, EVALUATION)}
     for path, text in texts.items():
+        if text is None and not commit:
+            raise FileNotFoundError(f"{name} has no {path}. Run `dvc repro` there first.")
         if text is None:
-            remedy = f"Commit the results of `dvc repro`: `git add {LOCK} {TRAINING} {EVALUATION} && git commit`."
-            raise FileNotFoundError(f"{name} has no {path}. {remedy if commit else 'Run `dvc repro` there first.'}")
+            repro = f"dvc repro {pipeline}dvc.yaml" if pipeline else "dvc repro"
+            files = " ".join(pipeline + each for each in texts)
+            raise FileNotFoundError(
+                f"{name} has no {path}. Commit the results of `{repro}`: `git add {files} && git commit`."
+            )
     try:
         stages = yaml_files.read_value(texts[LOCK] or "")["stages"]
         made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
@@ -193,6 +200,7 @@ def _assemble(read: Callable[[str], str | None], name: str, commit: str) -> Run:
             steps=parameters["train"]["train"]["steps"],
             parameters=training["parameters"],
             tasks={name: task["score"] for name, task in evaluation.get("tasks", {}).items()},
+            pipeline=pipeline,
         )
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
         raise ValueError(f"{name} has no complete run in {LOCK} and its metrics. Run `dvc repro` there.") from None
