@@ -275,6 +275,19 @@ waits,e466788,Queued,!,,1,"[0.8, 0.9]",3,abc
     ]
 
 
+def test_the_table_of_two_pipelines_names_the_one_of_a_folder() -> None:
+    score, seed = "data/evaluation/metrics.json:bits_per_byte", "params.yaml:seed"
+    text = f"""Experiment,rev,{score},chat/{score},{seed},chat/{seed}
+,workspace,2,1.25,1,1
+two,4958204,2,1.5,1,2
+"""
+    assert table.lines(text) == [
+        "experiment  bits_per_byte  chat/bits_per_byte  chat/params.yaml:seed",
+        "workspace   2.000          1.250               1",
+        "two         2.000          1.500               2",
+    ]
+
+
 def test_a_cell_of_the_table_may_hold_any_line_end() -> None:
     text = 'Experiment,rev,params.yaml:download.path\n,workspace,a\u2028b\x85c\na,1234567,"one\ntwo"\n'
     assert table.lines(text) == [

@@ -9,6 +9,9 @@ import subprocess
 import sys
 
 from tinygpt.config import Params
+from tinygpt.experiments.runs import EVALUATION
+
+SCORES = f"{EVALUATION}:"  # before a score, where more than one pipeline has run
 
 
 def table() -> list[str]:
@@ -23,7 +26,7 @@ def lines(text: str) -> list[str]:
     """The lines of the table, from CSV text."""
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     kept = [column for column in rows[0] if _is_shown(column, {row[column] for row in rows} - {""})]
-    heads = ["experiment", *(column.removeprefix("params.yaml:") for column in kept)]
+    heads = ["experiment", *(column.removeprefix("params.yaml:").replace(SCORES, "") for column in kept)]
     cells = [[row["Experiment"] or row["rev"], *(_cell(column, row[column]) for column in kept)] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in [heads, *cells]]
