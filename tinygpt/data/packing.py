@@ -84,6 +84,7 @@ class PackedDataset(Dataset[Batch]):
 
     @property
     def tokens(self) -> int:
+        """Positions in all rows, padding included."""
         return len(self) * self.context_length
 
     @property

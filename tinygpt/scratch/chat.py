@@ -1,9 +1,10 @@
 """Chat fine-tuning: what the model reads of a conversation, and which of its tokens it learns to write.
 
-A record is a conversation as tokens, each with whether it counts: `encode` → `cut` → `pack` → `batch` → inputs and
-targets, and `cross_entropy` of the targets that count. `document_mask` keeps records that share a row apart. A model
+A record is a conversation as a list of (token id, whether it counts): `encode` → `cut` → `pack` → `batch` → inputs and
+targets, and `cross_entropy` of the targets that count. A row has at most `size` = context_length + 1 tokens, because
+the targets are the inputs shifted by one. `document_mask` keeps records that share a row apart. A model
 learns only what the assistant writes: it need not predict the questions, and it must not learn to ask them itself.
-Left out: choosing rows at random, and files.
+Left out: choosing rows at random, files, and dropping parts in which nothing counts.
 """
 
 from itertools import pairwise

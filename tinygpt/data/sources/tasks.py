@@ -1,13 +1,15 @@
 """Generated tasks in words, whose answers can be checked: `for item in items("add", 100, held_out=False, seed=0)`.
 
 An item is a question, its answer and three wrong answers that look alike. The kinds are in TASKS. About a tenth of the
-items of each kind, chosen by their content (`is_held_out`), is never trained on, so a right answer to one of them was
-not memorised. Most kinds have millions of items, `add` has 8,100. Used for chat fine-tuning (chat_mixture.py) and for
-evaluation (evaluation/tasks). MINIMAL_PAIRS, a right and a wrong sentence each, are for evaluation only.
+items of each kind, chosen by their content (`is_held_out`), is never trained on. `add` has 8,100 different items,
+`brackets` 9,828, `larger` and `add_mixed` about a million, the others millions. Used for chat fine-tuning
+(chat_mixture.py) and for evaluation (evaluation/tasks). MINIMAL_PAIRS, a right and a wrong sentence each, are for
+evaluation only.
 
 Where all words of an answer could be others, one is replaced, two are exchanged, or both. So each of the four answers
-differs in one such step from two others, and without the question none can be told from the rest: a model that prefers
-short answers, or those most like the others, chooses no better than chance.
+differs in one such step from two others, and a model that prefers short answers, or those most like the others, chooses
+no better than chance. One that prefers ordered lists does at sorting, and one that prefers numbers of the question does
+at `larger`: exact match is the stricter score.
 """
 
 import random
@@ -161,9 +163,9 @@ def items(kind: str, number: int, held_out: bool, seed: int) -> Iterator[Item]:
 
 
 def is_held_out(item: Item) -> bool:
-    """Whether an item is never trained on: a sum a + b if (7a + 11b) mod 10 = 0; any other by a checksum of its
-    question's words in alphabetical order (without a question, of the answer's), so that the same words in another
-    order are held out together. Of four in five held-out sums, b + a is trained on.
+    """Whether an item is never trained on: a sum a + b if (7a + 11b) mod 10 = 0, which is if b's last digit is that of
+    3a; any other by a checksum of its question's words in alphabetical order (without a question, of the answer's), so
+    that the same words in another order are held out together. Of four in five held-out sums, b + a is trained on.
     """
     words = (item.question or item.answer).rstrip("?").split()
     if "+" in words:

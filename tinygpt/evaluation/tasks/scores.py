@@ -26,7 +26,8 @@ def points(scores: Scores, questions: Sequence[Question]) -> list[float]:
     """1 where the true answer is the likeliest per byte, 0 where another is; equal ones share the point.
 
     Dividing by UTF-8 bytes lets short and long answers compete (lm-evaluation-harness's acc_norm divides by
-    characters). Whole sentences are compared undivided, as in BLiMP (Warstadt et al. 2020): they differ in one word.
+    characters). An answer in a chat has the loss of its <|end|>, too, which is not among the bytes. Whole sentences are
+    compared undivided, as in BLiMP (Warstadt et al. 2020): they differ in one word.
     """
     return [_point(each, question) for each, question in zip(scores, questions, strict=True)]
 
