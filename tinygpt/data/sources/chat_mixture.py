@@ -64,19 +64,23 @@ def _exchanges(number: int, fraction: float) -> list[Named]:
     held_out = held_out_documents(plays, fraction)
     found: dict[bool, list[Named]] = {False: [], True: []}
     for name, text in plays.items():
+        held = name in held_out
         for place, exchange in enumerate(_short(text)):
             for first in (0, 1):  # either of the two may be the one who answers
-                speeches = exchange[first:]
-                speeches = speeches[: len(speeches) // 2 * 2]
-                if speeches:
-                    roles = ("user", "assistant") * (len(speeches) // 2)
-                    turns = [(role, words) for role, (_, words) in zip(roles, speeches, strict=True)]
-                    turns.insert(0, ("system", f"You are {speeches[1][0]}."))
-                    held = name in held_out
+                if turns := _turns(exchange[first:]):
                     found[held].append(_named(f"plays/{name}/{place}/{first}", held, turns))
     kept = min(number, len(found[False]))
     sizes = {False: kept, True: max(1, round(len(found[True]) * kept / len(found[False])))}
     return [each for held, every in found.items() for each in random.Random(1).sample(every, sizes[held])]
+
+
+def _turns(speeches: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Speeches (character, words) of two who alternate → turns (role, words): the second is the assistant, and has the
+    last word. Empty for fewer than two speeches.
+    """
+    pairs = [(first[1], second[1]) for first, second in zip(speeches[::2], speeches[1::2], strict=False)]
+    turns = [turn for asked, answered in pairs for turn in (("user", asked), ("assistant", answered))]
+    return [("system", f"You are {speeches[1][0]}."), *turns] if turns else []
 
 
 def _short(play: str) -> Iterator[list[tuple[str, str]]]:
