@@ -301,7 +301,7 @@ def test_streaming_holds_back_half_characters(model_folder: Path) -> None:
     class Bytes:
         """A tokenizer of single bytes, for which the model's ids stand for the bytes of é, over and over."""
 
-        ends = frozenset({-1})
+        stop_tokens = frozenset({-1})
 
         def encode(self, text: str) -> list[int]:
             return [0]
