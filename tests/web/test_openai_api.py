@@ -48,11 +48,14 @@ WHO = [{"role": "user", "content": "Who art thou?"}]
 @pytest.fixture(scope="module")
 def base_folder(tmp_path_factory: pytest.TempPathFactory, characters: Tokenizer) -> Path:
     """A model without a chat template, and with random weights; it hardly ever ends a text."""
-    model = gpt(characters.vocab_size)
+    return base_model(tmp_path_factory.mktemp("base") / "model", characters)
+
+
+def base_model(folder: Path, tokenizer: Tokenizer, **shape: int) -> Path:
+    model = gpt(tokenizer.vocab_size, **shape)
     with torch.no_grad():
-        model.head.weight[characters.end_of_text] = 0
-    folder = tmp_path_factory.mktemp("base") / "model"
-    save_model(folder, model.config, weights(model), characters, {"text": {}, "tokenizer": "k", "params": "p"})
+        model.head.weight[tokenizer.end_of_text] = 0
+    save_model(folder, model.config, weights(model), tokenizer, {"text": {}, "tokenizer": "k", "params": "p"})
     return folder
 
 
@@ -439,8 +442,9 @@ def test_a_server_that_closes_ends_its_answers_with_an_error(
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_command_while_it_answers(base_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tinygpt", "serve", "--port", "0", "--model", str(base_folder)]
+def test_ctrl_c_ends_the_command_while_it_answers(characters: Tokenizer, tmp_path: Path) -> None:
+    slow = base_model(tmp_path / "model", characters, n_layer=6, n_head=6, n_embd=384)  # seconds for its 16,000 tokens
+    command = [sys.executable, "-m", "tinygpt", "serve", "--port", "0", "--model", str(slow)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     server: Any = subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes)
